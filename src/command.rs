@@ -1,0 +1,72 @@
+//! A command to be run somewhere: a program with arguments, or a text for a shell.
+
+use std::path::PathBuf;
+
+/// What is to be executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Executable {
+    /// A program found on PATH, and its arguments.
+    Program(Vec<String>),
+    /// A text for the provider's shell.
+    Shell(String),
+}
+
+/// A small file that must exist before the command starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFile {
+    /// Where the command expects it; absolute.
+    pub path: PathBuf,
+    /// Its whole content.
+    pub content: String,
+}
+
+/// A command line with all it needs, independent of where it will run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine {
+    /// The program or the shell text.
+    pub executable: Executable,
+    /// Variables set on top of the environment that the command finds.
+    pub env: Vec<(String, String)>,
+    /// Folders put in front of PATH.
+    pub prepend_path: Vec<String>,
+    /// The working directory; `None` is the provider's own.
+    pub directory: Option<PathBuf>,
+    /// Files written before the start.
+    pub files: Vec<InputFile>,
+}
+
+impl CommandLine {
+    /// A program with its arguments. `words` must not be empty.
+    pub fn program<S: Into<String>>(words: impl IntoIterator<Item = S>) -> CommandLine {
+        CommandLine::of(Executable::Program(words.into_iter().map(Into::into).collect()))
+    }
+
+    /// A text for a shell.
+    pub fn shell(text: impl Into<String>) -> CommandLine {
+        CommandLine::of(Executable::Shell(text.into()))
+    }
+
+    fn of(executable: Executable) -> CommandLine {
+        CommandLine { executable, env: Vec::new(), prepend_path: Vec::new(), directory: None, files: Vec::new() }
+    }
+
+    /// The same command with one more variable.
+    #[must_use]
+    pub fn with_env(mut self, key: impl Into<String>, value: impl Into<String>) -> CommandLine {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// The command as one line that sh understands, without environment and directory.
+    pub fn to_shell(&self) -> String {
+        match &self.executable {
+            Executable::Program(words) => shell_words::join(words),
+            Executable::Shell(text) => text.clone(),
+        }
+    }
+
+    /// How many bytes [`CommandLine::to_shell`] takes once it is itself quoted as one word.
+    pub fn quoted_length(&self) -> usize {
+        shell_words::quote(&self.to_shell()).len()
+    }
+}

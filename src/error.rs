@@ -1,0 +1,64 @@
+//! How a command ends: the documented exit codes, and a problem that names its exit code.
+
+use std::fmt;
+
+/// The exit codes of `offload`; there are no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// All tests passed, or the command did what was asked.
+    Passed = 0,
+    /// A test failed, or a discovered test has no result.
+    Failed = 1,
+    /// All tests passed, some of them only on a retry.
+    Flaky = 2,
+    /// The command line or the configuration is wrong.
+    Usage = 3,
+    /// Nothing could be run: discovery, the image or every sandbox failed.
+    NothingRun = 4,
+    /// A signal ended the run.
+    Interrupted = 130,
+}
+
+impl Status {
+    /// The number given to the operating system.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// What ended a command early: an error, the exit code that goes with it, and how to go on.
+#[derive(Debug)]
+pub struct Problem {
+    /// The exit code.
+    pub status: Status,
+    /// What was being done to what, and what came in the way.
+    pub error: anyhow::Error,
+    /// What the user can do, as one sentence fragment.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// A problem with the exit code `status`.
+    pub fn new(status: Status, error: impl Into<anyhow::Error>) -> Problem {
+        Problem { status, error: error.into(), hint: None }
+    }
+
+    /// A mistake in the command line or the configuration.
+    pub fn usage(message: impl fmt::Display) -> Problem {
+        Problem::new(Status::Usage, anyhow::anyhow!("{message}"))
+    }
+
+    /// The same problem with a `hint:` line.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Problem {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Errors without an exit code of their own mean that nothing could be run.
+impl From<anyhow::Error> for Problem {
+    fn from(error: anyhow::Error) -> Problem {
+        Problem::new(Status::NothingRun, error)
+    }
+}

@@ -1,0 +1,182 @@
+//! What the stages ask of a test framework. Implementers build commands and read text; they start
+//! nothing, open nothing and write nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::command::{CommandLine, InputFile};
+use crate::junit::Case;
+use crate::model::{Exit, Group, GroupIndex, Suite, TestId, TestIndex};
+
+pub mod custom;
+pub mod nextest;
+pub mod pytest;
+pub mod vitest;
+
+/// One command of discovery.
+#[derive(Clone, Debug)]
+pub struct ListCommand {
+    /// The groups whose tests it lists; empty for a command that only gathers facts.
+    pub groups: Vec<GroupIndex>,
+    /// What to run, in the working directory.
+    pub command: CommandLine,
+    /// A file that the command may leave, to be handed to [`Framework::parse_list`].
+    pub output: Option<PathBuf>,
+}
+
+/// What a [`ListCommand`] gave.
+#[derive(Clone, Debug)]
+pub struct ListOutput {
+    /// How it ended.
+    pub exit: Exit,
+    /// All of its standard output.
+    pub stdout: String,
+    /// All of its standard error.
+    pub stderr: String,
+    /// The content of [`ListCommand::output`], where the command left such a file.
+    pub file: Option<String>,
+}
+
+/// What discovery found out beside the tests: the framework's own notes to its later self.
+pub type Facts = BTreeMap<String, String>;
+
+/// One listed test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The group that lists it.
+    pub group: GroupIndex,
+    /// Its canonical name.
+    pub id: TestId,
+    /// Its file relative to the working directory.
+    pub file: Option<Arc<str>>,
+}
+
+/// What [`Framework::parse_list`] read.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// The tests in the framework's order.
+    pub tests: Vec<Listed>,
+    /// Facts for [`RunContext::facts`]; facts of several commands are joined.
+    pub facts: Facts,
+    /// Files to be put into [`RunContext::shared`], by name.
+    pub shared: Vec<(String, String)>,
+    /// Warnings for the user.
+    pub warnings: Vec<String>,
+}
+
+/// Where a batch runs and what is known.
+#[derive(Clone, Debug)]
+pub struct RunContext<'a> {
+    /// All tests.
+    pub suite: &'a Suite,
+    /// What discovery found out.
+    pub facts: &'a Facts,
+    /// The local folder with [`Listing::shared`]; `None` where sandboxes do not see this machine's files.
+    pub shared: Option<&'a Path>,
+    /// The root of the project in the sandbox, for `{root}`.
+    pub root: &'a str,
+    /// A folder private to this execution of this batch; it exists before the command starts.
+    pub scratch: &'a Path,
+    /// Stop the runner at its first failure.
+    pub fail_fast: bool,
+}
+
+/// A command that runs a batch, and where its results will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunCommand {
+    /// What to run.
+    pub command: CommandLine,
+    /// The JUnit file it writes; `None`: the exit status is the result.
+    pub report: Option<PathBuf>,
+}
+
+/// How finely the tests of one file may be spread over batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grain {
+    /// Any test may go anywhere.
+    Test,
+    /// The tests of a file stay in one batch: the runner selects by file.
+    File,
+}
+
+/// One way to discover and run tests.
+pub trait Framework: Send + Sync {
+    /// The commands that list the tests of `groups`; they run side by side. `scratch` is an existing
+    /// private folder for files that the commands need or leave.
+    fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>>;
+
+    /// Reads what one of these commands gave.
+    ///
+    /// # Errors
+    /// When the listing may be incomplete: the command failed, or its output is not to be understood.
+    /// An empty listing of a command that succeeded is not an error.
+    fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing>;
+
+    /// The command that runs exactly `tests`, which all belong to `group` and stand in discovery order.
+    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &RunContext<'_>) -> RunCommand;
+
+    /// Tells which tests a case of a report may stand for.
+    fn matcher<'a>(&'a self, tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a>;
+
+    /// How finely tests may be spread.
+    fn grain(&self) -> Grain {
+        Grain::Test
+    }
+
+    /// Whether `exit` says that the runner itself broke, whatever its report says; a plain failure of
+    /// tests is not such an exit.
+    fn is_breakdown(&self, exit: Exit) -> bool {
+        !matches!(exit, Exit::Code(0 | 1))
+    }
+}
+
+/// Finds the test that a case of a report is about.
+pub trait Matcher {
+    /// The test, or `None` for a case that stands for no known test.
+    fn find(&self, case: &Case) -> Option<TestIndex>;
+    /// The name under which an unknown case is reported.
+    fn name(&self, case: &Case) -> String;
+}
+
+/// Fills `{name}` and `{classname}` of a `test_id_format`.
+pub fn format_id(format: &str, case: &Case) -> String {
+    let mut text = String::with_capacity(format.len() + case.name.len() + case.classname.len());
+    let mut rest = format;
+    while let Some(place) = rest.find('{') {
+        text.push_str(&rest[..place]);
+        rest = &rest[place..];
+        if let Some(after) = rest.strip_prefix("{name}") {
+            text.push_str(&case.name);
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("{classname}") {
+            text.push_str(&case.classname);
+            rest = after;
+        } else {
+            text.push('{');
+            rest = &rest[1..];
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+/// A matcher by `test_id_format` alone.
+pub struct ByFormat<'a> {
+    /// All tests.
+    pub suite: &'a Suite,
+    /// The format with `{name}` and `{classname}`.
+    pub format: &'a str,
+}
+
+impl Matcher for ByFormat<'_> {
+    fn find(&self, case: &Case) -> Option<TestIndex> {
+        self.suite.find(&self.name(case))
+    }
+
+    fn name(&self, case: &Case) -> String {
+        format_id(self.format, case)
+    }
+}

@@ -1,0 +1,7 @@
+//! The `offload` program: everything is in the library, so that tests and tools can use its parts.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    offload::cli::main()
+}
