@@ -33,6 +33,8 @@ pub struct CommandLine {
     pub directory: Option<PathBuf>,
     /// Files written before the start.
     pub files: Vec<InputFile>,
+    /// Files removed before the start, so that none of an earlier run can be read as this one's.
+    pub stale: Vec<PathBuf>,
 }
 
 impl CommandLine {
@@ -47,7 +49,14 @@ impl CommandLine {
     }
 
     fn of(executable: Executable) -> CommandLine {
-        CommandLine { executable, env: Vec::new(), prepend_path: Vec::new(), directory: None, files: Vec::new() }
+        CommandLine {
+            executable,
+            env: Vec::new(),
+            prepend_path: Vec::new(),
+            directory: None,
+            files: Vec::new(),
+            stale: Vec::new(),
+        }
     }
 
     /// The same command with one more variable.

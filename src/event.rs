@@ -1,1 +1,72 @@
-//! To be written.
+//! What workers tell the collector.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::{Batch, Exit};
+
+/// One batch, executed to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// How its command ended.
+    pub exit: Exit,
+    /// How long the command ran.
+    pub elapsed: Duration,
+    /// Whether the command left processes behind.
+    pub leaked: bool,
+    /// The report on this machine; `None` where the command writes none. It may not exist.
+    pub report: Option<PathBuf>,
+}
+
+/// Something that happened in a run. `slot` is the number of the worker, from 0.
+#[derive(Debug)]
+pub enum Event {
+    /// A sandbox is there.
+    Ready {
+        /// The worker.
+        slot: usize,
+    },
+    /// A batch has been started.
+    Started {
+        /// The worker.
+        slot: usize,
+        /// The batch's number.
+        batch: u32,
+        /// How many tests it has.
+        tests: usize,
+    },
+    /// A batch has been executed, whatever it gave.
+    Finished {
+        /// The worker.
+        slot: usize,
+        /// The batch.
+        batch: Batch,
+        /// What it gave.
+        execution: Execution,
+    },
+    /// A batch could not be executed because its sandbox failed; it is to run elsewhere.
+    Lost {
+        /// The worker.
+        slot: usize,
+        /// The batch.
+        batch: Batch,
+        /// What went wrong.
+        error: String,
+    },
+    /// A batch will not be executed: the run stops, or no sandbox is left.
+    Dropped {
+        /// The batch.
+        batch: Batch,
+        /// Why not.
+        reason: String,
+    },
+    /// A worker has given up: its sandbox cannot be made, or fails again and again.
+    Retired {
+        /// The worker.
+        slot: usize,
+        /// What went wrong.
+        error: String,
+    },
+    /// Nothing happened for a while.
+    Tick,
+}

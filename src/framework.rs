@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::command::{CommandLine, InputFile};
+use crate::command::CommandLine;
 use crate::junit::Case;
 use crate::model::{Exit, Group, GroupIndex, Suite, TestId, TestIndex};
 
@@ -65,6 +65,8 @@ pub struct Listing {
     pub shared: Vec<(String, String)>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
+    /// The groups of the command could not be told apart: each is to be listed by a command of its own.
+    pub separately: bool,
 }
 
 /// Where a batch runs and what is known.
@@ -126,11 +128,8 @@ pub trait Framework: Send + Sync {
         Grain::Test
     }
 
-    /// Whether `exit` says that the runner itself broke, whatever its report says; a plain failure of
-    /// tests is not such an exit.
-    fn is_breakdown(&self, exit: Exit) -> bool {
-        !matches!(exit, Exit::Code(0 | 1))
-    }
+    /// A command that a person would type to run `tests` again on this machine.
+    fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String;
 }
 
 /// Finds the test that a case of a report is about.
@@ -178,5 +177,36 @@ impl Matcher for ByFormat<'_> {
 
     fn name(&self, case: &Case) -> String {
         format_id(self.format, case)
+    }
+}
+
+/// Says how a list command failed: its end and the last lines it wrote.
+pub fn describe_failure(output: &ListOutput) -> String {
+    let mut text = format!("it ended with {}", output.exit);
+    for stream in [&output.stdout, &output.stderr] {
+        let lines: Vec<&str> = stream.lines().filter(|line| !line.trim().is_empty()).collect();
+        for line in &lines[lines.len().saturating_sub(20)..] {
+            text.push_str("\n    ");
+            text.push_str(line);
+        }
+    }
+    text
+}
+
+/// What every command of a framework finds around it, as configured.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Variables; `{root}` stands for the project's root.
+    pub env: Vec<(String, String)>,
+    /// Folders put in front of PATH; `{root}` stands for the project's root.
+    pub prepend_path: Vec<String>,
+}
+
+impl Surroundings {
+    /// Puts `command` into these surroundings; variables that it sets itself stay.
+    pub fn apply(&self, command: &mut CommandLine, root: &str) {
+        let env = self.env.iter().map(|(key, value)| (key.clone(), value.replace("{root}", root)));
+        command.env.splice(0..0, env);
+        command.prepend_path.extend(self.prepend_path.iter().map(|folder| folder.replace("{root}", root)));
     }
 }

@@ -6,6 +6,7 @@
 pub mod cancel;
 pub mod command;
 pub mod error;
+pub mod mask;
 pub mod model;
 
 // Floor 1: mechanisms.

@@ -1,1 +1,115 @@
-//! To be written.
+//! `type = "default"`: any runner that a shell command can start.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::command::CommandLine;
+use crate::framework::{
+    ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext, describe_failure,
+};
+use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
+
+/// The settings of a home-made runner.
+#[derive(Clone, Debug)]
+pub struct Custom {
+    /// Prints a test id a line; `{filters}` is replaced by the group's filters as they are.
+    pub discover_command: String,
+    /// Runs `{tests}`, quoted for sh; `{result_file}` is the report it is to write.
+    pub run_command: String,
+    /// The report: its ending where `run_command` has the placeholder, else its path.
+    pub result_file: Option<String>,
+    /// Where both commands run.
+    pub working_dir: Option<PathBuf>,
+    /// How a report's names make an id.
+    pub test_id_format: String,
+}
+
+impl Framework for Custom {
+    fn list_commands(&self, groups: &[Group], _scratch: &Path) -> Result<Vec<ListCommand>> {
+        let list = |(number, group): (usize, &Group)| {
+            let mut command = CommandLine::shell(self.discover_command.replace("{filters}", &group.filters));
+            command.directory.clone_from(&self.working_dir);
+            ListCommand { groups: vec![GroupIndex(u16::try_from(number).unwrap_or(u16::MAX))], command, output: None }
+        };
+        Ok(groups.iter().enumerate().map(list).collect())
+    }
+
+    fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
+        if output.exit != Exit::Code(0) {
+            bail!("{}", describe_failure(output));
+        }
+        let mut listing = Listing::default();
+        let lines = output.stdout.lines().map(|line| line.strip_suffix('\r').unwrap_or(line));
+        for line in lines.filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+            for &group in &command.groups {
+                listing.tests.push(Listed { group, id: line.into(), file: None });
+            }
+        }
+        Ok(listing)
+    }
+
+    fn run_command(&self, tests: &[TestIndex], _group: GroupIndex, context: &RunContext<'_>) -> RunCommand {
+        let ids = tests.iter().map(|index| context.suite.test(*index).id.as_str());
+        let (report, private) = match &self.result_file {
+            None => (None, true),
+            Some(name) if self.run_command.contains("{result_file}") => {
+                let ending = Path::new(name).extension().map(|ending| ending.to_string_lossy());
+                (Some(context.scratch.join(format!("result.{}", ending.as_deref().unwrap_or("xml")))), true)
+            }
+            Some(name) => (Some(self.working_dir.clone().unwrap_or_default().join(name)), false),
+        };
+        let file = report.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let text = fill(&self.run_command, &shell_words::join(ids), file.as_deref());
+        let mut command = CommandLine::shell(text);
+        command.directory.clone_from(&self.working_dir);
+        if !private {
+            command.stale.extend(report.clone());
+        }
+        RunCommand { command, report }
+    }
+
+    fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
+        Box::new(ByFormat { suite: context.suite, format: &self.test_id_format })
+    }
+
+    fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
+        let ids = tests.iter().map(|index| suite.test(*index).id.as_str());
+        fill(&self.run_command, &shell_words::join(ids), Some(self.result_file.as_deref().unwrap_or_default()))
+    }
+}
+
+/// Fills the placeholders of the template in one pass, so that nothing that is put in is looked at.
+fn fill(template: &str, tests: &str, result_file: Option<&str>) -> String {
+    let mut text = String::with_capacity(template.len() + tests.len());
+    let mut rest = template;
+    while let Some(place) = rest.find('{') {
+        text.push_str(&rest[..place]);
+        rest = &rest[place..];
+        if let Some(after) = rest.strip_prefix("{tests}") {
+            text.push_str(tests);
+            rest = after;
+        } else if let (Some(after), Some(file)) = (rest.strip_prefix("{result_file}"), result_file) {
+            text.push_str(&shell_words::quote(file));
+            rest = after;
+        } else {
+            text.push('{');
+            rest = &rest[1..];
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_is_not_looked_at_again() {
+        assert_eq!(
+            fill("run {tests} > {result_file} ${x}", "'{result_file}' '{tests}'", Some("a b")),
+            "run '{result_file}' '{tests}' > 'a b' ${x}"
+        );
+    }
+}

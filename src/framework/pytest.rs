@@ -1,1 +1,363 @@
-//! To be written.
+//! pytest, on a project as it is.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::command::{CommandLine, InputFile};
+use crate::framework::{
+    Facts, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext, describe_failure,
+    format_id,
+};
+use crate::junit::Case;
+use crate::model::{Exit, Group, GroupIndex, Suite, TestCase, TestIndex};
+
+/// Reports to us what was collected; see the file.
+const PLUGIN: &str = include_str!("../../scripts/offload_collect.py");
+
+/// The settings of pytest.
+#[derive(Clone, Debug)]
+pub struct Pytest {
+    /// The words in front of pytest's arguments.
+    pub command: Vec<String>,
+    /// Where to look; empty leaves it to pytest.
+    pub paths: Vec<String>,
+    /// Extra words of discovery.
+    pub discovery_args: Vec<String>,
+    /// Extra words of test runs.
+    pub run_args: Vec<String>,
+    /// How a report's names make an id; tried before pytest's own rule.
+    pub test_id_format: String,
+    /// `PYTHONPATH` and `PYTEST_PLUGINS` as a command finds them.
+    pub inherited: Inherited,
+}
+
+/// Variables that discovery adds to and must not hide.
+#[derive(Clone, Debug, Default)]
+pub struct Inherited {
+    /// `PYTHONPATH`.
+    pub python_path: Option<String>,
+    /// `PYTEST_PLUGINS`.
+    pub plugins: Option<String>,
+}
+
+/// What the plugin wrote.
+#[derive(Deserialize)]
+struct Collected {
+    root: String,
+    config: Option<String>,
+    xdist: bool,
+    /// Of a node id's first part: the file as a command line names it.
+    files: HashMap<String, Arc<str>>,
+    tests: Vec<Arc<str>>,
+    groups: Vec<Vec<usize>>,
+}
+
+/// The `-k` and `-m` of a filter text that holds nothing else.
+fn selection(filters: &str) -> Option<[String; 2]> {
+    let words = shell_words::split(filters).ok()?;
+    let mut chosen = [String::new(), String::new()];
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let place = match word.get(..2)? {
+            "-k" => 0,
+            "-m" => 1,
+            _ => return None,
+        };
+        chosen[place] = match &word[2..] {
+            "" => words.next()?,
+            value => value.strip_prefix('=').unwrap_or(value).to_owned(),
+        };
+    }
+    Some(chosen)
+}
+
+fn split(text: &str, what: &str) -> Result<Vec<String>> {
+    shell_words::split(text).with_context(|| format!("cannot split {what} `{text}` into words"))
+}
+
+fn number(index: usize) -> GroupIndex {
+    GroupIndex(u16::try_from(index).unwrap_or(u16::MAX))
+}
+
+impl Pytest {
+    fn list(&self, groups: Vec<GroupIndex>, filters: Vec<String>, choices: &[Option<[String; 2]>], folder: &Path) -> ListCommand {
+        let folder = folder.join(format!("collect-{}", groups.first().map_or(0, |group| group.0)));
+        let output = folder.join("collected.json");
+        let words = self.command.iter().cloned().chain(self.paths.iter().cloned()).chain(filters);
+        // The last word on verbosity wins over `addopts`; without the plugin, stdout has an id a line.
+        let words = words
+            .chain(["--collect-only".into(), "--verbosity=-1".into()])
+            .chain(self.discovery_args.iter().cloned());
+        let mut command = CommandLine::program(words);
+        let join = |first: &str, rest: &Option<String>, mark: char| match rest {
+            Some(rest) if !rest.is_empty() => format!("{first}{mark}{rest}"),
+            _ => first.to_owned(),
+        };
+        let order = serde_json::json!({"output": output, "groups": choices});
+        command.files.push(InputFile { path: folder.join("offload_collect.py"), content: PLUGIN.into() });
+        command.env = vec![
+            ("PYTHONPATH".into(), join(&folder.to_string_lossy(), &self.inherited.python_path, ':')),
+            ("PYTEST_PLUGINS".into(), join("offload_collect", &self.inherited.plugins, ',')),
+            ("OFFLOAD_COLLECT".into(), order.to_string()),
+        ];
+        ListCommand { groups, command, output: Some(output) }
+    }
+
+    /// The arguments that name `tests`: whole files and functions where all of them run.
+    fn arguments<'a>(tests: &[TestIndex], group: GroupIndex, suite: &'a Suite) -> Vec<Cow<'a, str>> {
+        let chosen = tests.iter().map(|index| suite.test(*index));
+        let wanted = count(chosen.clone(), None);
+        let files = wanted.keys().filter_map(|name| name.0).collect::<HashSet<_>>();
+        let listed = suite.tests().iter().filter(|test| test.group == group);
+        let listed = listed.chain(suite.runs_elsewhere(group));
+        let all = count(listed, Some(&files));
+        let mut arguments = Vec::new();
+        let mut last = (None, None);
+        for test in chosen {
+            let file = test.file.as_deref();
+            let (of_file, of_family) = ((file, None), (file, Some(test.family())));
+            let name = if all.get(&of_file) == wanted.get(&of_file) {
+                of_file
+            } else if all.get(&of_family) == wanted.get(&of_family) {
+                of_family
+            } else {
+                (file, Some(test.id.as_str()))
+            };
+            if name != last {
+                arguments.push(argument(file, name.1));
+                last = name;
+            }
+        }
+        arguments
+    }
+}
+
+/// A file, or a function in it.
+type Name<'a> = (Option<&'a str>, Option<&'a str>);
+
+/// How many tests each file and each function has.
+fn count<'a>(
+    tests: impl Iterator<Item = &'a TestCase>,
+    files: Option<&HashSet<&str>>,
+) -> HashMap<Name<'a>, usize> {
+    let mut counts = HashMap::new();
+    for test in tests {
+        let file = test.file.as_deref();
+        if files.is_some_and(|files| file.is_none_or(|file| !files.contains(file))) {
+            continue;
+        }
+        *counts.entry((file, None)).or_default() += 1;
+        *counts.entry((file, Some(test.family()))).or_default() += 1;
+    }
+    counts
+}
+
+/// The id as the command line wants it: with the file as seen from the working directory.
+fn argument<'a>(file: Option<&'a str>, id: Option<&'a str>) -> Cow<'a, str> {
+    let name: Cow<'a, str> = match (file, id) {
+        (Some(file), Some(id)) if !id.starts_with(file) => match id.split_once("::") {
+            Some((_, rest)) => format!("{file}::{rest}").into(),
+            None => file.into(),
+        },
+        (_, Some(id)) => id.into(),
+        (file, None) => file.unwrap_or_default().into(),
+    };
+    // A file called `-x` is no option.
+    if name.starts_with('-') { format!("./{name}").into() } else { name }
+}
+
+impl Framework for Pytest {
+    fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>> {
+        let simple: Vec<(usize, [String; 2])> = groups
+            .iter()
+            .enumerate()
+            .filter_map(|(index, group)| Some((index, selection(&group.filters)?)))
+            .collect();
+        let mut commands = Vec::new();
+        let together = simple.len() > 1;
+        if together {
+            let (indices, choices): (Vec<_>, Vec<_>) =
+                simple.into_iter().map(|(index, choice)| (number(index), Some(choice))).unzip();
+            commands.push(self.list(indices, Vec::new(), &choices, scratch));
+        }
+        for (index, group) in groups.iter().enumerate() {
+            if !(together && selection(&group.filters).is_some()) {
+                let filters = split(&group.filters, "the filters")?;
+                commands.push(self.list(vec![number(index)], filters, &[None], scratch));
+            }
+        }
+        Ok(commands)
+    }
+
+    fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
+        // 5: nothing was collected.
+        if !matches!(output.exit, Exit::Code(0 | 5)) {
+            bail!("{}", describe_failure(output));
+        }
+        let Some(file) = &output.file else { return Ok(from_stdout(command, &output.stdout)) };
+        let collected: Collected = serde_json::from_str(file).context("cannot read what pytest collected")?;
+        let mut facts = Facts::from([("root".to_owned(), collected.root)]);
+        facts.extend(collected.config.map(|config| ("config".to_owned(), config)));
+        if collected.xdist {
+            facts.insert("xdist".into(), String::new());
+        }
+        let mut listing = Listing { facts, ..Listing::default() };
+        for (&group, members) in command.groups.iter().zip(&collected.groups) {
+            for id in members.iter().filter_map(|&member| collected.tests.get(member)) {
+                let part = id.split("::").next().unwrap_or_default();
+                let file = collected.files.get(part).cloned();
+                listing.tests.push(Listed { group, id: Arc::clone(id).into(), file });
+            }
+        }
+        Ok(listing)
+    }
+
+    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &RunContext<'_>) -> RunCommand {
+        let report = context.scratch.join("junit.xml");
+        let mut words = self.command.clone();
+        // What pytest found for the whole project must not change with the files that a batch names.
+        if let Some(config) = context.facts.get("config") {
+            words.extend(["-c".into(), config.clone()]);
+        }
+        if let Some(root) = context.facts.get("root") {
+            words.push(format!("--rootdir={root}"));
+        }
+        words.push(format!("--junitxml={}", report.display()));
+        words.extend(["--junitprefix=", "-o", "junit_logging=all", "-o", "junit_log_passing_tests=false"].map(Into::into));
+        words.extend(self.run_args.iter().cloned());
+        // Filters were split when the tests were listed.
+        words.extend(split(&context.suite.group(group).filters, "the filters").unwrap_or_default());
+        if context.facts.contains_key("xdist") {
+            words.extend(["-n".into(), "0".into()]);
+        }
+        if context.fail_fast {
+            words.push("-x".into());
+        }
+        words.extend(Pytest::arguments(tests, group, context.suite).into_iter().map(Into::into));
+        RunCommand { command: CommandLine::program(words), report: Some(report) }
+    }
+
+    fn matcher<'a>(&'a self, tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
+        let mut pairs: HashMap<(String, String), TestIndex> = HashMap::with_capacity(tests.len());
+        for &index in tests {
+            pairs.entry(pair(context.suite.test(index).id.as_str())).or_insert(index);
+        }
+        Box::new(ByPair { suite: context.suite, format: &self.test_id_format, pairs })
+    }
+
+    fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
+        let names = tests.iter().map(|index| suite.test(*index));
+        let names = names.map(|test| argument(test.file.as_deref(), Some(test.id.as_str())).into_owned());
+        shell_words::join(self.command.iter().cloned().chain(names))
+    }
+}
+
+/// The ids that pytest printed, where the plugin could not write them.
+fn from_stdout(command: &ListCommand, stdout: &str) -> Listing {
+    let [group] = command.groups[..] else { return Listing { separately: true, ..Listing::default() } };
+    let ids = stdout.lines().take_while(|line| !line.is_empty()).filter(|line| line.contains("::"));
+    let list = |id: &str| {
+        let file = id.split("::").next().map(Arc::from);
+        Listed { group, id: id.into(), file }
+    };
+    Listing { tests: ids.map(list).collect(), ..Listing::default() }
+}
+
+/// The `classname` and `name` that pytest gives to a node id (its `mangle_test_address`).
+fn pair(id: &str) -> (String, String) {
+    let (address, parameters) = match id.find('[') {
+        Some(place) => id.split_at(place),
+        None => (id, ""),
+    };
+    let mut names: Vec<String> = address.split("::").map(str::to_owned).collect();
+    let file = names[0].replace('/', ".");
+    names[0] = file.strip_suffix(".py").map(str::to_owned).unwrap_or(file);
+    let name = names.pop().unwrap_or_default() + parameters;
+    (names.join("."), escape(&name))
+}
+
+/// What pytest writes for characters that XML forbids (its `bin_xml_escape`).
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        let allowed = matches!(character,
+            '\t' | '\n' | '\r' | ' '..='~' | '\u{80}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+        if allowed {
+            escaped.push(character);
+        } else {
+            let code = u32::from(character);
+            escaped += &if code <= 0xff { format!("#x{code:02X}") } else { format!("#x{code:04X}") };
+        }
+    }
+    escaped
+}
+
+struct ByPair<'a> {
+    suite: &'a Suite,
+    format: &'a str,
+    pairs: HashMap<(String, String), TestIndex>,
+}
+
+impl Matcher for ByPair<'_> {
+    fn find(&self, case: &Case) -> Option<TestIndex> {
+        let by_format = self.suite.find(&format_id(self.format, case));
+        by_format.or_else(|| self.pairs.get(&(case.classname.clone(), case.name.clone())).copied())
+    }
+
+    fn name(&self, case: &Case) -> String {
+        if case.classname.is_empty() { case.name.clone() } else { format!("{}::{}", case.classname, case.name) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_give_the_names_that_pytest_writes() {
+        let cases = [
+            ("tests/unit/test_a.py::TestX::test_y[a::b/c.py-1]", "tests.unit.test_a.TestX", "test_y[a::b/c.py-1]"),
+            ("test_a.py::test_y[\u{1b}x\u{7f}]", "test_a", "test_y[#x1Bx#x7F]"),
+            ("README.rst::README.rst", "README.rst", "README.rst"),
+        ];
+        for (id, classname, name) in cases {
+            assert_eq!(pair(id), (classname.into(), name.into()), "{id}");
+        }
+    }
+
+    #[test]
+    fn only_keyword_and_marker_filters_share_a_collection() {
+        let words = |keyword: &str, markers: &str| Some([keyword.to_owned(), markers.to_owned()]);
+        assert_eq!(selection(""), words("", ""));
+        assert_eq!(selection("-m 'not slow' -k 'a and b'"), words("a and b", "not slow"));
+        assert_eq!(selection("-mslow -k=x"), words("x", "slow"));
+        for filters in ["--ignore=x", "tests/a.py", "-k", "-x", "-m 'open", "é"] {
+            assert_eq!(selection(filters), None, "{filters}");
+        }
+    }
+
+    #[test]
+    fn a_batch_names_whole_files_and_functions_where_it_holds_all_their_tests() {
+        let group = |filters: &str| Group { name: "g".into(), filters: filters.into(), max_attempts: 1, solo: false };
+        let mut suite = Suite::new(vec![group(""), group("-m x")]);
+        let ids = ["a.py::f[1]", "a.py::f[2]", "a.py::g", "b.py::f[1]", "b.py::f[2]", "b.py::g", "pkg/c.py::f[1]", "pkg/c.py::f[2]"];
+        for id in ids {
+            let file = id.split("::").next().unwrap().trim_start_matches("pkg/");
+            suite.add(GroupIndex(0), id.into(), Some(file.into()));
+        }
+        suite.add(GroupIndex(1), "d.py::f".into(), Some("d.py".into()));
+        suite.add(GroupIndex(1), "a.py::g".into(), Some("a.py".into()));
+        let name = |tests: &[u32], group: u16| {
+            let tests: Vec<TestIndex> = tests.iter().map(|test| TestIndex(*test)).collect();
+            Pytest::arguments(&tests, GroupIndex(group), &suite).join(" ")
+        };
+        assert_eq!(name(&[0, 1, 2, 3, 4], 0), "a.py b.py::f");
+        assert_eq!(name(&[0, 2, 5, 6], 0), "a.py::f[1] a.py::g b.py::g c.py::f[1]");
+        assert_eq!(name(&[8], 1), "d.py");
+    }
+}

@@ -1,0 +1,159 @@
+//! Sandboxes that are process groups of this machine: no isolation but in time, no cost.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+
+use crate::cancel::Cancel;
+use crate::command::CommandLine;
+use crate::process::{self, Finished, Streams};
+use crate::provider::{Place, Provider, ProviderError, Sandbox};
+
+/// What all sandboxes of a run share.
+#[derive(Debug)]
+struct Site {
+    root: PathBuf,
+    env: Vec<(String, String)>,
+    shell: String,
+    /// Not looked into for downloads.
+    output_dir: PathBuf,
+    /// The state in which each downloadable file was last seen.
+    seen: Mutex<HashMap<PathBuf, (Option<SystemTime>, u64)>>,
+}
+
+/// The provider of local processes.
+#[derive(Debug)]
+pub struct Local {
+    site: Arc<Site>,
+    root: String,
+}
+
+/// What a local provider is made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder in which tests run.
+    pub root: PathBuf,
+    /// The root of the repository, told to tests as `OFFLOAD_ROOT`.
+    pub repo_root: PathBuf,
+    /// Variables of test processes.
+    pub env: Vec<(String, String)>,
+    /// The shell of all commands.
+    pub shell: String,
+    /// The folder of report files.
+    pub output_dir: PathBuf,
+}
+
+impl Local {
+    /// A provider for `settings`; files that match `globs` now are not downloads later.
+    ///
+    /// # Errors
+    /// When the root is not a folder.
+    pub fn new(settings: Settings, globs: &[String]) -> Result<Local> {
+        let find = |path: &Path| {
+            path.canonicalize().with_context(|| format!("cannot find the working directory `{}`", path.display()))
+        };
+        let root = find(&settings.root)?;
+        anyhow::ensure!(root.is_dir(), "the working directory `{}` is not a folder", root.display());
+        let repo_root = find(&settings.repo_root)?;
+        let mut env = vec![("OFFLOAD_ROOT".to_owned(), repo_root.to_string_lossy().into_owned())];
+        env.extend(settings.env);
+        let output_dir = settings.output_dir.canonicalize().unwrap_or(settings.output_dir);
+        let site = Site { root, env, shell: settings.shell, output_dir, seen: Mutex::default() };
+        site.changed(globs)?;
+        Ok(Local { root: site.root.to_string_lossy().into_owned(), site: Arc::new(site) })
+    }
+}
+
+impl Site {
+    /// The files that match and are not as they were at the last call.
+    fn changed(&self, globs: &[String]) -> Result<Vec<PathBuf>> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = Vec::new();
+        for pattern in globs {
+            let full = Path::new(&glob::Pattern::escape(&self.root.to_string_lossy())).join(pattern);
+            let paths = glob::glob(&full.to_string_lossy())
+                .with_context(|| format!("`{pattern}` of `download_globs` is not a pattern"))?;
+            for path in paths.filter_map(Result::ok) {
+                let Ok(metadata) = path.metadata() else { continue };
+                if !metadata.is_file() || path.starts_with(&self.output_dir) {
+                    continue;
+                }
+                let state = (Metadata::modified(&metadata).ok(), metadata.len());
+                if seen.insert(path.clone(), state) != Some(state) {
+                    changed.push(path);
+                }
+            }
+        }
+        Ok(changed)
+    }
+}
+
+impl Provider for Local {
+    fn create(&self, _slot: usize, _cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
+        Ok(Box::new(Group { site: Arc::clone(&self.site) }))
+    }
+
+    fn root(&self) -> &str {
+        &self.root
+    }
+
+    fn shares_files(&self) -> bool {
+        true
+    }
+}
+
+/// A sandbox: each command is a process group of its own.
+struct Group {
+    site: Arc<Site>,
+}
+
+impl Sandbox for Group {
+    fn exec(
+        &mut self,
+        command: &CommandLine,
+        streams: &Streams,
+        deadline: Duration,
+        cancel: &Cancel,
+    ) -> Result<Finished, ProviderError> {
+        let mut command = command.clone();
+        command.env.splice(0..0, self.site.env.iter().cloned());
+        let directory = command.directory.take().unwrap_or_default();
+        command.directory = Some(self.site.root.join(directory));
+        for stale in &mut command.stale {
+            *stale = self.site.root.join(&*stale);
+        }
+        process::run(&command, &self.site.shell, streams, deadline, cancel)
+            .map_err(|error| ProviderError::Lost(error.to_string()))
+    }
+
+    fn fetch(&mut self, remote: &Path, local: &Path) -> Result<(), ProviderError> {
+        let remote = self.site.root.join(remote);
+        if remote == local || !remote.exists() {
+            return Ok(());
+        }
+        std::fs::copy(&remote, local).map(drop).map_err(|error| {
+            ProviderError::Lost(format!("cannot copy `{}` to `{}`: {error}", remote.display(), local.display()))
+        })
+    }
+
+    fn download(&mut self, globs: &[String], place: Place<'_>) -> Result<usize> {
+        let changed = self.site.changed(globs)?;
+        for path in &changed {
+            let inside = path.strip_prefix(&self.site.root).unwrap_or(path);
+            let relative: PathBuf =
+                inside.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+            let target = place(&relative)?;
+            std::fs::copy(path, &target)
+                .with_context(|| format!("cannot copy `{}` to `{}`", path.display(), target.display()))?;
+        }
+        Ok(changed.len())
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), ProviderError> {
+        Ok(())
+    }
+}
