@@ -1,1 +1,440 @@
-//! To be written.
+//! The stage that judges: it owns attempts, verdicts and counts, and decides what runs again.
+//!
+//! No clock, no file, no process: it hears what happened and answers with more batches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::event::Execution;
+use crate::model::{
+    Attempt, Batch, CaseResult, Exit, GroupIndex, Origin, Outcome, Suite, TestIndex, Verdict,
+};
+
+pub mod reading;
+mod summary;
+
+pub use reading::{Extra, Reading};
+pub use summary::{Counts, Summary};
+
+/// A batch tree that gave no result in so many executions is not divided further: its runner does
+/// not work at all.
+const FRUITLESS: u32 = 32;
+/// A test alone in its batch that ended its runner so often is the culprit.
+const BREAKS: u32 = 2;
+/// A batch that broke is divided into at most so many parts.
+const PARTS: usize = 8;
+
+/// The rules of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// How many batches can run at once, at least 1.
+    pub machines: usize,
+    /// The first test that failed for good ends the run.
+    pub fail_fast: bool,
+}
+
+/// What a batch came to, for the names of its logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchOutcome {
+    /// Each of its tests has a result and none is bad.
+    Success,
+    /// A test failed.
+    Failure,
+    /// The runner or the sandbox broke.
+    Error,
+    /// The run stopped before it ended.
+    Cancelled,
+}
+
+impl BatchOutcome {
+    /// The ending of log files.
+    pub fn word(self) -> &'static str {
+        match self {
+            BatchOutcome::Success => "success",
+            BatchOutcome::Failure => "failure",
+            BatchOutcome::Error => "error",
+            BatchOutcome::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The results of one execution.
+#[derive(Clone, Debug)]
+pub enum Results {
+    /// There is no report: the exit status speaks for all tests of the batch.
+    ExitStatus,
+    /// What the report says.
+    Report(Reading),
+}
+
+/// What follows from an event.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Batches to execute, before all that waits.
+    pub batches: Vec<Batch>,
+    /// What the batch came to; `None` where no batch ended.
+    pub outcome: Option<BatchOutcome>,
+    /// The run is to stop: a test failed for good and the policy is to stop then.
+    pub stop: bool,
+}
+
+/// What is known of a test.
+#[derive(Clone, Debug, Default)]
+struct State {
+    attempts: Vec<Attempt>,
+    /// How often its runner ended before it was reported.
+    breaks: u32,
+    /// Why it has no result yet.
+    reason: Option<Arc<str>>,
+}
+
+/// Executions that go back to one batch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tree {
+    executions: u32,
+    fruitful: bool,
+}
+
+/// The judge of a run.
+pub struct Collector<'a> {
+    suite: &'a Suite,
+    policy: Policy,
+    states: Vec<State>,
+    /// The first batch that a divided batch goes back to.
+    roots: HashMap<u32, u32>,
+    trees: HashMap<u32, Tree>,
+    next_batch: u32,
+    stopped: bool,
+    extras: Vec<Extra>,
+    errors: Vec<String>,
+}
+
+impl<'a> Collector<'a> {
+    /// A judge of `suite`; new batches are numbered from `next_batch`.
+    pub fn new(suite: &'a Suite, policy: Policy, next_batch: u32) -> Collector<'a> {
+        Collector {
+            suite,
+            policy,
+            states: vec![State::default(); suite.tests().len()],
+            roots: HashMap::new(),
+            trees: HashMap::new(),
+            next_batch,
+            stopped: false,
+            extras: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Takes in a batch that was executed.
+    pub fn finished(&mut self, batch: &Batch, execution: &Execution, results: Results) -> Step {
+        let reading = match results {
+            Results::Report(reading) => reading,
+            Results::ExitStatus => by_exit_status(batch, execution),
+        };
+        let before = self.bad_extras();
+        let (reported, cases) = self.take(batch, &reading);
+        let bad: Vec<TestIndex> = reported.iter().copied().filter(|index| self.is_bad(*index)).collect();
+        let failed = !bad.is_empty() || self.bad_extras() > before;
+        let missing: Vec<TestIndex> =
+            batch.tests.iter().copied().filter(|index| reported.binary_search(index).is_err()).collect();
+        let mut step = Step::default();
+        let end = End { batch, execution, reading: &reading, failed, cases };
+        self.note_breakdown(&end, &missing);
+        let broken = !missing.is_empty() || (execution.exit != Exit::Code(0) && !failed) || reading.error.is_some();
+        step.outcome = Some(match execution.exit {
+            Exit::Cancelled => BatchOutcome::Cancelled,
+            _ if failed && (missing.is_empty() || self.policy.fail_fast) => BatchOutcome::Failure,
+            _ if broken => BatchOutcome::Error,
+            _ => BatchOutcome::Success,
+        });
+        self.retry(batch, bad, &mut step);
+        self.follow_up(&end, missing, &mut step);
+        self.settle(batch, &mut step);
+        step
+    }
+
+    /// Takes in a batch whose sandbox failed: it runs again as it is.
+    pub fn lost(&mut self, mut batch: Batch, error: &str) -> Step {
+        for index in &batch.tests {
+            self.states[index.0 as usize].reason = Some(error.into());
+        }
+        let root = self.root(batch.index);
+        batch.index = self.number(root);
+        Step { batches: vec![batch], outcome: Some(BatchOutcome::Error), stop: false }
+    }
+
+    /// Takes in a batch that will not be executed.
+    pub fn dropped(&mut self, batch: &Batch, reason: &str) -> Step {
+        let reason: Arc<str> = if self.stopped { STOPPED.into() } else { reason.into() };
+        for index in &batch.tests {
+            let state = &mut self.states[index.0 as usize];
+            state.reason = Some(match &state.reason {
+                Some(earlier) if !self.stopped => format!("{reason}; before that: {earlier}").into(),
+                _ => Arc::clone(&reason),
+            });
+        }
+        Step::default()
+    }
+
+    /// Whether any test has a result.
+    pub fn has_results(&self) -> bool {
+        self.states.iter().any(|state| !state.attempts.is_empty())
+    }
+
+    /// How many tests are judged so far, and how many of them badly.
+    pub fn counts(&self) -> (usize, usize) {
+        let decided = |state: &&State| !state.attempts.is_empty();
+        let judged = self.states.iter().filter(decided).count();
+        let bad = self.states.iter().filter(|state| state.attempts.last().is_some_and(|last| last.result.outcome.is_bad()));
+        (judged, bad.count())
+    }
+
+    /// Gives every test its verdict.
+    pub fn finish(self) -> Summary {
+        let verdicts = self.states.iter().zip(self.suite.tests());
+        let verdicts = verdicts.map(|(state, test)| summary::judge(&state.attempts, test.max_attempts, state.reason.as_deref()));
+        let verdicts: Vec<Verdict> = verdicts.collect();
+        let attempts = self.states.into_iter().map(|state| state.attempts).collect();
+        let mut errors = self.errors;
+        for extra in self.extras.iter().filter(|extra| extra.outcome.is_bad()) {
+            let message = extra.message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+            errors.push(format!("`{}` failed, and no discovered test has that name{message}", extra.name));
+        }
+        Summary::new(verdicts, attempts, self.extras, errors)
+    }
+
+    /// Enters the results of a report; gives the tests of the batch that have one, in order, and how
+    /// many cases the report has.
+    fn take(&mut self, batch: &Batch, reading: &Reading) -> (Vec<TestIndex>, usize) {
+        let mut merged: HashMap<TestIndex, CaseResult> = HashMap::with_capacity(reading.found.len());
+        for (index, result) in &reading.found {
+            match merged.entry(*index) {
+                std::collections::hash_map::Entry::Vacant(place) => {
+                    place.insert(result.clone());
+                }
+                std::collections::hash_map::Entry::Occupied(mut place) => merge(place.get_mut(), result),
+            }
+        }
+        let mut reported = Vec::with_capacity(merged.len());
+        for (index, result) in merged {
+            let asked = batch.tests.binary_search(&index).is_ok();
+            // What nobody asked for counts only where it is bad news.
+            if asked || result.outcome.is_bad() {
+                self.attempt(index, batch.index, result);
+            }
+            if asked {
+                reported.push(index);
+            }
+        }
+        reported.sort_unstable();
+        self.extras.extend(reading.extras.iter().cloned());
+        (reported, reading.found.len() + reading.extras.len())
+    }
+
+    fn attempt(&mut self, index: TestIndex, batch: u32, result: CaseResult) {
+        let attempts = &mut self.states[index.0 as usize].attempts;
+        let number = u32::try_from(attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
+        attempts.push(Attempt { number, batch, result });
+    }
+
+    fn is_bad(&self, index: TestIndex) -> bool {
+        self.states[index.0 as usize].attempts.last().is_some_and(|last| last.result.outcome.is_bad())
+    }
+
+    fn bad_extras(&self) -> usize {
+        self.extras.iter().filter(|extra| extra.outcome.is_bad()).count()
+    }
+
+    fn may_run_again(&self, index: TestIndex) -> bool {
+        let attempts = self.states[index.0 as usize].attempts.len();
+        attempts < self.suite.test(index).max_attempts as usize
+    }
+
+    /// An error of the batch itself makes the run fail even where each test has a good result.
+    fn note_breakdown(&mut self, end: &End<'_>, missing: &[TestIndex]) {
+        if !missing.is_empty() || end.execution.exit == Exit::Cancelled {
+            return;
+        }
+        let number = end.batch.index;
+        if let Some(error) = &end.reading.error {
+            self.errors.push(format!("batch {number}: its report is broken: {error}"));
+        } else if end.execution.exit != Exit::Code(0) && !end.failed {
+            let exit = end.execution.exit;
+            self.errors.push(format!("batch {number}: the runner ended with {exit}, but reported no failure"));
+        }
+    }
+
+    /// Queues the bad ones of `tests` that may run again, spread over the sandboxes.
+    fn retry(&mut self, batch: &Batch, mut tests: Vec<TestIndex>, step: &mut Step) {
+        tests.retain(|index| self.may_run_again(*index));
+        if tests.is_empty() || self.stopped {
+            return;
+        }
+        for part in split(&tests, self.policy.machines) {
+            let new = self.batch(batch.group, part, Origin::Retry, None);
+            step.batches.push(new);
+        }
+    }
+
+    /// Decides what becomes of the tests that got no result.
+    fn follow_up(&mut self, end: &End<'_>, missing: Vec<TestIndex>, step: &mut Step) {
+        let root = self.root(end.batch.index);
+        let tree = self.trees.entry(root).or_default();
+        tree.executions += 1;
+        tree.fruitful |= missing.len() < end.batch.tests.len();
+        let hopeless = !tree.fruitful && tree.executions >= FRUITLESS;
+        let complaint: Arc<str> = end.complaint().into();
+        for index in &missing {
+            self.states[index.0 as usize].reason = Some(Arc::clone(&complaint));
+        }
+        if missing.is_empty() || end.execution.exit == Exit::Cancelled || self.stopped {
+            return;
+        }
+        // Two kinds of runner believe that they are done: one that ended well with a whole report,
+        // and one that reported as many cases as were asked for, but under other names.
+        let whole = end.reading.error.is_none();
+        if (whole && end.execution.exit == Exit::Code(0)) || end.cases >= end.batch.tests.len() || hopeless {
+            return;
+        }
+        let progress = missing.len() < end.batch.tests.len();
+        let stopped_early = progress && end.failed && whole && matches!(end.execution.exit, Exit::Code(_));
+        if stopped_early {
+            // It stops at the first failure, by its own settings or ours: the rest is not to blame.
+            let rest = self.batch(end.batch.group, missing, Origin::Isolated, None);
+            step.batches.push(rest);
+            return;
+        }
+        for index in &missing {
+            self.states[index.0 as usize].breaks += 1;
+        }
+        if let [index] = missing[..] {
+            self.blame(end, index, root, step);
+            return;
+        }
+        for part in split(&missing, self.policy.machines.clamp(2, PARTS)) {
+            let part = self.batch(end.batch.group, part, Origin::Isolated, Some(root));
+            step.batches.push(part);
+        }
+    }
+
+    /// A single test got no result: it runs alone, and if it is alone already, it is the culprit.
+    fn blame(&mut self, end: &End<'_>, index: TestIndex, root: u32, step: &mut Step) {
+        let alone = end.batch.tests.len() == 1;
+        let timed_out = end.execution.exit == Exit::TimedOut;
+        if !(alone && (timed_out || self.states[index.0 as usize].breaks >= BREAKS)) {
+            let again = self.batch(end.batch.group, vec![index], Origin::Isolated, Some(root));
+            step.batches.push(again);
+            return;
+        }
+        let outcome = if timed_out { Outcome::TimedOut } else { Outcome::Errored };
+        let result = CaseResult::stated(outcome, end.execution.elapsed, end.complaint());
+        self.attempt(index, end.batch.index, result);
+        self.states[index.0 as usize].breaks = 0;
+        self.retry(end.batch, vec![index], step);
+    }
+
+    /// Stops the run where the policy says so and a test has failed for good.
+    fn settle(&mut self, batch: &Batch, step: &mut Step) {
+        let failed = |index: &&TestIndex| self.is_bad(**index) && !self.may_run_again(**index);
+        if self.policy.fail_fast && !self.stopped && batch.tests.iter().any(|index| failed(&index)) {
+            self.stopped = true;
+            step.stop = true;
+        }
+        if self.stopped {
+            for batch in std::mem::take(&mut step.batches) {
+                self.dropped(&batch, STOPPED);
+            }
+            for index in &batch.tests {
+                self.states[index.0 as usize].reason = Some(STOPPED.into());
+            }
+        }
+    }
+
+    fn root(&self, batch: u32) -> u32 {
+        self.roots.get(&batch).copied().unwrap_or(batch)
+    }
+
+    fn number(&mut self, root: u32) -> u32 {
+        let number = self.next_batch;
+        self.next_batch += 1;
+        self.roots.insert(number, root);
+        number
+    }
+
+    fn batch(&mut self, group: GroupIndex, tests: Vec<TestIndex>, origin: Origin, root: Option<u32>) -> Batch {
+        let index = self.number(root.unwrap_or(self.next_batch));
+        let load = tests.iter().filter_map(|index| self.suite.test(*index).expected).sum();
+        Batch { index, group, tests, load, origin }
+    }
+}
+
+const STOPPED: &str = "stopped after the first failure (`--fail-fast`)";
+
+/// How an execution ended, with all that is needed to judge it.
+struct End<'a> {
+    batch: &'a Batch,
+    execution: &'a Execution,
+    reading: &'a Reading,
+    /// The report shows a failure, of whichever test.
+    failed: bool,
+    /// How many cases the report has.
+    cases: usize,
+}
+
+impl End<'_> {
+    /// Why a test of this batch has no result.
+    fn complaint(&self) -> String {
+        let how = match self.execution.exit {
+            Exit::TimedOut => format!("timed out after {:.1} s", self.execution.elapsed.as_secs_f64()),
+            Exit::Cancelled => "the run was stopped while it was running".into(),
+            exit @ (Exit::Code(_) | Exit::Signal(_)) => format!("the runner ended with {exit}"),
+        };
+        let what = match (&self.reading.error, self.reading.nearest.as_slice()) {
+            _ if matches!(self.execution.exit, Exit::TimedOut | Exit::Cancelled) => String::new(),
+            (Some(error), _) => format!("; {error}"),
+            (None, []) => " without a result for this test".into(),
+            (None, names) => format!(" without a result for this test, but with one for `{}`", names.join("`, `")),
+        };
+        format!("{how}{what} (batch {})", self.batch.index)
+    }
+}
+
+/// The tests in at most `parts` runs of neighbours.
+fn split(tests: &[TestIndex], parts: usize) -> Vec<Vec<TestIndex>> {
+    let size = tests.len().div_ceil(parts.max(1)).max(1);
+    tests.chunks(size).map(<[TestIndex]>::to_vec).collect()
+}
+
+/// Several cases of one report stand for the same test (a failure and an error of its teardown,
+/// subtests): the worst one speaks, and their times add up.
+fn merge(result: &mut CaseResult, other: &CaseResult) {
+    let duration = result.duration.saturating_add(other.duration);
+    let flaky = result.flaky_in_runner | other.flaky_in_runner;
+    if other.outcome > result.outcome {
+        *result = other.clone();
+    }
+    result.duration = duration;
+    result.flaky_in_runner = flaky;
+}
+
+/// The exit status speaks for each test of the batch.
+fn by_exit_status(batch: &Batch, execution: &Execution) -> Reading {
+    let share = execution.elapsed / u32::try_from(batch.tests.len().max(1)).unwrap_or(u32::MAX);
+    let result = match execution.exit {
+        Exit::Code(0) => CaseResult::new(Outcome::Passed, share),
+        Exit::Cancelled => return Reading::default(),
+        exit => {
+            let outcome = match exit {
+                Exit::TimedOut => Outcome::TimedOut,
+                Exit::Signal(_) => Outcome::Errored,
+                Exit::Code(_) | Exit::Cancelled => Outcome::Failed,
+            };
+            CaseResult::stated(outcome, share, format!("the command ended with {exit} (batch {})", batch.index))
+        }
+    };
+    let found = batch.tests.iter().map(|index| (*index, result.clone())).collect();
+    Reading { found, ..Reading::default() }
+}
+
+#[cfg(test)]
+mod tests;

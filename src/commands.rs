@@ -1,1 +1,7 @@
 //! The commands: each wires stages, strategies and stores for one word of the command line.
+
+mod bench;
+pub mod collect;
+pub mod run;
+mod setup;
+mod watch;

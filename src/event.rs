@@ -1,7 +1,7 @@
 //! What workers tell the collector.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::model::{Batch, Exit};
 
@@ -16,6 +16,8 @@ pub struct Execution {
     pub leaked: bool,
     /// The report on this machine; `None` where the command writes none. It may not exist.
     pub report: Option<PathBuf>,
+    /// When the command ended; known only where a timeline is wanted.
+    pub ended: Option<Instant>,
 }
 
 /// Something that happened in a run. `slot` is the number of the worker, from 0.

@@ -196,7 +196,9 @@ pub fn describe_failure(output: &ListOutput) -> String {
 /// What every command of a framework finds around it, as configured.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// Variables; `{root}` stands for the project's root.
+    /// Variables that are taken as they are.
+    pub plain: Vec<(String, String)>,
+    /// Variables that win over those; `{root}` stands for the project's root.
     pub env: Vec<(String, String)>,
     /// Folders put in front of PATH; `{root}` stands for the project's root.
     pub prepend_path: Vec<String>,
@@ -206,7 +208,7 @@ impl Surroundings {
     /// Puts `command` into these surroundings; variables that it sets itself stay.
     pub fn apply(&self, command: &mut CommandLine, root: &str) {
         let env = self.env.iter().map(|(key, value)| (key.clone(), value.replace("{root}", root)));
-        command.env.splice(0..0, env);
+        command.env.splice(0..0, self.plain.iter().cloned().chain(env));
         command.prepend_path.extend(self.prepend_path.iter().map(|folder| folder.replace("{root}", root)));
     }
 }

@@ -1,1 +1,144 @@
-//! To be written.
+//! The stage that tells: the JUnit file and the summary.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::collect::Summary;
+use crate::files::write_whole;
+use crate::junit::write::{self, Entry};
+use crate::model::{Attempt, Suite, TestIndex, Verdict};
+
+/// So many tests are shown with their messages; the others are in the report.
+const SHOWN: usize = 30;
+
+/// What the report says of each test.
+pub struct Report<'a> {
+    /// The tests.
+    pub suite: &'a Suite,
+    /// Their verdicts.
+    pub summary: &'a Summary,
+    /// The one name for all tests, where the runner tells no more than its exit status.
+    pub only: Option<&'a str>,
+    /// The log of an attempt.
+    pub log: &'a dyn Fn(&Attempt) -> Option<PathBuf>,
+}
+
+/// The circumstances of a run.
+#[derive(Clone, Debug)]
+pub struct Circumstances {
+    /// How long it took.
+    pub elapsed: Duration,
+    /// On how many sandboxes.
+    pub machines: usize,
+    /// The JUnit file, where there is one.
+    pub junit: Option<PathBuf>,
+    /// The command that runs the failed tests again.
+    pub again: Option<String>,
+}
+
+impl Report<'_> {
+    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let rows = self.summary.verdicts.iter().zip(&self.summary.attempts).enumerate();
+        rows.map(|(place, (verdict, attempts))| {
+            let test = self.suite.test(TestIndex(u32::try_from(place).unwrap_or(u32::MAX)));
+            Entry {
+                id: self.only.unwrap_or(test.id.as_str()),
+                file: test.file.as_deref().filter(|_| self.only.is_none()),
+                group: &self.suite.group(test.group).name,
+                verdict,
+                attempts,
+            }
+        })
+    }
+
+    /// Writes the JUnit file; it appears whole.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn write_junit(&self, path: &std::path::Path, elapsed: Duration) -> Result<()> {
+        write_whole(path, |output| write::write(output, elapsed, || self.entries()))
+    }
+
+    /// Writes the summary for people.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_summary(&self, circumstances: &Circumstances, output: &mut dyn Write) -> io::Result<()> {
+        let mut left = 0;
+        let mut shown = 0;
+        for entry in self.entries() {
+            let word = match entry.verdict {
+                Verdict::Failed => "FAILED",
+                Verdict::NotRun(_) => "NOT RUN",
+                Verdict::Flaky => "FLAKY",
+                Verdict::Passed | Verdict::Skipped => continue,
+            };
+            if shown == SHOWN {
+                left += 1;
+                continue;
+            }
+            shown += 1;
+            self.write_entry(word, &entry, output)?;
+        }
+        if left > 0 {
+            writeln!(output, "and {left} more: `offload logs --failures`, `offload logs --errors`")?;
+        }
+        for error in &self.summary.errors {
+            writeln!(output, "ERROR {error}")?;
+        }
+        writeln!(output, "{}", self.totals(circumstances))?;
+        if let Some(junit) = &circumstances.junit {
+            writeln!(output, "report: {}", junit.display())?;
+        }
+        if let Some(again) = &circumstances.again {
+            writeln!(output, "run them again: {again}")?;
+        }
+        output.flush()
+    }
+
+    fn write_entry(&self, word: &str, entry: &Entry<'_>, output: &mut dyn Write) -> io::Result<()> {
+        let bad = entry.attempts.iter().rev().find(|attempt| attempt.result.outcome.is_bad());
+        let word = match bad.map(|attempt| attempt.result.outcome) {
+            Some(crate::model::Outcome::TimedOut) if word == "FAILED" => "TIMED OUT",
+            Some(crate::model::Outcome::Errored) if word == "FAILED" => "ERROR",
+            _ => word,
+        };
+        writeln!(output, "{word} {}", entry.id)?;
+        if entry.attempts.len() > 1 {
+            let failures = entry.attempts.iter().filter(|attempt| attempt.result.outcome.is_bad()).count();
+            writeln!(output, "    {failures} of {} attempts failed", entry.attempts.len())?;
+        }
+        let message = match entry.verdict {
+            Verdict::NotRun(reason) => Some(reason.as_str()),
+            _ => bad.and_then(|attempt| attempt.result.message()),
+        };
+        for line in message.into_iter().flat_map(str::lines).filter(|line| !line.trim().is_empty()).take(3) {
+            writeln!(output, "    {line}")?;
+        }
+        if let Some(log) = bad.and_then(self.log) {
+            writeln!(output, "    log: {}", log.display())?;
+        }
+        Ok(())
+    }
+
+    fn totals(&self, circumstances: &Circumstances) -> String {
+        let counts = self.summary.counts;
+        let parts = [
+            (counts.failed, "failed"),
+            (counts.not_run, "not run"),
+            (counts.flaky, "flaky"),
+            (counts.skipped, "skipped"),
+            (counts.expected_failures, "failed as expected"),
+        ];
+        let mut text = format!("{} tests: {} passed", self.summary.verdicts.len(), counts.passed);
+        for (count, word) in parts.into_iter().filter(|(count, _)| *count > 0) {
+            text += &format!(", {count} {word}");
+        }
+        let sandboxes = if circumstances.machines == 1 { "sandbox" } else { "sandboxes" };
+        let seconds = circumstances.elapsed.as_secs_f64();
+        text + &format!(" in {seconds:.1} s on {} {sandboxes}", circumstances.machines)
+    }
+}

@@ -10,6 +10,9 @@ use crate::framework::{
 };
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
 
+/// The one name of all tests where only the exit status is known.
+pub const ALL_TESTS: &str = "all_tests";
+
 /// The settings of a home-made runner.
 #[derive(Clone, Debug)]
 pub struct Custom {

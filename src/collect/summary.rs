@@ -1,0 +1,115 @@
+//! What a run came to: a verdict for each test, totals, the exit status.
+
+use std::time::Duration;
+
+use super::Extra;
+use crate::error::Status;
+use crate::model::{Attempt, Outcome, Verdict};
+
+/// How many tests have which verdict. Each test counts once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Passed at once.
+    pub passed: usize,
+    /// Passed after a failure.
+    pub flaky: usize,
+    /// Failed, errored or timed out.
+    pub failed: usize,
+    /// Left out by the runner.
+    pub skipped: usize,
+    /// Failed as expected (they have the verdict skipped).
+    pub expected_failures: usize,
+    /// Without a result.
+    pub not_run: usize,
+}
+
+/// The end of a run. `verdicts` and `attempts` stand in the order of the suite's tests.
+#[derive(Debug)]
+pub struct Summary {
+    /// A verdict for each test.
+    pub verdicts: Vec<Verdict>,
+    /// The attempts at each test.
+    pub attempts: Vec<Vec<Attempt>>,
+    /// Results for tests that nobody knows.
+    pub extras: Vec<Extra>,
+    /// What went wrong beside the tests; with any of these the run has failed.
+    pub errors: Vec<String>,
+    /// Totals.
+    pub counts: Counts,
+}
+
+/// The verdict of a test.
+///
+/// Only a pass after a failure of a test that may be retried makes it flaky; where there is one
+/// attempt only (`retry_count = 0`), nothing turns a failure into anything else.
+pub fn judge(attempts: &[Attempt], max_attempts: u32, reason: Option<&str>) -> Verdict {
+    let has = |wanted: fn(Outcome) -> bool| attempts.iter().any(|attempt| wanted(attempt.result.outcome));
+    let passed = has(|outcome| outcome == Outcome::Passed);
+    if attempts.is_empty() {
+        Verdict::NotRun(reason.unwrap_or("it was not started").to_owned())
+    } else if has(Outcome::is_bad) {
+        if passed && max_attempts > 1 { Verdict::Flaky } else { Verdict::Failed }
+    } else if attempts.iter().any(|attempt| attempt.result.flaky_in_runner) {
+        Verdict::Flaky
+    } else if passed {
+        Verdict::Passed
+    } else {
+        Verdict::Skipped
+    }
+}
+
+impl Summary {
+    pub(super) fn new(
+        verdicts: Vec<Verdict>,
+        attempts: Vec<Vec<Attempt>>,
+        extras: Vec<Extra>,
+        errors: Vec<String>,
+    ) -> Summary {
+        let mut counts = Counts::default();
+        for (verdict, attempts) in verdicts.iter().zip(&attempts) {
+            let expected = |attempt: &Attempt| attempt.result.outcome == Outcome::ExpectedFailure;
+            let counter = match verdict {
+                Verdict::Passed => &mut counts.passed,
+                Verdict::Flaky => &mut counts.flaky,
+                Verdict::Failed => &mut counts.failed,
+                Verdict::Skipped if attempts.iter().any(expected) => &mut counts.expected_failures,
+                Verdict::Skipped => &mut counts.skipped,
+                Verdict::NotRun(_) => &mut counts.not_run,
+            };
+            *counter += 1;
+        }
+        Summary { verdicts, attempts, extras, errors, counts }
+    }
+
+    /// All tests as one, for runners that report nothing but their exit status.
+    #[must_use]
+    pub fn as_one(self) -> Summary {
+        let worst = |verdict: &Verdict| match verdict {
+            Verdict::Skipped => 0,
+            Verdict::Passed => 1,
+            Verdict::Flaky => 2,
+            Verdict::NotRun(_) => 3,
+            Verdict::Failed => 4,
+        };
+        let Some(place) = (0..self.verdicts.len()).max_by_key(|place| worst(&self.verdicts[*place])) else {
+            return self;
+        };
+        let mut attempts = self.attempts[place].clone();
+        let total: Duration = self.attempts.iter().flatten().map(|attempt| attempt.result.duration).sum();
+        if let Some(last) = attempts.last_mut() {
+            last.result.duration = total;
+        }
+        Summary::new(vec![self.verdicts[place].clone()], vec![attempts], self.extras, self.errors)
+    }
+
+    /// The exit status of a run that was not interrupted.
+    pub fn status(&self) -> Status {
+        if !self.errors.is_empty() || self.counts.failed > 0 || self.counts.not_run > 0 {
+            Status::Failed
+        } else if self.counts.flaky > 0 {
+            Status::Flaky
+        } else {
+            Status::Passed
+        }
+    }
+}

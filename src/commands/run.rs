@@ -1,0 +1,222 @@
+//! `offload run`: the one place that knows the order of the stages.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::bench::{Rules, Workbench};
+use super::collect::{self, Format, NoTests};
+use super::setup::{self, Setup};
+use super::watch::{Outcomes, Watch};
+use crate::cancel::Cancel;
+use crate::collect::{Policy, Summary};
+use crate::config::{Config, FrameworkKind};
+use crate::discover::Discovery;
+use crate::error::{Problem, Status};
+use crate::files::{self, OutputDir};
+use crate::framework::custom::ALL_TESTS;
+use crate::junit;
+use crate::model::{Attempt, Suite, TestIndex, Verdict};
+use crate::plan::{self, Limits, Plan};
+use crate::pool::{self, Pool};
+use crate::progress::{Progress, Screen};
+use crate::provider::Provider;
+use crate::report::{Circumstances, Report};
+use crate::trace::{Trace, Track};
+
+/// The longest command of a batch: Linux takes 128 KiB in one argument, and what wraps the command
+/// on its way to a sandbox needs some of it.
+const COMMAND_LENGTH: usize = 120_000;
+
+/// With more failed tests than this, no command to run them again is shown.
+const SHOWN_AGAIN: usize = 20;
+
+/// The flags of `run`.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// List the tests and stop.
+    pub collect_only: bool,
+    /// Variables for all tests.
+    pub env: Vec<(String, String)>,
+    /// The first test that fails ends the run.
+    pub fail_fast: bool,
+    /// What no tests mean.
+    pub no_tests: NoTests,
+    /// Where the run is recorded.
+    pub trace: Trace,
+    /// Standard error.
+    pub screen: Screen,
+}
+
+/// Runs the tests of `config` and writes results to `output`.
+///
+/// # Errors
+/// When the run could not be done at all, or its reports cannot be written.
+pub fn run(config: &Config, options: &Options, cancel: &Cancel, output: &mut dyn Write) -> Result<Status, Problem> {
+    let setup = Setup::new(config, &options.env)?;
+    let provider = (!options.collect_only).then(|| setup::local_provider(config, &setup.env)).transpose()?;
+    let Some(provider) = provider else {
+        return collect::run(config, (Format::Text, options.no_tests), &options.env, cancel, output);
+    };
+    let folder = OutputDir::claim(&config.report.output_dir)?;
+    let known = previous_durations(config);
+    folder.clear()?;
+    let mut discovery = {
+        let _span = options.trace.span(Track::Phases, || "discovery".into());
+        setup.discover(cancel, &options.trace).map_err(|error| interrupted_or(error, cancel))?
+    };
+    if discovery.suite.tests().is_empty() {
+        return Ok(options.no_tests.status());
+    }
+    plan::estimate(&mut discovery.suite, &known);
+    let parts = Parts { config, options, setup: &setup, provider: &provider, folder: &folder };
+    parts.execute(&discovery, cancel, output)
+}
+
+fn interrupted_or(error: anyhow::Error, cancel: &Cancel) -> Problem {
+    let status = if cancel.is_raised() { Status::Interrupted } else { Status::NothingRun };
+    Problem::new(status, error)
+}
+
+fn previous_durations(config: &Config) -> HashMap<String, Duration> {
+    let path = config.report.output_dir.join(&config.report.junit_file);
+    File::open(&path).map(junit::previous_durations).unwrap_or_default()
+}
+
+/// What a run is made of once its tests are known.
+struct Parts<'a> {
+    config: &'a Config,
+    options: &'a Options,
+    setup: &'a Setup,
+    provider: &'a dyn Provider,
+    folder: &'a OutputDir,
+}
+
+impl Parts<'_> {
+    fn execute(&self, discovery: &Discovery, cancel: &Cancel, output: &mut dyn Write) -> Result<Status, Problem> {
+        let started = Instant::now();
+        let stop = cancel.child();
+        let bench = self.bench(discovery, &stop);
+        let machines = self.config.offload.max_parallel;
+        let plan = self.plan(&bench, machines);
+        let machines = machines.min(plan.batches.len());
+        log::info!("{} tests in {} batches on {machines} sandboxes", discovery.suite.tests().len(), plan.batches.len());
+        let policy = Policy { machines, fail_fast: self.options.fail_fast };
+        let next = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
+        let progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
+        let mut watch = Watch::new(&bench, policy, next, progress);
+        let pool = Pool { provider: self.provider, machines, bench: &bench, cancel: &stop };
+        let span = self.options.trace.span(Track::Phases, || "run".into());
+        pool::run(&pool, plan.batches, |event| watch.hear(event));
+        drop(span);
+        let (summary, outcomes, nothing) = watch.finish();
+        let fatal = bench.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let status = self.report(&bench, summary, (&outcomes, machines, started.elapsed()), output)?;
+        if let Some(error) = fatal {
+            return Err(error.into());
+        }
+        if cancel.is_raised() {
+            return Err(Problem::new(Status::Interrupted, anyhow::anyhow!("the run was interrupted")));
+        }
+        if let Some(error) = nothing {
+            return Err(anyhow::anyhow!("no test could be run in any sandbox: {error}").into());
+        }
+        Ok(status)
+    }
+
+    /// Writes all that is to be read afterwards.
+    fn report(
+        &self,
+        bench: &Workbench<'_>,
+        summary: Summary,
+        (outcomes, machines, elapsed): (&Outcomes, usize, Duration),
+        output: &mut dyn Write,
+    ) -> Result<Status, Problem> {
+        let failed = |place: &usize| matches!(summary.verdicts[*place], Verdict::Failed | Verdict::NotRun(_));
+        let failed: Vec<TestIndex> =
+            bench.suite.indices().zip(0..summary.verdicts.len()).filter(|(_, place)| failed(place)).map(|(index, _)| index).collect();
+        let again = (1..=SHOWN_AGAIN).contains(&failed.len()).then(|| bench.framework.by_hand(&failed, bench.suite));
+        let as_one = matches!(self.config.framework.kind, FrameworkKind::Custom { result_file: None, .. });
+        let summary = if as_one { summary.as_one() } else { summary };
+        let log = |attempt: &Attempt| {
+            let outcome = outcomes.get(&attempt.batch)?;
+            Some(self.folder.path().join(format!("logs/batch-{}.stdout.{}", attempt.batch, outcome.word())))
+        };
+        let report = Report { suite: bench.suite, summary: &summary, only: as_one.then_some(ALL_TESTS), log: &log };
+        let settings = &self.config.report;
+        let junit = settings.junit.then(|| self.folder.place(Path::new(&settings.junit_file))).transpose()?;
+        warn_of_extras(&summary, bench.suite);
+        let circumstances = Circumstances { elapsed, machines, junit, again };
+        // What people wait for comes first: a full disk must not hide it.
+        let shown = report.write_summary(&circumstances, output);
+        if let Some(path) = &circumstances.junit {
+            let _span = self.options.trace.span(Track::Phases, || "write the report".into());
+            report.write_junit(path, elapsed)?;
+        }
+        if self.options.trace.is_on() {
+            let path = self.folder.place(Path::new("trace.json"))?;
+            files::write_whole(&path, |writer| self.options.trace.write(writer))?;
+        }
+        match shown {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(anyhow::Error::new(error).context("cannot write the summary").into())
+            }
+            _ => Ok(summary.status()),
+        }
+    }
+
+    fn bench<'b>(&'b self, discovery: &'b Discovery, stop: &'b Cancel) -> Workbench<'b> {
+        let report = &self.config.report;
+        Workbench {
+            framework: &*self.setup.framework,
+            suite: &discovery.suite,
+            facts: &discovery.facts,
+            shared: self.provider.shares_files().then_some(discovery.shared.as_path()),
+            root: self.provider.root(),
+            scratch: self.setup.scratch.path().to_owned(),
+            surroundings: &self.setup.site.surroundings,
+            output: self.folder,
+            mask: Arc::clone(&self.setup.site.mask),
+            rules: Rules {
+                timeout: self.config.offload.test_timeout,
+                fail_fast: self.options.fail_fast,
+                globs: report.download_globs.clone(),
+                globs_on_failure_only: report.download_globs_failure_only,
+            },
+            trace: &self.options.trace,
+            stop,
+            fatal: Mutex::default(),
+        }
+    }
+
+    fn plan(&self, bench: &Workbench<'_>, machines: usize) -> Plan {
+        let _span = self.options.trace.span(Track::Phases, || "plan".into());
+        let scratch = bench.scratch(u32::MAX);
+        let measure = |tests: &[TestIndex], group| bench.command(tests, group, &scratch).command.quoted_length();
+        let limits =
+            Limits { timeout: self.config.offload.test_timeout, command_length: COMMAND_LENGTH, measure: &measure };
+        Plan::new(bench.suite, machines, bench.framework.grain()).cut(bench.suite, &limits)
+    }
+}
+
+/// Results for unknown tests are told once, with the known ids that come nearest.
+fn warn_of_extras(summary: &Summary, suite: &Suite) {
+    let Some(extra) = summary.extras.first() else { return };
+    let mut known: Vec<(usize, &str)> = suite
+        .tests()
+        .iter()
+        .map(|test| (strsim::levenshtein(&extra.name, test.id.as_str()), test.id.as_str()))
+        .collect();
+    known.sort_unstable();
+    let nearest: Vec<String> = known.iter().take(3).map(|(_, id)| format!("`{id}`")).collect();
+    let count = summary.extras.len();
+    log::warn!(
+        "{count} results are for tests that were not discovered, the first for `{}`; the nearest known ids are {} \
+         (`test_id_format` says how names become ids)",
+        extra.name,
+        nearest.join(", ")
+    );
+}

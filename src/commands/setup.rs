@@ -1,0 +1,166 @@
+//! From the configuration to a framework, a provider and a place to list tests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use crate::cancel::Cancel;
+use crate::config::{self, Config, FrameworkKind};
+use crate::discover::{Discovery, Site, discover};
+use crate::error::Problem;
+use crate::framework::custom::Custom;
+use crate::framework::nextest::Nextest;
+use crate::framework::pytest::{Inherited, Pytest};
+use crate::framework::vitest::Vitest;
+use crate::framework::{Framework, Surroundings};
+use crate::mask::Mask;
+use crate::model::Group;
+use crate::provider::local;
+use crate::trace::Trace;
+
+/// The shell of commands where the provider names none.
+const SHELL: &str = "/bin/sh";
+
+/// All that discovery needs, and what a run needs beside it.
+pub struct Setup {
+    /// The framework.
+    pub framework: Box<dyn Framework>,
+    /// The groups in file order.
+    pub groups: Vec<Group>,
+    /// Where tests are listed.
+    pub site: Site,
+    /// Removed with everything in it when the run ends.
+    pub scratch: tempfile::TempDir,
+    /// Variables of test processes, those of the command line last.
+    pub env: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// Prepares for `config`, with `extra` variables from the command line.
+    ///
+    /// # Errors
+    /// When the framework's settings make no sense or no temporary folder can be made.
+    pub fn new(config: &Config, extra: &[(String, String)]) -> Result<Setup> {
+        let scratch = tempfile::Builder::new()
+            .prefix("offload-")
+            .tempdir()
+            .context("cannot make a temporary folder (`TMPDIR` names another place for it)")?;
+        let mut env = config.provider.env().to_vec();
+        env.extend(extra.iter().cloned());
+        let is_local = matches!(config.provider, config::Provider::Local(_));
+        let root = local_root(config)?;
+        let surroundings = Surroundings {
+            // Listing and running see the same variables where they happen on the same machine.
+            plain: if is_local { env.clone() } else { Vec::new() },
+            env: config.framework.env.clone(),
+            prepend_path: config.framework.prepend_path.clone(),
+        };
+        let lookup = |key: &str| {
+            let of = |pairs: &[(String, String)]| {
+                pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+            };
+            let own = of(&surroundings.env).map(|value| value.replace("{root}", &root.to_string_lossy()));
+            own.or_else(|| of(&surroundings.plain)).or_else(|| std::env::var(key).ok())
+        };
+        let framework = framework(&config.framework, &lookup)?;
+        let shell = match &config.provider {
+            config::Provider::Local(local) => local.shell.clone(),
+            config::Provider::Command(_) | config::Provider::Modal(_) => SHELL.into(),
+        };
+        let site = Site {
+            root,
+            shell,
+            surroundings,
+            timeout: config.offload.discovery_timeout,
+            parallel: config.offload.max_parallel_collection.unwrap_or(config.offload.max_parallel),
+            scratch: scratch.path().to_owned(),
+            mask: Arc::new(mask(config.provider.secret_env(), &env)),
+        };
+        Ok(Setup { framework, groups: config.groups.iter().map(group).collect(), site, scratch, env })
+    }
+
+    /// Lists all tests.
+    ///
+    /// # Errors
+    /// As [`discover`].
+    pub fn discover(&self, cancel: &Cancel, trace: &Trace) -> Result<Discovery> {
+        discover(&*self.framework, self.groups.clone(), &self.site, cancel, trace)
+    }
+}
+
+/// The folder of this machine in which the project's tests are.
+fn local_root(config: &Config) -> Result<PathBuf> {
+    let current = std::env::current_dir().context("cannot find the working directory")?;
+    let offload = config.offload.working_dir.as_deref();
+    Ok(match &config.provider {
+        config::Provider::Local(local) => {
+            let folder = current.join(local.working_dir.as_deref().or(offload).unwrap_or(Path::new("")));
+            folder.join(config.offload.sandbox_project_root.as_deref().unwrap_or("."))
+        }
+        config::Provider::Command(_) | config::Provider::Modal(_) => current.join(offload.unwrap_or(Path::new(""))),
+    })
+}
+
+/// The local provider of `config`.
+///
+/// # Errors
+/// When the provider is another one, or its folders do not exist.
+pub fn local_provider(config: &Config, env: &[(String, String)]) -> Result<local::Local, Problem> {
+    let config::Provider::Local(provider) = &config.provider else {
+        return Err(Problem::usage("this version of `offload` runs tests with the provider `local` only")
+            .hint("set `type = \"local\"` in [provider]"));
+    };
+    let root = local_root(config)?;
+    let repo_root = config.offload.sandbox_repo_root.as_deref().unwrap_or(".");
+    let folder = provider.working_dir.as_deref().or(config.offload.working_dir.as_deref());
+    let settings = local::Settings {
+        root,
+        repo_root: folder.unwrap_or(Path::new("")).join(repo_root),
+        env: env.to_vec(),
+        shell: provider.shell.clone(),
+        output_dir: config.report.output_dir.clone(),
+    };
+    Ok(local::Local::new(settings, &config.report.download_globs)?)
+}
+
+fn group(config: &config::GroupConfig) -> Group {
+    Group {
+        name: config.name.as_str().into(),
+        filters: config.filters.clone(),
+        max_attempts: config.retry_count.saturating_add(1),
+        solo: config.schedule_individual,
+    }
+}
+
+fn mask(names: &[String], env: &[(String, String)]) -> Mask {
+    let own = |name: &String| env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    Mask::new(names.iter().filter_map(|name| own(name).or_else(|| std::env::var(name).ok())))
+}
+
+fn words(text: &str, key: &str) -> Result<Vec<String>> {
+    shell_words::split(text).with_context(|| format!("cannot split `{key}` `{text}` into words"))
+}
+
+fn framework(config: &config::Framework, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Box<dyn Framework>> {
+    let discovery_args = words(config.discovery_args.as_deref().unwrap_or_default(), "discovery_args")?;
+    Ok(match &config.kind {
+        FrameworkKind::Pytest { paths, command, run_args } => Box::new(Pytest {
+            command: words(command, "command")?,
+            paths: paths.clone().unwrap_or_default(),
+            discovery_args,
+            run_args: words(run_args.as_deref().unwrap_or_default(), "run_args")?,
+            test_id_format: config.test_id_format.clone(),
+            inherited: Inherited { python_path: lookup("PYTHONPATH"), plugins: lookup("PYTEST_PLUGINS") },
+        }),
+        FrameworkKind::Nextest { .. } => Box::new(Nextest::new(config)?),
+        FrameworkKind::Vitest { .. } => Box::new(Vitest::new(config)?),
+        FrameworkKind::Custom { discover_command, run_command, result_file, working_dir } => Box::new(Custom {
+            discover_command: discover_command.clone(),
+            run_command: run_command.clone(),
+            result_file: result_file.clone(),
+            working_dir: working_dir.clone(),
+            test_id_format: config.test_id_format.clone(),
+        }),
+    })
+}

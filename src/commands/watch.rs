@@ -1,0 +1,135 @@
+//! What happens on the collector's thread: reports are read, results judged, logs named, progress shown.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::bench::Workbench;
+use crate::collect::{BatchOutcome, Collector, Policy, Reading, Results, Step, Summary, reading};
+use crate::event::{Event, Execution};
+use crate::model::Batch;
+use crate::progress::Progress;
+use crate::trace::Track;
+
+/// The outcome of each batch that was executed, by its number.
+pub type Outcomes = HashMap<u32, BatchOutcome>;
+
+/// Hears all events of a run.
+pub struct Watch<'a> {
+    bench: &'a Workbench<'a>,
+    collector: Collector<'a>,
+    outcomes: Outcomes,
+    progress: Progress,
+    retired: Vec<String>,
+}
+
+impl<'a> Watch<'a> {
+    /// A watch over a run; batches that come up are numbered from `next_batch`.
+    pub fn new(bench: &'a Workbench<'a>, policy: Policy, next_batch: u32, progress: Progress) -> Watch<'a> {
+        let collector = Collector::new(bench.suite, policy, next_batch);
+        Watch { bench, collector, outcomes: Outcomes::new(), progress, retired: Vec::new() }
+    }
+
+    /// Takes in one event and gives the batches to execute because of it.
+    pub fn hear(&mut self, event: Event) -> Vec<Batch> {
+        let step = match event {
+            Event::Ready { slot } => {
+                log::debug!("sandbox {slot} is ready");
+                Step::default()
+            }
+            Event::Started { slot, batch, tests } => {
+                self.progress.started(slot, format!("batch {batch} ({tests} tests)"));
+                Step::default()
+            }
+            Event::Finished { slot, batch, execution } => {
+                self.progress.ended(slot);
+                self.finished(slot, &batch, &execution)
+            }
+            Event::Lost { slot, batch, error } => {
+                self.progress.ended(slot);
+                log::warn!("batch {} could not be executed and runs again: {error}", batch.index);
+                let number = batch.index;
+                let step = self.collector.lost(batch, &error);
+                self.close(number, step.outcome);
+                step
+            }
+            Event::Dropped { batch, reason } => self.collector.dropped(&batch, &reason),
+            Event::Retired { slot, error } => {
+                log::warn!("sandbox {slot} was given up: {error}");
+                self.retired.push(error);
+                Step::default()
+            }
+            Event::Tick => Step::default(),
+        };
+        if step.stop {
+            self.bench.stop.raise_gracefully();
+        }
+        if self.progress.is_due() {
+            let (judged, bad) = self.collector.counts();
+            self.progress.show(judged, bad);
+        }
+        step.batches
+    }
+
+    fn finished(&mut self, slot: usize, batch: &Batch, execution: &Execution) -> Step {
+        let results = match &execution.report {
+            None => Results::ExitStatus,
+            Some(report) => {
+                let _span = self.bench.trace.span(Track::Collector, || format!("read batch {}", batch.index));
+                let scratch = self.bench.scratch(batch.index);
+                let matcher = self.bench.framework.matcher(&batch.tests, &self.bench.context(&scratch));
+                Results::Report(reading::read(report, &*matcher, &self.bench.mask))
+            }
+        };
+        if let Results::Report(reading) = &results {
+            self.draw(slot, execution, reading);
+        }
+        let step = self.collector.finished(batch, execution, results);
+        self.close(batch.index, step.outcome);
+        // The folder is private to this execution; what cannot be removed now goes with its parent.
+        let _ = std::fs::remove_dir_all(self.bench.scratch(batch.index));
+        step
+    }
+
+    /// Puts the tests of a batch into its slice of the timeline, the last one at its end: reports
+    /// tell how long tests took, not when they started.
+    fn draw(&self, slot: usize, execution: &Execution, reading: &Reading) {
+        let Some(ended) = execution.ended else { return };
+        let total: Duration = reading.found.iter().map(|(_, result)| result.duration).sum();
+        if total > execution.elapsed {
+            return;
+        }
+        let mut before_now = ended.elapsed();
+        for (index, result) in reading.found.iter().rev() {
+            let name = self.bench.suite.test(*index).id.to_string();
+            self.bench.trace.add(Track::Sandbox(slot), name, before_now, result.duration);
+            before_now += result.duration;
+        }
+    }
+
+    /// Gives the logs of a batch their final names.
+    fn close(&mut self, batch: u32, outcome: Option<BatchOutcome>) {
+        let Some(outcome) = outcome else { return };
+        self.outcomes.insert(batch, outcome);
+        for kind in ["stdout", "stderr"] {
+            let from = self.bench.output.path().join(format!("logs/batch-{batch}.{kind}"));
+            let name = PathBuf::from(format!("logs/batch-{batch}.{kind}.{}", outcome.word()));
+            let renamed = self.bench.output.place(&name).map(|to| std::fs::rename(&from, to));
+            match renamed {
+                Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                    log::warn!("cannot rename `{}`: {error}", from.display());
+                }
+                Err(error) => log::warn!("cannot rename `{}`: {error:#}", from.display()),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Ends the watch: the summary, the outcome of each batch, and why sandboxes were given up, where
+    /// no test has a result because of that.
+    pub fn finish(mut self) -> (Summary, Outcomes, Option<String>) {
+        self.progress.finish();
+        let nothing = if self.collector.has_results() { None } else { self.retired.pop() };
+        (self.collector.finish(), self.outcomes, nothing)
+    }
+}
