@@ -2,6 +2,8 @@
 
 mod bench;
 pub mod collect;
+pub mod init;
 pub mod run;
 mod setup;
+pub mod validate;
 mod watch;

@@ -1,7 +1,60 @@
-//! `offload.toml`: what can be configured, with all defaults applied.
+//! `offload.toml`: what can be configured, with all defaults applied. Which programs exist and whether
+//! paths do is left to those who use them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+mod check;
+mod expand;
+mod framework;
+mod kinds;
+mod mistakes;
+mod provider;
+mod read;
+mod sections;
+mod summary;
+mod tree;
+
+pub use check::split_copy_dir;
+pub use kinds::{FrameworkType, ProviderType};
+pub use mistakes::{Mistake, Mistakes, Place};
+
+/// Reads the file at `path`; `environment` gives the variables for `${VAR}`.
+///
+/// # Errors
+/// All mistakes in the file, or that it cannot be read.
+pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Mistakes> {
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| Mistakes::unreadable(&file, &error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    if let Err(error) = std::str::from_utf8(&bytes) {
+        let notes = mistakes::Notes::new(&file, &text);
+        notes.add(
+            &(error.valid_up_to()..error.valid_up_to()),
+            "",
+            "invalid TOML: not UTF-8".to_owned(),
+        );
+        return notes.settle(None);
+    }
+    parse(&text, &file, environment)
+}
+
+/// Reads `text`; mistakes name it `file_name`.
+///
+/// # Errors
+/// All mistakes in the text.
+pub fn parse(
+    text: &str,
+    file_name: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Mistakes> {
+    // A byte order mark would count as a column.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let notes = mistakes::Notes::new(file_name, text);
+    let config = tree::parse(text, environment, &notes)
+        .and_then(|root| read::Value::root(&root, &notes).table(sections::read).flatten());
+    notes.settle(config)
+}
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,12 +75,62 @@ pub struct Config {
     pub checkpoint: Option<Checkpoint>,
 }
 
+impl Config {
+    /// The variables that the provider sets for test processes.
+    pub fn test_env(&self) -> &[(String, String)] {
+        match &self.provider {
+            Provider::Local(local) => &local.env,
+            Provider::Command(command) => &command.env,
+            Provider::Modal(modal) => &modal.env,
+        }
+    }
+
+    /// The names of variables whose values are never shown.
+    pub fn secret_env(&self) -> &[String] {
+        match &self.provider {
+            Provider::Local(local) => &local.secret_env,
+            Provider::Command(command) => &command.secret_env,
+            Provider::Modal(modal) => &modal.secret_env,
+        }
+    }
+
+    /// The values that are never shown: those that the file and `environment` give to the names of
+    /// [`Config::secret_env`]. None is empty; longer ones come first, as one may hold another.
+    pub fn secrets(&self, environment: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+        let is_secret = |name: &String| self.secret_env().contains(name);
+        let configured = self.test_env().iter().chain(&self.framework.env);
+        let configured = configured
+            .filter(|(name, _)| is_secret(name))
+            .map(|(_, value)| value.clone());
+        let inherited = self.secret_env().iter().filter_map(|name| environment(name));
+        let mut values: Vec<_> = configured
+            .chain(inherited)
+            .filter(|value| !value.is_empty())
+            .collect();
+        values.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        values.dedup();
+        values
+    }
+
+    /// Whether sandboxes would overwrite each other's result file: a `run_command` that names the file
+    /// itself, and more than one local sandbox. Never so in a configuration as read; an option of the
+    /// command line that changes `max_parallel` may make it so.
+    pub fn shares_result_file(&self) -> bool {
+        let names_it_itself = matches!(
+            &self.framework.kind,
+            FrameworkKind::Custom { run_command, result_file: Some(_), .. }
+                if !run_command.contains("{result_file}")
+        );
+        names_it_itself && self.offload.max_parallel > 1 && matches!(self.provider, Provider::Local(_))
+    }
+}
+
 /// `[offload]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offload {
     /// How many sandboxes at most; at least 1.
     pub max_parallel: usize,
-    /// How many list commands run side by side; at least 1.
+    /// How many list commands run side by side, at least 1; `None`: as many as there are cores.
     pub max_parallel_collection: Option<usize>,
     /// The deadline of one batch.
     pub test_timeout: Duration,
@@ -35,9 +138,9 @@ pub struct Offload {
     pub discovery_timeout: Duration,
     /// Where tests run; the current directory unless told.
     pub working_dir: Option<PathBuf>,
-    /// The repository in the sandbox.
+    /// The repository in the sandbox; `sandbox_project_root` unless told.
     pub sandbox_repo_root: Option<String>,
-    /// The folder in the sandbox in which tests run.
+    /// The folder in the sandbox in which tests run; `sandbox_repo_root` unless told.
     pub sandbox_project_root: Option<String>,
     /// Runs while the image is built.
     pub sandbox_init_cmd: Option<String>,

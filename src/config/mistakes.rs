@@ -1,0 +1,210 @@
+//! What is wrong with a configuration, and where: all of it, not only what was seen first.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+
+use crate::error::{Problem, Status};
+
+/// A place in a text; both numbers count from 1, the column in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The line.
+    pub line: usize,
+    /// The character in the line.
+    pub column: usize,
+}
+
+impl Place {
+    /// The place of the byte `offset` in `text`; the end of the text for an offset behind it.
+    fn of(text: &str, offset: usize) -> Place {
+        let before = text.get(..offset).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        Place { line, column }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The file as it was named on the command line.
+    pub file: String,
+    /// Where in the file; `None` when the file could not be read.
+    pub place: Option<Place>,
+    /// The path of the key, e.g. `groups.all.retry_cuont`; empty for what is not about a key.
+    pub key: String,
+    /// What is wrong, without file and place.
+    pub message: String,
+    /// The known key or value that is nearest to what was written, if any is near.
+    pub nearest: Option<String>,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Place { line, column }) = self.place {
+            write!(formatter, "{}:{line}:{column}: ", self.file)?;
+        }
+        formatter.write_str(&self.message)?;
+        match &self.nearest {
+            Some(nearest) => write!(formatter, ", did you mean `{nearest}`?"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All that is wrong with one configuration, in file order; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistakes {
+    /// The mistakes.
+    pub list: Vec<Mistake>,
+    /// What the user can do about them.
+    pub hint: Option<String>,
+}
+
+impl Mistakes {
+    /// The one mistake of a file that is not there to be read.
+    pub(super) fn unreadable(file: &str, error: &std::io::Error) -> Mistakes {
+        let message = format!("cannot read config `{file}`: {error}");
+        let mistake = Mistake {
+            file: file.to_owned(),
+            place: None,
+            key: String::new(),
+            message,
+            nearest: None,
+        };
+        let hint = (error.kind() == std::io::ErrorKind::NotFound).then(|| match file {
+            "offload.toml" => "run `offload init` to write one".to_owned(),
+            _ => format!("run `offload -c {} init` to write one", shell_words::quote(file)),
+        });
+        Mistakes {
+            list: vec![mistake],
+            hint,
+        }
+    }
+}
+
+/// One mistake a line.
+impl fmt::Display for Mistakes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, mistake) in self.list.iter().enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            write!(formatter, "{end}{mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+impl From<Mistakes> for Problem {
+    fn from(mut mistakes: Mistakes) -> Problem {
+        let hint = mistakes.hint.take();
+        Problem {
+            hint,
+            ..Problem::new(Status::Usage, mistakes)
+        }
+    }
+}
+
+/// Gathers the mistakes of one text while it is read.
+pub(super) struct Notes<'t> {
+    file: &'t str,
+    text: &'t str,
+    list: RefCell<Vec<Mistake>>,
+}
+
+impl<'t> Notes<'t> {
+    pub(super) fn new(file: &'t str, text: &'t str) -> Notes<'t> {
+        Notes {
+            file,
+            text,
+            list: RefCell::default(),
+        }
+    }
+
+    /// Notes that `message` is wrong with the key at the path `key`, which stands at `span`.
+    pub(super) fn add(&self, span: &Range<usize>, key: impl Into<String>, message: String) {
+        self.add_near(span, key, message, None);
+    }
+
+    /// The same with the nearest word that would have been right.
+    pub(super) fn add_near(
+        &self,
+        span: &Range<usize>,
+        key: impl Into<String>,
+        message: String,
+        nearest: Option<&str>,
+    ) {
+        self.list.borrow_mut().push(Mistake {
+            file: self.file.to_owned(),
+            place: Some(Place::of(self.text, span.start)),
+            key: key.into(),
+            message,
+            nearest: nearest.map(str::to_owned),
+        });
+    }
+
+    /// `value`, unless there are mistakes. Where there is no value, there must be some.
+    pub(super) fn settle<T>(self, value: Option<T>) -> Result<T, Mistakes> {
+        let mut list = self.list.into_inner();
+        if let Some(value) = value.filter(|_| list.is_empty()) {
+            return Ok(value);
+        }
+        list.sort_by_key(|mistake| mistake.place);
+        Err(Mistakes { list, hint: None })
+    }
+}
+
+/// The one of `known` that `word` most likely was meant to be. Jaro and Winkler's measure forgives
+/// a missing ending (`test_timeout` for `test_timeout_secs`), which counting edits does not.
+pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let likeness = |name: &str| strsim::jaro_winkler(&word.to_lowercase(), name);
+    let best = known
+        .into_iter()
+        .map(|name| (likeness(name), name))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness >= 0.8)
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_count_characters_not_bytes() {
+        let text = "a = 1\nüü = 2\n";
+        assert_eq!(Place::of(text, 0), Place { line: 1, column: 1 });
+        assert_eq!(
+            Place::of(text, text.find('2').unwrap()),
+            Place { line: 2, column: 6 }
+        );
+        assert_eq!(Place::of(text, 999), Place { line: 3, column: 1 });
+    }
+
+    #[test]
+    fn the_nearest_word_forgives_typing_and_missing_endings_but_not_everything() {
+        let known = ["max_parallel", "test_timeout_secs", "working_dir"];
+        assert_eq!(nearest("max_paralel", known), Some("max_parallel"));
+        assert_eq!(nearest("test_timeout", known), Some("test_timeout_secs"));
+        assert_eq!(nearest("Working_Dir", known), Some("working_dir"));
+        assert_eq!(nearest("colour", known), None);
+        assert_eq!(nearest("", known), None);
+    }
+
+    #[test]
+    fn a_missing_file_hints_at_init_for_that_file() {
+        let error = std::io::Error::from_raw_os_error(2);
+        let problem = Problem::from(Mistakes::unreadable("a b.toml", &error));
+        assert_eq!(
+            problem.error.to_string(),
+            "cannot read config `a b.toml`: No such file or directory (os error 2)"
+        );
+        assert_eq!(
+            problem.hint.as_deref(),
+            Some("run `offload -c 'a b.toml' init` to write one")
+        );
+        assert_eq!(problem.status, Status::Usage);
+    }
+}

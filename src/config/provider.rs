@@ -1,0 +1,77 @@
+//! Reads `[provider]`.
+
+use std::time::Duration;
+
+use super::check;
+use super::read::{Table, Value};
+use super::{CommandProvider, Local, Modal, Provider, ProviderType};
+
+pub(super) fn read(table: &mut Table<'_>) -> Option<Provider> {
+    let Some(kind) = table.need("type", |value| value.choice(&ProviderType::NAMES)) else {
+        table.leave_open();
+        return None;
+    };
+    Some(match kind {
+        ProviderType::Local => Provider::Local(local(table)),
+        ProviderType::Default => Provider::Command(command(table)),
+        ProviderType::Modal => Provider::Modal(modal(table)),
+    })
+}
+
+fn local(table: &mut Table<'_>) -> Local {
+    Local {
+        working_dir: table.read("working_dir", Value::path),
+        env: table.read("env", check::variables).unwrap_or_default(),
+        shell: table
+            .read("shell", Value::filled)
+            .unwrap_or_else(|| "/bin/sh".to_owned()),
+        secret_env: table.read("secret_env", check::names).unwrap_or_default(),
+    }
+}
+
+fn command(table: &mut Table<'_>) -> CommandProvider {
+    let provider = CommandProvider {
+        prepare_command: table.read("prepare_command", Value::optional).flatten(),
+        create_command: table.need("create_command", Value::filled).unwrap_or_default(),
+        exec_command: table.need("exec_command", Value::filled).unwrap_or_default(),
+        destroy_command: table.need("destroy_command", Value::filled).unwrap_or_default(),
+        download_command: table.read("download_command", Value::optional).flatten(),
+        working_dir: table.read("working_dir", Value::path),
+        timeout: table
+            .read("timeout_secs", Value::seconds)
+            .unwrap_or(Duration::from_secs(3600)),
+        copy_dirs: table.read("copy_dirs", check::copy_dirs).unwrap_or_default(),
+        env: table.read("env", check::variables).unwrap_or_default(),
+        cpu_cores: table.read("cpu_cores", Value::amount).unwrap_or(1.0),
+        secret_env: table.read("secret_env", check::names).unwrap_or_default(),
+    };
+    if provider.prepare_command.is_none() && provider.create_command.contains("{image_id}") {
+        table.fail(
+            "create_command",
+            "holds `{image_id}`, but there is no `prepare_command` that makes one",
+        );
+    }
+    provider
+}
+
+fn modal(table: &mut Table<'_>) -> Modal {
+    Modal {
+        dockerfile: table.read("dockerfile", Value::path),
+        include_cwd: table.read("include_cwd", Value::boolean).unwrap_or(false),
+        copy_dirs: table.read("copy_dirs", check::copy_dirs).unwrap_or_default(),
+        env: table.read("env", check::variables).unwrap_or_default(),
+        cpu_cores: table.read("cpu_cores", Value::amount).unwrap_or(0.125),
+        memory_gb: table.read("memory_gb", Value::amount),
+        experimental_options: table
+            .read("experimental_options", options)
+            .unwrap_or_else(|| serde_json::json!({}))
+            .to_string(),
+        secret_env: table.read("secret_env", check::names).unwrap_or_default(),
+    }
+}
+
+/// A table of any content.
+fn options(value: &Value<'_>) -> Option<serde_json::Value> {
+    value.entries(|_, _| None::<()>)?;
+    value.json()
+}

@@ -1,0 +1,189 @@
+//! Reads the whole file, and the tables that have one form.
+
+use std::time::Duration;
+
+use super::check;
+use super::read::{Table, Value};
+use super::{
+    Checkpoint, Config, FrameworkKind, GroupConfig, History, Offload, Provider, RecordHistory, Report,
+    framework, provider,
+};
+
+/// The configuration, which is only of use where no mistake was noted; `None` has been noted as one.
+pub(super) fn read(root: &mut Table<'_>) -> Option<Config> {
+    let offload = root
+        .read("offload", |value| value.table(offload))
+        .unwrap_or_default();
+    let provider = root
+        .need("provider", |value| value.table(provider::read))
+        .flatten();
+    let framework = root
+        .need("framework", |value| value.table(framework::read))
+        .flatten();
+    let filters: fn(&Value<'_>) -> Option<String> = match &framework {
+        Some(framework) if !matches!(framework.kind, FrameworkKind::Custom { .. }) => check::words,
+        // A part of a shell text, which may have quotes around it.
+        _ => |value| value.text(),
+    };
+    let groups = root.need("groups", |value| groups(value, filters));
+    let report = root
+        .read("report", |value| value.table(report))
+        .unwrap_or_default();
+    let history = root.read("history", |value| value.table(history));
+    let checkpoint = root.read("checkpoint", |value| value.table(checkpoint));
+    let mut config = Config {
+        offload,
+        provider: provider?,
+        framework: framework?,
+        groups: groups?,
+        report,
+        history,
+        checkpoint,
+    };
+    if config.shares_result_file() {
+        root.read("framework", |value| {
+            value.table(|framework| {
+                framework.leave_open();
+                framework.fail(
+                    "run_command",
+                    "must hold `{result_file}`: without it the sandboxes of the local provider would share one \
+                     `result_file`; or set `max_parallel = 1`",
+                );
+            })
+        });
+    }
+    default_roots(&mut config);
+    Some(config)
+}
+
+fn default_roots(config: &mut Config) {
+    let here = matches!(config.provider, Provider::Local(_)).then(|| ".".to_owned());
+    let offload = &mut config.offload;
+    let repo = offload.sandbox_repo_root.clone();
+    let project = offload.sandbox_project_root.clone();
+    offload.sandbox_repo_root = repo.clone().or(project.clone()).or(here.clone());
+    offload.sandbox_project_root = project.or(repo).or(here);
+}
+
+fn offload(table: &mut Table<'_>) -> Offload {
+    let usual = Offload::default();
+    Offload {
+        max_parallel: table
+            .read("max_parallel", |value| value.count(1))
+            .unwrap_or(usual.max_parallel),
+        // 0 is how the peer's files say "as many as there are cores".
+        max_parallel_collection: table
+            .read("max_parallel_collection", |value| value.count(0))
+            .filter(|count| *count > 0),
+        test_timeout: table
+            .read("test_timeout_secs", Value::seconds)
+            .unwrap_or(usual.test_timeout),
+        discovery_timeout: table
+            .read("discovery_timeout_secs", Value::seconds)
+            .unwrap_or(usual.discovery_timeout),
+        working_dir: table.read("working_dir", Value::path),
+        sandbox_repo_root: table.read("sandbox_repo_root", Value::filled),
+        sandbox_project_root: table.read("sandbox_project_root", Value::filled),
+        sandbox_init_cmd: table.read("sandbox_init_cmd", Value::optional).flatten(),
+        post_patch_cmd: table.read("post_patch_cmd", Value::optional).flatten(),
+        impatiently_requeue_batches: table
+            .read("impatiently_requeue_batches", Value::boolean)
+            .unwrap_or(usual.impatiently_requeue_batches),
+    }
+}
+
+impl Default for Offload {
+    fn default() -> Offload {
+        Offload {
+            max_parallel: 10,
+            max_parallel_collection: None,
+            test_timeout: Duration::from_secs(900),
+            discovery_timeout: Duration::from_secs(900),
+            working_dir: None,
+            sandbox_repo_root: None,
+            sandbox_project_root: None,
+            sandbox_init_cmd: None,
+            post_patch_cmd: None,
+            impatiently_requeue_batches: true,
+        }
+    }
+}
+
+fn groups(value: &Value<'_>, filters: fn(&Value<'_>) -> Option<String>) -> Option<Vec<GroupConfig>> {
+    let groups = value.entries(|name, value| {
+        value.table(|table| GroupConfig {
+            name: name.to_owned(),
+            retry_count: table
+                .read("retry_count", |value| value.integer(0..=u32::MAX - 1))
+                .unwrap_or(0),
+            filters: table.read("filters", filters).unwrap_or_default(),
+            schedule_individual: table.read("schedule_individual", Value::boolean).unwrap_or(false),
+        })
+    })?;
+    if value.is_empty() {
+        value.fail("must hold at least one group, e.g. [groups.all]")
+    } else {
+        Some(groups)
+    }
+}
+
+fn report(table: &mut Table<'_>) -> Report {
+    let usual = Report::default();
+    Report {
+        output_dir: table.read("output_dir", Value::path).unwrap_or(usual.output_dir),
+        junit: table.read("junit", Value::boolean).unwrap_or(usual.junit),
+        junit_file: table
+            .read("junit_file", check::file_name)
+            .unwrap_or(usual.junit_file),
+        download_globs: table.read("download_globs", check::globs).unwrap_or_default(),
+        download_globs_failure_only: table
+            .read("download_globs_failure_only", Value::boolean)
+            .unwrap_or(usual.download_globs_failure_only),
+    }
+}
+
+impl Default for Report {
+    fn default() -> Report {
+        Report {
+            output_dir: "test-results".into(),
+            junit: true,
+            junit_file: "junit.xml".to_owned(),
+            download_globs: Vec::new(),
+            download_globs_failure_only: false,
+        }
+    }
+}
+
+fn history(table: &mut Table<'_>) -> History {
+    let records = [("always", RecordHistory::Always), ("flag", RecordHistory::Flag)];
+    let duration = |value: &Value<'_>| match Duration::try_from_secs_f64(value.amount()?) {
+        Ok(duration) => Some(duration),
+        Err(_) => value.fail("is longer than any test"),
+    };
+    History {
+        record: table
+            .read("record_history", |value| value.choice(&records))
+            .unwrap_or(RecordHistory::Flag),
+        path: table
+            .read("path", Value::path)
+            .unwrap_or_else(|| "offload-history.jsonl".into()),
+        reservoir_size: table.read("reservoir_size", |value| value.count(1)).unwrap_or(20),
+        default_duration: table
+            .read("default_duration_secs", duration)
+            .unwrap_or(Duration::from_secs(1)),
+    }
+}
+
+fn checkpoint(table: &mut Table<'_>) -> Checkpoint {
+    let build_inputs = |value: &Value<'_>| {
+        let paths = check::names(value)?;
+        if value.is_empty() {
+            value.fail("must name at least one path")
+        } else {
+            Some(paths)
+        }
+    };
+    Checkpoint {
+        build_inputs: table.need("build_inputs", build_inputs).unwrap_or_default(),
+    }
+}
