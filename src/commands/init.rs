@@ -1,1 +1,256 @@
-//! Writes a configuration.
+//! `offload init`: writes a configuration to start from.
+
+use std::fs::Permissions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::config::{FrameworkType, ProviderType};
+use crate::error::{Problem, Status};
+
+/// Writes a configuration to `path`, whole or not at all, and tells `out` so.
+///
+/// # Errors
+/// When the file exists, or cannot be written.
+pub fn run(
+    path: &Path,
+    provider: ProviderType,
+    framework: FrameworkType,
+    out: &mut dyn Write,
+) -> Result<Status, Problem> {
+    if !write_new(path, &template(provider, framework)).map_err(|error| Problem::new(Status::Usage, error))? {
+        let problem = Problem::usage(format!("`{}` exists", path.display()));
+        return Err(problem.hint("name another file with `-c`, or remove this one"));
+    }
+    let option = match path.to_str() {
+        Some("offload.toml") => String::new(),
+        _ => format!(" -c {}", shell_words::quote(&path.to_string_lossy())),
+    };
+    writeln!(out, "wrote `{}`, next: `offload{option} run`", path.display()).context("cannot write")?;
+    Ok(Status::Passed)
+}
+
+/// Puts a new file at `path`; `false` if there is one.
+fn write_new(path: &Path, text: &str) -> Result<bool> {
+    let cannot = || format!("cannot write `{}`", path.display());
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    // The umask takes away what it must; a temporary file is else for its owner alone.
+    let builder = builder.permissions(Permissions::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).with_context(cannot)?;
+    file.write_all(text.as_bytes()).with_context(cannot)?;
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error.error).with_context(cannot),
+    }
+}
+
+/// The text of a configuration that is valid as it is.
+fn template(provider: ProviderType, framework: FrameworkType) -> String {
+    let (roots, provider) = match provider {
+        ProviderType::Local => ("", LOCAL),
+        ProviderType::Default => (HERE, COMMANDS),
+        ProviderType::Modal => (APP, MODAL),
+    };
+    let framework_text = match framework {
+        FrameworkType::Pytest => PYTEST,
+        FrameworkType::Nextest => NEXTEST,
+        FrameworkType::Vitest => VITEST,
+        FrameworkType::Default => CUSTOM,
+    };
+    let filters = match framework {
+        FrameworkType::Pytest => "# filters = \"-m 'not slow'\"  # arguments of pytest that select tests",
+        FrameworkType::Nextest => {
+            "# filters = \"-E 'not test(slow)'\"  # arguments of nextest that select tests"
+        }
+        FrameworkType::Vitest => "# filters = \"src/unit\"  # arguments of vitest that select tests",
+        FrameworkType::Default => "# filters = \"-not -name '*slow*'\"  # stands for {filters} above",
+    };
+    format!(
+        "{START}{roots}\n{provider}\n{framework_text}\n\
+         # Each group is listed with its own filters and has its own number of retries.\n\
+         [groups.all]\nretry_count = 0\n{filters}\n\n{END}"
+    )
+}
+
+const START: &str = "\
+# Configuration of offload. `offload validate` checks it and shows every setting.
+
+[offload]
+max_parallel = 4         # sandboxes at once
+test_timeout_secs = 900  # for each batch of tests
+";
+
+const END: &str = "\
+[report]
+output_dir = \"test-results\"
+
+# Remembers how long tests take, to balance batches.
+# [history]
+# record_history = \"always\"
+";
+
+const HERE: &str = "sandbox_repo_root = \".\"  # where the code is in a sandbox\n";
+
+const APP: &str = "sandbox_repo_root = \"/app\"  # where the code is in a sandbox\n";
+
+const LOCAL: &str = "\
+# Sandboxes are processes of this machine.
+[provider]
+type = \"local\"
+";
+
+const COMMANDS: &str = "\
+# Sandboxes are what these shell commands make of them. Here each is a folder for temporary files; put
+# your own commands in their place, e.g. of containers or of a cloud.
+[provider]
+type = \"default\"
+create_command = \"mktemp -d\"                          # its last line names the sandbox
+exec_command = \"TMPDIR={sandbox_id} sh -c {command}\"  # runs a command in it
+destroy_command = \"rm -r -- {sandbox_id}\"
+# prepare_command = \"\"   # its last line names an image: {image_id} in create_command
+# download_command = \"\"  # copies {paths}, remote:local pairs, out of {sandbox_id}
+";
+
+const MODAL: &str = "\
+# Sandboxes of Modal; `modal token new` makes an account known.
+[provider]
+type = \"modal\"
+include_cwd = true  # copy this folder into the image
+# dockerfile = \"Dockerfile\"  # what else the image holds, e.g. the tools that the tests need
+";
+
+const PYTEST: &str = "\
+[framework]
+type = \"pytest\"
+command = \"python3 -m pytest\"  # or e.g. `uv run pytest`
+# paths = [\"tests\"]
+";
+
+const NEXTEST: &str = "\
+# Needs cargo-nextest: `cargo install cargo-nextest`.
+[framework]
+type = \"nextest\"
+# features = []
+# package = \"one-of-the-workspace\"
+";
+
+const VITEST: &str = "\
+[framework]
+type = \"vitest\"
+command = \"npx vitest\"
+";
+
+const CUSTOM: &str = r##"# Any runner. Here each shell script tests/test_*.sh is a test, which passes if it exits with 0.
+[framework]
+type = "default"
+# Prints the id of a test a line.
+discover_command = "find tests -name 'test_*.sh' {filters} | sort"
+# Runs {tests} and writes their results to {result_file}, as JUnit XML.
+run_command = '''
+exec > {result_file}
+echo '<testsuite>'
+for test in {tests}; do
+  echo "<testcase name=\"$test\">"
+  sh "$test" >&2 || echo '<failure/>'
+  echo '</testcase>'
+done
+echo '</testsuite>'
+'''
+result_file = "results.xml"
+test_id_format = "{name}"  # how a test case of the JUnit file gives the id
+"##;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn every_template_is_valid_and_short() {
+        for (_, provider) in ProviderType::NAMES {
+            for (_, framework) in FrameworkType::NAMES {
+                let text = template(provider, framework);
+                let config = config::parse(&text, "offload.toml", &|_| None).unwrap();
+                assert_eq!(config.groups.len(), 1);
+                assert_eq!(
+                    (config.groups[0].name.as_str(), config.groups[0].retry_count),
+                    ("all", 0)
+                );
+                assert!(text.lines().count() <= 50, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_commented_setting_is_valid_too() {
+        for (_, provider) in ProviderType::NAMES {
+            for (_, framework) in FrameworkType::NAMES {
+                let text = template(provider, framework);
+                let is_setting = |line: &str| {
+                    let line = line.trim_start_matches("# ");
+                    line.starts_with('[') || line.split(" = ").next().is_some_and(|key| !key.contains(' '))
+                };
+                let text: Vec<_> = text
+                    .lines()
+                    .map(|line| {
+                        if is_setting(line) {
+                            line.trim_start_matches("# ")
+                        } else {
+                            line
+                        }
+                    })
+                    .collect();
+                let config = config::parse(&text.join("\n"), "offload.toml", &|_| None).unwrap();
+                assert!(config.history.is_some());
+                assert!(!config.groups[0].filters.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_exists_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("offload.toml");
+        std::fs::write(&file, "mine").unwrap();
+        let mut out = Vec::new();
+        let problem = run(&file, ProviderType::Local, FrameworkType::Pytest, &mut out).unwrap_err();
+        assert_eq!(problem.error.to_string(), format!("`{}` exists", file.display()));
+        assert_eq!((problem.status, out.len()), (Status::Usage, 0));
+        assert!(problem.hint.is_some());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_file_is_written_where_it_was_asked_for_and_readable_like_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("my ci.toml");
+        let other = folder.path().join("other");
+        std::fs::write(&other, "").unwrap();
+        let mut out = Vec::new();
+        let status = run(&file, ProviderType::Modal, FrameworkType::Default, &mut out).unwrap();
+        assert_eq!(status, Status::Passed);
+        assert!(String::from_utf8(out).unwrap().ends_with("ci.toml' run`\n"));
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(&file), mode(&other));
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_is_named_with_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("no/offload.toml");
+        let problem = run(&file, ProviderType::Local, FrameworkType::Pytest, &mut Vec::new()).unwrap_err();
+        let message = format!("{:#}", problem.error);
+        assert!(
+            message.starts_with(&format!("cannot write `{}`: ", file.display())),
+            "{message}"
+        );
+    }
+}

@@ -1,1 +1,305 @@
-//! Checks a configuration.
+//! `offload validate`: the settings that apply, or all that is wrong with them.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::config::{self, Config, FrameworkKind, Provider};
+use crate::error::{Problem, Status};
+
+/// Writes the settings of the file at `path` to `out`, without secrets. Commands that are not on PATH
+/// are warned about in the log; they are no mistake, as the file may be meant for another machine.
+///
+/// # Errors
+/// All mistakes in the file, one a line.
+pub fn run(path: &Path, out: &mut dyn Write) -> Result<Status, Problem> {
+    check(path, &|name| std::env::var(name).ok(), out)
+}
+
+fn check(
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+    out: &mut dyn Write,
+) -> Result<Status, Problem> {
+    let config = config::load(path, environment)?;
+    let summary = config.summary(&config.secrets(environment));
+    out.write_all(summary.as_bytes())
+        .context("cannot write the settings")?;
+    for warning in missing_programs(&config, environment) {
+        log::warn!("{warning}");
+    }
+    Ok(Status::Passed)
+}
+
+/// A program that the configuration names.
+struct Named {
+    /// Where: key and table.
+    key: &'static str,
+    /// Which; `None` where only a shell could tell.
+    program: Option<String>,
+    /// In which folder it starts.
+    directory: PathBuf,
+    /// The folders to look in.
+    path: String,
+}
+
+/// A warning for each program that is named and not there.
+fn missing_programs(config: &Config, environment: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+    let inherited = environment("PATH").unwrap_or_default();
+    let mut named = provider_programs(config, &inherited);
+    named.extend(framework_programs(config, &inherited));
+    let missing = |named: &Named| {
+        let program = named.program.as_deref()?;
+        if program.contains('/') {
+            let file = named.directory.join(program);
+            return (!is_executable(&file))
+                .then(|| format!("`{program}`, named by {}, is not an executable file", named.key));
+        }
+        let found = std::env::split_paths(&named.path).any(|folder| {
+            // A relative folder of PATH counts from where the program starts.
+            is_executable(&named.directory.join(folder).join(program))
+        });
+        (!found).then(|| format!("`{program}`, named by {}, is not on PATH", named.key))
+    };
+    named.iter().filter_map(missing).collect()
+}
+
+fn provider_programs(config: &Config, path: &str) -> Vec<Named> {
+    let named = |key, program, directory: &Option<PathBuf>| Named {
+        key,
+        program,
+        directory: directory.clone().unwrap_or_else(|| ".".into()),
+        path: path.to_owned(),
+    };
+    match &config.provider {
+        Provider::Local(local) => {
+            vec![named(
+                "`shell` in [provider]",
+                Some(local.shell.clone()),
+                &local.working_dir,
+            )]
+        }
+        Provider::Command(command) => [
+            (
+                "`prepare_command` in [provider]",
+                command.prepare_command.as_ref(),
+            ),
+            ("`create_command` in [provider]", Some(&command.create_command)),
+            ("`exec_command` in [provider]", Some(&command.exec_command)),
+            ("`destroy_command` in [provider]", Some(&command.destroy_command)),
+            (
+                "`download_command` in [provider]",
+                command.download_command.as_ref(),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(key, text)| Some(named(key, first_word(text?), &command.working_dir)))
+        .collect(),
+        Provider::Modal(_) => Vec::new(),
+    }
+}
+
+fn framework_programs(config: &Config, path: &str) -> Vec<Named> {
+    let framework = &config.framework;
+    let root = config.offload.working_dir.clone().unwrap_or_else(|| ".".into());
+    let own_path = framework.env.iter().rev().find(|(name, _)| name == "PATH");
+    let mut folders = framework.prepend_path.clone();
+    folders.push(own_path.map_or(path, |(_, value)| value).to_owned());
+    let path = folders.join(":").replace("{root}", &root.to_string_lossy());
+    let named = |key, program, directory: &Path| Named {
+        key,
+        program,
+        directory: directory.to_path_buf(),
+        path: path.clone(),
+    };
+    match &framework.kind {
+        FrameworkKind::Pytest { command, .. } | FrameworkKind::Vitest { command, .. } => {
+            vec![named("`command` in [framework]", first_word(command), &root)]
+        }
+        FrameworkKind::Nextest { .. } => ["cargo", "cargo-nextest"]
+            .map(|program| named("`type` in [framework]", Some(program.to_owned()), &root))
+            .into(),
+        FrameworkKind::Custom {
+            discover_command,
+            run_command,
+            working_dir,
+            ..
+        } => {
+            let directory = working_dir.as_ref().unwrap_or(&root);
+            let mut all = vec![named(
+                "`discover_command` in [framework]",
+                first_word(discover_command),
+                directory,
+            )];
+            // Elsewhere it is the sandbox that needs the program.
+            if matches!(config.provider, Provider::Local(_)) {
+                all.push(named(
+                    "`run_command` in [framework]",
+                    first_word(run_command),
+                    directory,
+                ));
+            }
+            all
+        }
+    }
+}
+
+/// The program that a shell text starts with, behind variables set for it; `None` where that is a word
+/// of the shell itself, a bundled script, or only known to a shell.
+fn first_word(text: &str) -> Option<String> {
+    let start = text.trim_start();
+    let mut word = start;
+    loop {
+        let end = word
+            .find(|c: char| c.is_whitespace() || ";&|<>()".contains(c))
+            .unwrap_or(word.len());
+        let (first, rest) = word.split_at(end);
+        let is_assignment = first.split_once('=').is_some_and(|(name, _)| is_variable(name));
+        // Quotes, variables, placeholders, patterns, comments: not for us to work out.
+        if first.is_empty() || first.contains(['\'', '"', '\\', '$', '`', '*', '?', '[', '{', '#', '~', '!'])
+        {
+            return None;
+        }
+        if !is_assignment {
+            let is_program = !first.starts_with('@') && !SHELL_WORDS.contains(&first);
+            return is_program.then(|| first.to_owned());
+        }
+        word = rest.trim_start();
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    name.starts_with(|c: char| !c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// What sh understands without a program: its reserved words and its builtins.
+const SHELL_WORDS: [&str; 46] = [
+    ".", ":", "alias", "bg", "break", "case", "cd", "command", "continue", "do", "done", "echo", "elif",
+    "else", "esac", "eval", "exec", "exit", "export", "false", "fg", "fi", "for", "getopts", "hash", "if",
+    "jobs", "kill", "printf", "pwd", "read", "readonly", "return", "set", "shift", "test", "then", "times",
+    "trap", "true", "type", "ulimit", "umask", "unset", "until", "while",
+];
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata()
+        .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warnings(provider: &str, framework: &str) -> Vec<String> {
+        let text = format!("[provider]\n{provider}\n[framework]\n{framework}\n[groups.all]\n");
+        let config = config::parse(&text, "x.toml", &|_| None).unwrap();
+        missing_programs(&config, &|name| {
+            (name == "PATH").then(|| "/usr/bin:/bin".to_owned())
+        })
+    }
+
+    #[test]
+    fn the_first_program_of_a_shell_text_is_found_where_it_can_be() {
+        let cases = [
+            ("pytest -x", Some("pytest")),
+            ("  FOO=1 _B2=x pytest", Some("pytest")),
+            ("FOO= pytest", Some("pytest")),
+            ("ls;true", Some("ls")),
+            ("./run tests", Some("./run")),
+            ("cd x && pytest", None),
+            ("@script.py create", None),
+            ("$PYTHON -m pytest", None),
+            ("'my tool' x", None),
+            ("FOO='a b' pytest", None),
+            ("(cd x; ls)", None),
+            ("{ ls; }", None),
+            ("! ls", None),
+            ("# note\nls", None),
+            ("FOO=1", None),
+            ("", None),
+        ];
+        for (text, program) in cases {
+            assert_eq!(first_word(text).as_deref(), program, "{text}");
+        }
+    }
+
+    #[test]
+    fn programs_that_are_not_on_path_are_named_with_their_key() {
+        assert_eq!(
+            warnings(
+                "type = \"local\"\nshell = \"no-such-sh\"",
+                "type = \"pytest\"\ncommand = \"A=1 no-such-py -m\""
+            ),
+            [
+                "`no-such-sh`, named by `shell` in [provider], is not on PATH",
+                "`no-such-py`, named by `command` in [framework], is not on PATH",
+            ]
+        );
+    }
+
+    #[test]
+    fn programs_that_exist_are_not_warned_about() {
+        let custom = "type = \"default\"\ndiscover_command = \"ls {filters}\"\nrun_command = \"cd /; no-such\"\n\
+                      test_id_format = \"{name}\"";
+        assert_eq!(warnings("type = \"local\"", custom), [""; 0]);
+    }
+
+    #[test]
+    fn programs_with_a_slash_and_prepended_folders_count_from_the_working_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("bin")).unwrap();
+        let tool = folder.path().join("bin/offload-tool");
+        std::fs::write(&tool, "").unwrap();
+        let run = |command: &str, more: &str| {
+            let text = format!(
+                "[offload]\nworking_dir = {:?}\n[provider]\ntype = \"local\"\n[framework]\ntype = \"pytest\"\n\
+                 command = \"{command}\"\n{more}\n[groups.all]\n",
+                folder.path()
+            );
+            let config = config::parse(&text, "x.toml", &|_| None).unwrap();
+            missing_programs(&config, &|_| None).len()
+        };
+        assert_eq!(run("bin/offload-tool", ""), 1, "not executable");
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(run("bin/offload-tool", ""), 0);
+        assert_eq!(run("offload-tool", ""), 1);
+        assert_eq!(run("offload-tool", "prepend_path = [\"{root}/bin\"]"), 0);
+        assert_eq!(run("offload-tool", "prepend_path = [\"bin\"]"), 0);
+    }
+
+    #[test]
+    fn the_run_command_of_remote_sandboxes_is_not_looked_for_here() {
+        let provider = "type = \"default\"\ncreate_command = \"no-such-create\"\nexec_command = \"sh -c {command}\"\n\
+                        destroy_command = \"true\"";
+        let framework = "type = \"default\"\ndiscover_command = \"ls {filters}\"\nrun_command = \"no-such-run\"\n\
+                         test_id_format = \"{name}\"";
+        assert_eq!(
+            warnings(provider, framework),
+            ["`no-such-create`, named by `create_command` in [provider], is not on PATH"]
+        );
+    }
+
+    #[test]
+    fn mistakes_are_listed_one_a_line_as_a_usage_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("offload.toml");
+        std::fs::write(
+            &file,
+            "[provider]\ntype = \"locl\"\n[framework]\ntype = \"pytest\"\n[groups]\n",
+        )
+        .unwrap();
+        let mut out = Vec::new();
+        let problem = check(&file, &|_| None, &mut out).unwrap_err();
+        let file = file.display();
+        assert_eq!(
+            problem.error.to_string(),
+            format!(
+                "{file}:2:8: unknown type `locl` in [provider], did you mean `local`?\n\
+                 {file}:5:1: `groups` must hold at least one group, e.g. [groups.all]"
+            )
+        );
+        assert_eq!((problem.status, out.len()), (Status::Usage, 0));
+    }
+}
