@@ -1,2 +1,312 @@
-//! To be written.
-pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+//! The shell around all commands: arguments in, exit code out, and the one place that prints errors.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cancel::Cancel;
+use crate::commands::collect::{self, Format, NoTests};
+use crate::commands::{init, logs, run, validate};
+use crate::config::{self, Config, Provider};
+use crate::error::{Problem, Status};
+use crate::progress::{Screen, Style};
+use crate::trace::{Trace, Track};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all tests passed
+  1    a test failed, or a discovered test has no result
+  2    all tests passed, some of them only on a retry
+  3    the command line or the configuration is wrong
+  4    nothing could be run: discovery, the image or every sandbox failed
+  130  interrupted";
+
+#[derive(Parser)]
+#[command(name = "offload", version, about = "Runs a test suite in many sandboxes at once", after_help = EXIT_CODES)]
+struct Arguments {
+    /// The configuration file
+    #[arg(short, long, global = true, value_name = "PATH", default_value = "offload.toml")]
+    config: PathBuf,
+    /// Tell more on standard error
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the tests
+    Run(Box<RunArguments>),
+    /// List the tests and run none
+    Collect {
+        /// How the list is written
+        #[arg(short, long, value_enum, default_value_t = ListFormat::Text)]
+        format: ListFormat,
+        /// What it means when there are no tests
+        #[arg(long, value_enum, default_value_t = Nothing::Fail)]
+        no_tests: Nothing,
+    },
+    /// Check the configuration and show what it says
+    Validate,
+    /// Write a new configuration
+    Init {
+        /// What makes the sandboxes
+        #[arg(short, long, value_name = "TYPE", default_value = "local")]
+        provider: String,
+        /// What runs the tests
+        #[arg(short, long, value_name = "TYPE", default_value = "pytest")]
+        framework: String,
+    },
+    /// Show the results of the last run
+    Logs {
+        /// Only tests that failed
+        #[arg(long)]
+        failures: bool,
+        /// Only tests that errored, timed out or were not run
+        #[arg(long)]
+        errors: bool,
+        /// Only the test with this id; may be repeated
+        #[arg(long = "test", value_name = "ID")]
+        tests: Vec<String>,
+        /// Only tests in whose id this regular expression is found
+        #[arg(long, value_name = "PATTERN")]
+        test_regex: Option<String>,
+    },
+}
+
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+struct RunArguments {
+    /// At most so many sandboxes at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    parallel: Option<u32>,
+    /// List the tests and run none
+    #[arg(long)]
+    collect_only: bool,
+    /// Copy a folder into each sandbox; may be repeated
+    #[arg(long, value_name = "LOCAL:REMOTE")]
+    copy_dir: Vec<String>,
+    /// Set a variable in all sandboxes; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// Build the image afresh
+    #[arg(long)]
+    no_cache: bool,
+    /// Use this image instead of preparing one
+    #[arg(long, value_name = "ID")]
+    override_image_id: Option<String>,
+    /// Record a timeline for Perfetto in `{output_dir}/trace.json`
+    #[arg(long)]
+    trace: bool,
+    /// Stop at the first test that fails
+    #[arg(long)]
+    fail_fast: bool,
+    /// Show what the sandboxes may have cost
+    #[arg(long)]
+    show_estimated_cost: bool,
+    /// Record the results in the history file
+    #[arg(long)]
+    record_history: bool,
+    /// Plain lines instead of a progress bar
+    #[arg(long)]
+    ci: bool,
+    /// What it means when there are no tests
+    #[arg(long, value_enum, default_value_t = Nothing::Fail)]
+    no_tests: Nothing,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ListFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Nothing {
+    Pass,
+    Warn,
+    Fail,
+}
+
+impl From<Nothing> for NoTests {
+    fn from(nothing: Nothing) -> NoTests {
+        match nothing {
+            Nothing::Pass => NoTests::Pass,
+            Nothing::Warn => NoTests::Warn,
+            Nothing::Fail => NoTests::Fail,
+        }
+    }
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("expected KEY=VALUE".into()),
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let started = Instant::now();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed stream changes nothing about the exit code.
+            let _ = error.print();
+            let status = if error.use_stderr() { Status::Usage } else { Status::Passed };
+            return ExitCode::from(status.code());
+        }
+    };
+    let screen = Screen::new(style(&arguments));
+    start_logging(arguments.verbose, &screen);
+    let status = dispatch(&arguments, &screen, started).unwrap_or_else(|problem| tell(&problem, screen));
+    ExitCode::from(status.code())
+}
+
+/// Tells what went wrong; the end of a closed stdout is no news.
+fn tell(problem: &Problem, mut screen: Screen) -> Status {
+    let is_closed = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    };
+    if problem.error.chain().any(is_closed) {
+        return Status::Passed;
+    }
+    let mut text = format!("offload: error: {:#}\n", problem.error);
+    if let Some(hint) = &problem.hint {
+        text += &format!("\n  hint: {hint}\n");
+    }
+    // With stderr closed there is nobody to tell.
+    let _ = screen.write_all(text.as_bytes());
+    problem.status
+}
+
+/// A bar only for `run` on a terminal that nobody said was none.
+fn style(arguments: &Arguments) -> Style {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "false");
+    match &arguments.command {
+        Command::Run(flags) if !flags.ci && !set("CI") && !set("NO_COLOR") && io::stderr().is_terminal() => Style::Bar,
+        _ => Style::Lines,
+    }
+}
+
+fn start_logging(verbose: bool, screen: &Screen) {
+    let level = if verbose { log::LevelFilter::Debug } else { log::LevelFilter::Warn };
+    env_logger::Builder::new()
+        .filter_level(level)
+        .parse_env("OFFLOAD_LOG")
+        .target(env_logger::Target::Pipe(Box::new(screen.clone())))
+        .format(|output, record| {
+            let level = record.level().as_str().to_ascii_lowercase();
+            writeln!(output, "offload: {level}: {}", record.args())
+        })
+        .init();
+}
+
+fn dispatch(arguments: &Arguments, screen: &Screen, started: Instant) -> Result<Status, Problem> {
+    let mut output = io::BufWriter::new(io::stdout());
+    let config = arguments.config.as_path();
+    match &arguments.command {
+        Command::Run(flags) => run(config, flags, screen, started, &mut output),
+        Command::Collect { format, no_tests } => {
+            let format = match format {
+                ListFormat::Text => Format::Text,
+                ListFormat::Json => Format::Json,
+            };
+            let cancel = cancel_on_signals()?;
+            collect::run(&load(config)?, (format, (*no_tests).into()), &[], &cancel, &mut output)
+        }
+        Command::Validate => validate::run(config, &mut output),
+        Command::Init { provider, framework } => {
+            let provider = provider.parse().map_err(Problem::usage)?;
+            let framework = framework.parse().map_err(Problem::usage)?;
+            init::run(config, provider, framework, &mut output)
+        }
+        Command::Logs { failures, errors, tests, test_regex } => {
+            let report = load(config)?.report;
+            let filter = logs::Filter {
+                failures: *failures,
+                errors: *errors,
+                ids: tests.clone(),
+                pattern: test_regex.clone(),
+            };
+            logs::run(&report.output_dir.join(report.junit_file), &filter, &mut output)
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Config, Problem> {
+    Ok(config::load(path, &|name| std::env::var(name).ok())?)
+}
+
+/// A flag that SIGINT, SIGTERM and SIGHUP raise; the second one with force.
+fn cancel_on_signals() -> Result<Cancel, Problem> {
+    let cancel = Cancel::new();
+    let flag = cancel.clone();
+    ctrlc::set_handler(move || {
+        log::warn!("{}", if flag.is_raised() { "stopping at once" } else { "stopping; a second signal ends all at once" });
+        flag.raise();
+    })
+    .map_err(|error| anyhow::Error::new(error).context("cannot listen for signals"))?;
+    Ok(cancel)
+}
+
+fn run(
+    path: &Path,
+    flags: &RunArguments,
+    screen: &Screen,
+    started: Instant,
+    output: &mut dyn Write,
+) -> Result<Status, Problem> {
+    let cancel = cancel_on_signals()?;
+    let trace = if flags.trace { Trace::on(started) } else { Trace::off() };
+    let span = trace.span(Track::Phases, || "config".into());
+    let mut config = load(path)?;
+    drop(span);
+    if let Some(parallel) = flags.parallel {
+        config.offload.max_parallel = parallel as usize;
+    }
+    check_flags(flags, &config)?;
+    let options = run::Options {
+        collect_only: flags.collect_only,
+        env: flags.env.clone(),
+        fail_fast: flags.fail_fast,
+        no_tests: flags.no_tests.into(),
+        trace,
+        screen: screen.clone(),
+    };
+    run::run(&config, &options, &cancel, output)
+}
+
+/// Says of each flag that cannot work with this configuration what it needs.
+fn check_flags(flags: &RunArguments, config: &Config) -> Result<(), Problem> {
+    if config.shares_result_file() {
+        return Err(Problem::usage("local sandboxes would overwrite each other's result file")
+            .hint("put `{result_file}` into `run_command`, or use `--parallel 1`"));
+    }
+    if flags.record_history && config.history.is_none() {
+        return Err(Problem::usage("`--record-history` needs a [history] section in the configuration"));
+    }
+    if flags.record_history {
+        log::warn!("`--record-history`: this version records no history; durations are taken from the last report");
+    }
+    if !matches!(config.provider, Provider::Local(_)) {
+        return Ok(());
+    }
+    if !flags.copy_dir.is_empty() {
+        return Err(Problem::usage("`--copy-dir` needs sandboxes with files of their own, which `local` ones do not have"));
+    }
+    if flags.override_image_id.is_some() {
+        return Err(Problem::usage("`--override-image-id` needs the provider `modal`"));
+    }
+    if flags.no_cache {
+        log::warn!("`--no-cache` needs a provider that builds images; `local` has none to build");
+    }
+    if flags.show_estimated_cost {
+        log::warn!("`--show-estimated-cost` needs a provider that costs something; `local` costs nothing");
+    }
+    Ok(())
+}

@@ -46,7 +46,7 @@ impl Setup {
             .prefix("offload-")
             .tempdir()
             .context("cannot make a temporary folder (`TMPDIR` names another place for it)")?;
-        let mut env = config.provider.env().to_vec();
+        let mut env = config.test_env().to_vec();
         env.extend(extra.iter().cloned());
         let is_local = matches!(config.provider, config::Provider::Local(_));
         let root = local_root(config)?;
@@ -75,7 +75,7 @@ impl Setup {
             timeout: config.offload.discovery_timeout,
             parallel: config.offload.max_parallel_collection.unwrap_or(config.offload.max_parallel),
             scratch: scratch.path().to_owned(),
-            mask: Arc::new(mask(config.provider.secret_env(), &env)),
+            mask: Arc::new(mask(config.secret_env(), &env)),
         };
         Ok(Setup { framework, groups: config.groups.iter().map(group).collect(), site, scratch, env })
     }
