@@ -1,0 +1,424 @@
+//! The configuration as users write it: the examples of the requirements, every key, every mistake.
+
+use std::path::Path;
+use std::time::Duration;
+
+use offload::config::{self, Config, FrameworkKind, Mistakes, Provider, RecordHistory};
+use offload::error::{Problem, Status};
+
+const NEXTEST_LOCAL: &str = r#"
+[offload]
+max_parallel = 4
+test_timeout_secs = 300
+sandbox_repo_root = "."
+
+[provider]
+type = "local"
+working_dir = "."
+
+[framework]
+type = "nextest"
+
+[groups.all]
+retry_count = 0
+
+[report]
+output_dir = "test-results"
+"#;
+
+const PYTEST_COMMANDS: &str = r#"
+[offload]
+max_parallel = 4
+test_timeout_secs = 600
+sandbox_repo_root = "/app"
+
+[provider]
+type = "default"
+prepare_command = "uv run @modal_sandbox.py prepare --include-cwd examples/Dockerfile"
+create_command = "uv run @modal_sandbox.py create {image_id}"
+exec_command = "uv run @modal_sandbox.py exec {sandbox_id} {command}"
+destroy_command = "uv run @modal_sandbox.py destroy {sandbox_id}"
+download_command = "uv run @modal_sandbox.py download {sandbox_id} {paths}"
+timeout_secs = 600
+
+[framework]
+type = "pytest"
+paths = ["examples/tests"]
+command = "uv run pytest"
+
+[groups.unit]
+retry_count = 2
+filters = "-m 'not slow' -k 'not test_flaky'"
+
+[groups.slow]
+retry_count = 3
+filters = "-m 'slow'"
+schedule_individual = true
+
+[groups.flaky]
+retry_count = 5
+filters = "-k test_flaky"
+
+[report]
+output_dir = "test-results"
+"#;
+
+const NEXTEST_MODAL: &str = r#"
+[offload]
+max_parallel = 4
+test_timeout_secs = 600
+sandbox_repo_root = "/app"
+
+[provider]
+type = "modal"
+dockerfile = ".devcontainer/Dockerfile"
+include_cwd = true
+
+[framework]
+type = "nextest"
+
+[groups.all]
+retry_count = 1
+
+[report]
+output_dir = "test-results"
+"#;
+
+const INIT_COMMAND: &str = r#"
+[offload]
+max_parallel = 40
+test_timeout_secs = 60
+sandbox_repo_root = "/code/mng"
+sandbox_init_cmd = "git apply /offload-upload/patch --allow-empty && uv sync --all-packages"
+
+[provider]
+type = "default"
+prepare_command = "uv run @modal_sandbox.py prepare --include-cwd libs/mng/imbue/mng/resources/Dockerfile"
+create_command = "uv run @modal_sandbox.py create {image_id}"
+exec_command = "uv run @modal_sandbox.py exec {sandbox_id} {command}"
+destroy_command = "uv run @modal_sandbox.py destroy {sandbox_id}"
+download_command = "uv run @modal_sandbox.py download {sandbox_id} {paths}"
+timeout_secs = 600
+
+[framework]
+type = "pytest"
+paths = ["libs/mng/tests"]
+command = "uv run pytest"
+
+[groups.all]
+retry_count = 0
+filters = "-m 'not acceptance and not release'"
+
+[report]
+output_dir = "test-results"
+junit = true
+junit_file = "junit.xml"
+"#;
+
+/// Tables that the requirements show on their own.
+const POST_PATCH: &str = r#"
+[offload]
+max_parallel = 40
+test_timeout_secs = 60
+sandbox_repo_root = "/code/myproject"
+sandbox_init_cmd = "uv sync --all-packages"
+post_patch_cmd = "make generate-client"
+"#;
+
+const HISTORY: &str = r#"
+[history]
+record_history = "flag"
+path = "offload-history.jsonl"
+reservoir_size = 20
+default_duration_secs = 1.0
+"#;
+
+/// All that must be there.
+const LEAST: &str = "[provider]\ntype = \"local\"\n[framework]\ntype = \"pytest\"\n[groups.all]\n";
+
+fn environment(name: &str) -> Option<String> {
+    (name == "SET").then(|| "value".to_owned())
+}
+
+fn parse(text: &str) -> Result<Config, Mistakes> {
+    config::parse(text, "o.toml", &environment)
+}
+
+fn valid(text: &str) -> Config {
+    parse(text).unwrap_or_else(|mistakes| panic!("{mistakes}\n{text}"))
+}
+
+fn mistakes(text: &str) -> Vec<String> {
+    match parse(text) {
+        Ok(config) => panic!("no mistake: {config:?}"),
+        Err(mistakes) => mistakes.list.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The one mistake of `text`, without file and place.
+fn mistake(text: &str) -> String {
+    let mistakes = mistakes(text);
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}\n{text}");
+    mistakes[0]
+        .splitn(4, ':')
+        .skip(3)
+        .collect::<String>()
+        .trim_start()
+        .to_owned()
+}
+
+#[test]
+fn every_example_of_the_requirements_is_valid() {
+    for text in [NEXTEST_LOCAL, PYTEST_COMMANDS, NEXTEST_MODAL, INIT_COMMAND] {
+        valid(text);
+    }
+    valid(&format!("{POST_PATCH}{LEAST}{HISTORY}"));
+    let options = "[provider]\ntype = \"modal\"\n[provider.experimental_options]\nenable_docker = true\n";
+    let config = valid(&format!(
+        "{options}[framework]\ntype = \"vitest\"\n[groups.all]\n"
+    ));
+    let Provider::Modal(modal) = config.provider else {
+        panic!()
+    };
+    assert_eq!(modal.experimental_options, r#"{"enable_docker":true}"#);
+}
+
+#[test]
+fn groups_and_variables_keep_the_order_of_the_file() {
+    let names: Vec<_> = valid(PYTEST_COMMANDS)
+        .groups
+        .into_iter()
+        .map(|group| group.name)
+        .collect();
+    assert_eq!(names, ["unit", "slow", "flaky"]);
+    let text = format!("{LEAST}[provider.env]\nZ = \"1\"\nA = \"${{SET}}\"\nM = \"\"\n");
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(
+        valid(&text).test_env(),
+        [pair("Z", "1"), pair("A", "value"), pair("M", "")]
+    );
+}
+
+#[test]
+fn defaults_are_those_of_the_requirements() {
+    let config = valid(LEAST);
+    assert_eq!(
+        (
+            config.offload.max_parallel,
+            config.offload.max_parallel_collection
+        ),
+        (10, None)
+    );
+    assert_eq!(config.offload.test_timeout, Duration::from_secs(900));
+    assert_eq!(config.offload.discovery_timeout, Duration::from_secs(900));
+    assert!(config.offload.impatiently_requeue_batches);
+    assert_eq!((config.history, config.checkpoint), (None, None));
+    assert_eq!(
+        (config.report.output_dir.as_path(), config.report.junit),
+        (Path::new("test-results"), true)
+    );
+    assert_eq!(
+        (
+            config.report.junit_file.as_str(),
+            config.report.download_globs.len()
+        ),
+        ("junit.xml", 0)
+    );
+    assert!(!config.report.download_globs_failure_only);
+    let group = &config.groups[0];
+    assert_eq!(
+        (
+            group.retry_count,
+            group.filters.as_str(),
+            group.schedule_individual
+        ),
+        (0, "", false)
+    );
+    let Provider::Local(local) = config.provider else {
+        panic!()
+    };
+    assert_eq!(
+        (local.shell.as_str(), local.working_dir, local.env.len()),
+        ("/bin/sh", None, 0)
+    );
+
+    let history = valid(&format!("{LEAST}[history]\n")).history.unwrap();
+    assert_eq!(
+        (history.record, history.reservoir_size),
+        (RecordHistory::Flag, 20)
+    );
+    assert_eq!(history.path, Path::new("offload-history.jsonl"));
+    assert_eq!(history.default_duration, Duration::from_secs(1));
+
+    let Provider::Modal(modal) = valid(NEXTEST_MODAL).provider else {
+        panic!()
+    };
+    assert_eq!((modal.cpu_cores, modal.memory_gb), (0.125, None));
+    assert_eq!(modal.experimental_options, "{}");
+    let without_timeout = PYTEST_COMMANDS.replacen("\ntimeout_secs = 600", "", 1);
+    let Provider::Command(command) = valid(&without_timeout).provider else {
+        panic!()
+    };
+    assert_eq!(
+        (command.cpu_cores, command.timeout),
+        (1.0, Duration::from_secs(3600))
+    );
+}
+
+#[test]
+fn each_framework_has_its_own_defaults() {
+    let framework = |kind: &str| valid(&LEAST.replace("pytest", kind)).framework;
+    let pytest = framework("pytest");
+    assert_eq!(pytest.test_id_format, "{name}");
+    let FrameworkKind::Pytest {
+        command,
+        paths: None,
+        run_args: None,
+    } = pytest.kind
+    else {
+        panic!()
+    };
+    assert_eq!(command, "python -m pytest");
+    assert_eq!(framework("nextest").test_id_format, "{classname} {name}");
+    let vitest = framework("vitest");
+    assert_eq!(vitest.test_id_format, "{classname} > {name}");
+    assert_eq!(
+        vitest.kind,
+        FrameworkKind::Vitest {
+            command: "npx vitest".to_owned(),
+            run_args: None
+        }
+    );
+}
+
+#[test]
+fn sandbox_roots_default_to_each_other_and_locally_to_here() {
+    let roots = |text: &str| {
+        let offload = valid(text).offload;
+        (offload.sandbox_repo_root, offload.sandbox_project_root)
+    };
+    let both = |root: &str| (Some(root.to_owned()), Some(root.to_owned()));
+    assert_eq!(roots(LEAST), both("."));
+    for (table, expected) in [
+        ("[offload]\nsandbox_repo_root = \"/a\"\n", both("/a")),
+        ("[offload]\nsandbox_project_root = \"/b\"\n", both("/b")),
+    ] {
+        assert_eq!(roots(&format!("{table}{LEAST}")), expected);
+        assert_eq!(
+            roots(&format!("{table}{}", LEAST.replace("local", "modal"))),
+            expected
+        );
+    }
+    assert_eq!(roots(&LEAST.replace("local", "modal")), (None, None));
+}
+
+#[test]
+fn keys_of_the_peers_newer_editions_are_read() {
+    let text = r#"
+[offload]
+impatiently_requeue_batches = false
+max_parallel_collection = 0
+discovery_timeout_secs = 5
+[provider]
+type = "modal"
+secret_env = ["TOKEN"]
+env = { TOKEN = "${SET}", OTHER = "x" }
+[framework]
+type = "pytest"
+env = { TOKEN = "second", ROOT = "{root}" }
+prepend_path = ["{root}/bin"]
+discovery_args = "-p 'no:cacheprovider'"
+[groups."all of it"]
+[checkpoint]
+build_inputs = ["uv.lock"]
+"#;
+    let config = valid(text);
+    assert!(!config.offload.impatiently_requeue_batches);
+    assert_eq!(config.offload.max_parallel_collection, None);
+    assert_eq!(config.offload.discovery_timeout, Duration::from_secs(5));
+    assert_eq!(config.framework.prepend_path, ["{root}/bin"]);
+    assert_eq!(config.groups[0].name, "all of it");
+    assert_eq!(config.checkpoint.as_ref().unwrap().build_inputs, ["uv.lock"]);
+    let inherited = |name: &str| (name == "TOKEN").then(|| "third".to_owned());
+    assert_eq!(config.secrets(&inherited), ["second", "third", "value"]);
+}
+
+#[test]
+fn texts_are_expanded_wherever_they_stand_and_shell_text_survives() {
+    let text = r#"
+[provider]
+type = "${TYPE:-default}"
+create_command = 'echo $$ ${p%%:*} $(date) $${SET}'
+exec_command = "x ${SET}"
+destroy_command = "y"
+copy_dirs = ["${SET}:${TO:-/to}"]
+[framework]
+type = "pytest"
+paths = ["a", "${SET}"]
+[groups.all]
+filters = "-k '${SET}'"
+"#;
+    let config = valid(text);
+    let Provider::Command(command) = config.provider else {
+        panic!()
+    };
+    assert_eq!(command.create_command, "echo $$ ${p%%:*} $(date) ${SET}");
+    assert_eq!(
+        (command.exec_command.as_str(), &*command.copy_dirs[0]),
+        ("x value", "value:/to")
+    );
+    assert_eq!(config.groups[0].filters, "-k 'value'");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_usage_problems() {
+    let folder = tempfile::tempdir().unwrap();
+    let problem = Problem::from(config::load(Path::new("no-such.toml"), &environment).unwrap_err());
+    assert_eq!(
+        problem.error.to_string(),
+        "cannot read config `no-such.toml`: No such file or directory (os error 2)"
+    );
+    assert_eq!(
+        problem.hint.as_deref(),
+        Some("run `offload -c no-such.toml init` to write one")
+    );
+    assert_eq!(problem.status, Status::Usage);
+
+    let file = folder.path().join("o.toml");
+    let load = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        config::load(&file, &environment).map_err(|mistakes| mistakes.list[0].clone())
+    };
+    let error = load(b"a = 1\nb = \"\xff\"\n").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("{}:2:6: invalid TOML: not UTF-8", file.display())
+    );
+    let error = load(b"[offload]\nmax_parallel 4\n").unwrap_err();
+    assert!(
+        error.to_string().starts_with(&format!("{}:2:", file.display())),
+        "{error}"
+    );
+    assert!(error.message.starts_with("invalid TOML: "), "{error}");
+    assert!(load(format!("\u{feff}{}", LEAST.replace('\n', "\r\n")).as_bytes()).is_ok());
+}
+
+#[test]
+fn no_text_is_refused_without_a_mistake_or_ends_in_a_panic() {
+    let whole = format!("{PYTEST_COMMANDS}{HISTORY}");
+    for end in (0..whole.len()).step_by(3) {
+        for text in [&whole[..end], &whole[end..]] {
+            if let Err(mistakes) = parse(text) {
+                assert!(!mistakes.list.is_empty() && mistakes.list.iter().all(|one| one.place.is_some()));
+            }
+        }
+    }
+    for line in whole.lines() {
+        if let Err(mistakes) = parse(&whole.replacen(line, "", 1)) {
+            assert!(!mistakes.list.is_empty());
+        }
+    }
+}
+
+#[path = "config/mistakes.rs"]
+mod wrong;
