@@ -94,6 +94,21 @@ impl Config {
         }
     }
 
+    /// The folder of this machine in which tests are listed, absolute or relative to the current one.
+    pub fn local_root(&self) -> PathBuf {
+        let offload = &self.offload;
+        match &self.provider {
+            Provider::Local(local) => {
+                let folder = local.working_dir.as_ref().or(offload.working_dir.as_ref());
+                let project = offload.sandbox_project_root.as_deref().unwrap_or(".");
+                folder.map_or_else(|| project.into(), |folder| folder.join(project))
+            }
+            Provider::Command(_) | Provider::Modal(_) => {
+                offload.working_dir.clone().unwrap_or_else(|| ".".into())
+            }
+        }
+    }
+
     /// The values that are never shown: those that the file and `environment` give to the names of
     /// [`Config::secret_env`]. None is empty; longer ones come first, as one may hold another.
     pub fn secrets(&self, environment: &dyn Fn(&str) -> Option<String>) -> Vec<String> {

@@ -103,7 +103,7 @@ fn provider_programs(config: &Config, path: &str) -> Vec<Named> {
 
 fn framework_programs(config: &Config, path: &str) -> Vec<Named> {
     let framework = &config.framework;
-    let root = config.offload.working_dir.clone().unwrap_or_else(|| ".".into());
+    let root = config.local_root();
     let own_path = framework.env.iter().rev().find(|(name, _)| name == "PATH");
     let mut folders = framework.prepend_path.clone();
     folders.push(own_path.map_or(path, |(_, value)| value).to_owned());
@@ -127,18 +127,20 @@ fn framework_programs(config: &Config, path: &str) -> Vec<Named> {
             working_dir,
             ..
         } => {
-            let directory = working_dir.as_ref().unwrap_or(&root);
+            let directory = working_dir
+                .as_ref()
+                .map_or(root.clone(), |folder| root.join(folder));
             let mut all = vec![named(
                 "`discover_command` in [framework]",
                 first_word(discover_command),
-                directory,
+                &directory,
             )];
             // Elsewhere it is the sandbox that needs the program.
             if matches!(config.provider, Provider::Local(_)) {
                 all.push(named(
                     "`run_command` in [framework]",
                     first_word(run_command),
-                    directory,
+                    &directory,
                 ));
             }
             all
