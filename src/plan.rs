@@ -29,10 +29,8 @@ pub struct Plan {
 pub struct Limits<'a> {
     /// The deadline of a batch; batches of tests with known durations stay below half of it.
     pub timeout: Duration,
-    /// The longest command, in bytes after quoting.
-    pub command_length: usize,
-    /// The length of the command that runs these tests of this group.
-    pub measure: &'a dyn Fn(&[TestIndex], GroupIndex) -> usize,
+    /// Whether the command that runs these tests of this group is short enough for the provider.
+    pub fits: &'a dyn Fn(&[TestIndex], GroupIndex) -> bool,
 }
 
 /// Sets how long each test is expected to run: what `known` says, else the 90th percentile of the
@@ -98,9 +96,7 @@ impl Plan {
         while let Some(mut batch) = waiting.pop() {
             let known = batch.tests.iter().all(|index| suite.test(*index).expected.is_some());
             let slow = known && batch.load > limits.timeout / 2;
-            let fits = batch.tests.len() < 2
-                || !(slow || (limits.measure)(&batch.tests, batch.group) > limits.command_length);
-            if fits {
+            if batch.tests.len() < 2 || (!slow && (limits.fits)(&batch.tests, batch.group)) {
                 batches.push(batch);
                 continue;
             }

@@ -83,10 +83,12 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> V
         drop((events, urgent_queue, planned_queue));
         let collect = || {
             collector.collect(&inbox, &alive, pool.cancel);
-            drop(planned);
-            drop(collector);
-            // Workers that end may still have something to say; nobody needs it any more.
-            while inbox.recv().is_ok() {}
+            let Collector { mut observe, queue, sender, .. } = collector;
+            // Closed queues end the workers; they may still have something to say.
+            drop((planned, queue, sender));
+            for event in inbox {
+                observe(event);
+            }
         };
         if let Err(error) = std::thread::Builder::new().name("collector".into()).spawn_scoped(scope, collect) {
             log::error!("cannot start the collector thread: {error}");

@@ -42,6 +42,9 @@ pub trait Provider: Send + Sync {
     /// The root of the project in a sandbox.
     fn root(&self) -> &str;
 
+    /// Whether `command` is short enough to reach a sandbox.
+    fn takes(&self, command: &CommandLine) -> bool;
+
     /// Whether sandboxes see the files of this machine under the same paths.
     fn shares_files(&self) -> bool;
 }

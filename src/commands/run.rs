@@ -27,10 +27,6 @@ use crate::provider::Provider;
 use crate::report::{Circumstances, Report};
 use crate::trace::{Trace, Track};
 
-/// The longest command of a batch: Linux takes 128 KiB in one argument, and what wraps the command
-/// on its way to a sandbox needs some of it.
-const COMMAND_LENGTH: usize = 120_000;
-
 /// With more failed tests than this, no command to run them again is shown.
 const SHOWN_AGAIN: usize = 20;
 
@@ -195,9 +191,8 @@ impl Parts<'_> {
     fn plan(&self, bench: &Workbench<'_>, machines: usize) -> Plan {
         let _span = self.options.trace.span(Track::Phases, || "plan".into());
         let scratch = bench.scratch(u32::MAX);
-        let measure = |tests: &[TestIndex], group| bench.command(tests, group, &scratch).command.quoted_length();
-        let limits =
-            Limits { timeout: self.config.offload.test_timeout, command_length: COMMAND_LENGTH, measure: &measure };
+        let fits = |tests: &[TestIndex], group| self.provider.takes(&bench.command(tests, group, &scratch).command);
+        let limits = Limits { timeout: self.config.offload.test_timeout, fits: &fits };
         Plan::new(bench.suite, machines, bench.framework.grain()).cut(bench.suite, &limits)
     }
 }

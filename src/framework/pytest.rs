@@ -108,7 +108,11 @@ impl Pytest {
         ListCommand { groups, command, output: Some(output) }
     }
 
-    /// The arguments that name `tests`: whole files and functions where all of them run.
+    /// The arguments that name `tests`: whole files where all their tests run, else functions, else
+    /// single parameters.
+    ///
+    /// Files are named only where every argument is one: pytest imports the files of arguments with
+    /// `::` before it imports the others, and a suite may depend on the order of its imports.
     fn arguments<'a>(tests: &[TestIndex], group: GroupIndex, suite: &'a Suite) -> Vec<Cow<'a, str>> {
         let chosen = tests.iter().map(|index| suite.test(*index));
         let wanted = count(chosen.clone(), None);
@@ -116,15 +120,17 @@ impl Pytest {
         let listed = suite.tests().iter().filter(|test| test.group == group);
         let listed = listed.chain(suite.runs_elsewhere(group));
         let all = count(listed, Some(&files));
+        let is_whole = |name: &Name<'_>| all.get(name) == wanted.get(name);
+        let by_file = wanted.keys().filter(|name| name.1.is_none()).all(is_whole);
         let mut arguments = Vec::new();
         let mut last = (None, None);
         for test in chosen {
             let file = test.file.as_deref();
-            let (of_file, of_family) = ((file, None), (file, Some(test.family())));
-            let name = if all.get(&of_file) == wanted.get(&of_file) {
-                of_file
-            } else if all.get(&of_family) == wanted.get(&of_family) {
-                of_family
+            let family = (file, Some(test.family()));
+            let name = if by_file {
+                (file, None)
+            } else if is_whole(&family) {
+                family
             } else {
                 (file, Some(test.id.as_str()))
             };
@@ -356,7 +362,8 @@ mod tests {
             let tests: Vec<TestIndex> = tests.iter().map(|test| TestIndex(*test)).collect();
             Pytest::arguments(&tests, GroupIndex(group), &suite).join(" ")
         };
-        assert_eq!(name(&[0, 1, 2, 3, 4], 0), "a.py b.py::f");
+        assert_eq!(name(&[0, 1, 2, 3, 4, 5], 0), "a.py b.py");
+        assert_eq!(name(&[0, 1, 2, 3, 4], 0), "a.py::f a.py::g b.py::f");
         assert_eq!(name(&[0, 2, 5, 6], 0), "a.py::f[1] a.py::g b.py::g c.py::f[1]");
         assert_eq!(name(&[8], 1), "d.py");
     }

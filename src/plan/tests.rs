@@ -64,8 +64,7 @@ fn every_test_stands_in_the_plan_once_and_groups_and_solo_tests_are_not_mixed() 
             let machines = usize::try_from(1 + random.below(9)).unwrap();
             let plan = Plan::new(&suite, machines, grain).cut(&suite, &Limits {
                 timeout: Duration::from_secs(8),
-                command_length: 12,
-                measure: &|tests, _| tests.len(),
+                fits: &|tests, _| tests.len() <= 12,
             });
             let mut seen: Vec<TestIndex> = plan.batches.iter().flat_map(|batch| batch.tests.clone()).collect();
             seen.sort_unstable();

@@ -9,9 +9,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 
 use crate::cancel::Cancel;
-use crate::command::CommandLine;
+use crate::command::{CommandLine, Executable};
 use crate::process::{self, Finished, Streams};
 use crate::provider::{Place, Provider, ProviderError, Sandbox};
+
+/// Linux takes 128 KiB in one argument.
+const ONE_ARGUMENT: usize = 120_000;
+/// Linux takes 2 MiB in all arguments and variables, with the usual limit of the stack.
+const ALL_ARGUMENTS: usize = 1_000_000;
 
 /// What all sandboxes of a run share.
 #[derive(Debug)]
@@ -99,6 +104,14 @@ impl Provider for Local {
 
     fn root(&self) -> &str {
         &self.root
+    }
+
+    fn takes(&self, command: &CommandLine) -> bool {
+        match &command.executable {
+            // A pointer for each word, and the word with its end.
+            Executable::Program(words) => words.iter().map(|word| word.len() + 9).sum::<usize>() <= ALL_ARGUMENTS,
+            Executable::Shell(text) => text.len() <= ONE_ARGUMENT,
+        }
     }
 
     fn shares_files(&self) -> bool {

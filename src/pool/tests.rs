@@ -1,0 +1,199 @@
+//! Claims about the pool, with sandboxes that are told how to behave.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use super::*;
+use crate::command::CommandLine;
+use crate::model::{Exit, GroupIndex, Origin, TestIndex};
+use crate::process::{Finished, Streams};
+use crate::provider::Place;
+
+/// Counts what lives, and fails as told.
+#[derive(Default)]
+struct Site {
+    living: AtomicUsize,
+    made: AtomicUsize,
+    /// Creates of these slots fail.
+    barren: Vec<usize>,
+    /// Creates of this slot take long, until the flag is set.
+    slow: Option<usize>,
+    released: AtomicBool,
+}
+
+struct Provider<'a>(&'a Site);
+struct Box_<'a>(&'a Site);
+
+impl crate::provider::Provider for Provider<'static> {
+    fn create(&self, slot: usize, _: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
+        if self.0.barren.contains(&slot) {
+            return Err(ProviderError::Refused("no room".into()));
+        }
+        while self.0.slow == Some(slot) && !self.0.released.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.0.living.fetch_add(1, Ordering::SeqCst);
+        self.0.made.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(Box_(self.0)))
+    }
+
+    fn root(&self) -> &'static str {
+        "/"
+    }
+
+    fn takes(&self, _: &CommandLine) -> bool {
+        true
+    }
+
+    fn shares_files(&self) -> bool {
+        false
+    }
+}
+
+impl Sandbox for Box_<'static> {
+    fn exec(&mut self, _: &CommandLine, _: &Streams, _: Duration, _: &Cancel) -> Result<Finished, ProviderError> {
+        unreachable!("the bench does not ask for it")
+    }
+
+    fn fetch(&mut self, _: &Path, _: &Path) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    fn download(&mut self, _: &[String], _: Place<'_>) -> anyhow::Result<usize> {
+        Ok(0)
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), ProviderError> {
+        self.0.living.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Does to a batch what a function says.
+struct Script<F>(F);
+
+impl<F: Fn(usize, &Batch) -> Result<Exit, ProviderError> + Sync> Bench for Script<F> {
+    fn execute(&self, slot: usize, batch: &Batch, _: &mut dyn Sandbox, _: &Cancel) -> Result<Execution, ProviderError> {
+        let exit = (self.0)(slot, batch)?;
+        Ok(Execution { exit, elapsed: Duration::ZERO, leaked: false, report: None, ended: None })
+    }
+}
+
+fn batches(count: u32) -> Vec<Batch> {
+    let batch = |index| Batch {
+        index,
+        group: GroupIndex(0),
+        tests: vec![TestIndex(index)],
+        load: Duration::ZERO,
+        origin: Origin::Planned,
+    };
+    (0..count).map(batch).collect()
+}
+
+/// How each batch ended: executed so often, or dropped.
+#[derive(Default)]
+struct Tally {
+    executed: HashMap<u32, usize>,
+    dropped: Vec<u32>,
+    retired: usize,
+}
+
+fn play(
+    site: &'static Site,
+    count: u32,
+    cancel: &Cancel,
+    script: impl Fn(usize, &Batch) -> Result<Exit, ProviderError> + Sync,
+) -> Tally {
+    let provider = Provider(site);
+    let bench = Script(script);
+    let pool = Pool { provider: &provider, machines: 4, bench: &bench, cancel };
+    let tally = Mutex::new(Tally::default());
+    run(&pool, batches(count), |event| {
+        let mut tally = tally.lock().unwrap();
+        match event {
+            Event::Finished { batch, .. } => *tally.executed.entry(batch.index).or_default() += 1,
+            Event::Lost { batch, .. } => return vec![batch],
+            Event::Dropped { batch, .. } => tally.dropped.push(batch.index),
+            Event::Retired { .. } => tally.retired += 1,
+            Event::Ready { .. } | Event::Started { .. } | Event::Tick => {}
+        }
+        Vec::new()
+    });
+    assert_eq!(site.living.load(Ordering::SeqCst), 0, "a sandbox outlives the run");
+    tally.into_inner().unwrap()
+}
+
+fn site(site: Site) -> &'static Site {
+    Box::leak(Box::new(site))
+}
+
+#[test]
+fn no_more_sandboxes_are_made_than_there_are_batches() {
+    let site = site(Site::default());
+    let tally = play(site, 1, &Cancel::new(), |_, _| Ok(Exit::Code(0)));
+    assert_eq!((site.made.load(Ordering::SeqCst), tally.executed[&0]), (1, 1));
+}
+
+#[test]
+fn a_sandbox_that_fails_every_exec_is_retired_and_its_batches_run_elsewhere() {
+    let site = site(Site::default());
+    let tally = play(site, 12, &Cancel::new(), |slot, _| {
+        std::thread::sleep(Duration::from_millis(2));
+        if slot == 1 { Err(ProviderError::Lost("broken".into())) } else { Ok(Exit::Code(0)) }
+    });
+    assert_eq!(tally.executed.len(), 12);
+    assert!(tally.executed.values().all(|times| *times == 1));
+    assert!(tally.dropped.is_empty());
+}
+
+#[test]
+fn the_run_goes_on_with_the_sandboxes_that_could_be_made() {
+    let some = site(Site { barren: vec![0, 2, 3], ..Site::default() });
+    let tally = play(some, 9, &Cancel::new(), |_, _| Ok(Exit::Code(0)));
+    assert_eq!((tally.executed.len(), tally.retired), (9, 3));
+    let none = site(Site { barren: vec![0, 1, 2, 3], ..Site::default() });
+    let tally = play(none, 9, &Cancel::new(), |_, _| Ok(Exit::Code(0)));
+    assert_eq!((tally.executed.len(), tally.dropped.len(), tally.retired), (0, 9, 4));
+}
+
+#[test]
+fn a_slow_create_delays_nobody_else() {
+    let site = site(Site { slow: Some(0), ..Site::default() });
+    let done = AtomicUsize::new(0);
+    let tally = play(site, 8, &Cancel::new(), |_, _| {
+        if done.fetch_add(1, Ordering::SeqCst) == 7 {
+            site.released.store(true, Ordering::SeqCst);
+        }
+        Ok(Exit::Code(0))
+    });
+    assert_eq!(tally.executed.len(), 8);
+}
+
+#[test]
+fn a_panic_of_a_worker_costs_one_execution_and_no_sandbox() {
+    let site = site(Site::default());
+    let once = AtomicBool::new(true);
+    let tally = play(site, 5, &Cancel::new(), |_, batch| {
+        assert!(!(batch.index == 3 && once.swap(false, Ordering::SeqCst)), "expected by this test");
+        Ok(Exit::Code(0))
+    });
+    assert_eq!(tally.executed.len(), 5);
+}
+
+#[test]
+fn a_cancel_drops_what_waits_and_ends_the_run() {
+    let site = site(Site::default());
+    let cancel = Cancel::new();
+    let started = Instant::now();
+    let tally = play(site, 1000, &cancel, |_, batch| {
+        if batch.index == 5 {
+            cancel.raise_gracefully();
+        }
+        Ok(Exit::Code(0))
+    });
+    assert_eq!(tally.executed.len() + tally.dropped.len(), 1000);
+    assert!(!tally.dropped.is_empty() && started.elapsed() < Duration::from_secs(30));
+}
