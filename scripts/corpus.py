@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Fetches real projects with their tests, to try `offload` on suites that nobody made for it.
+
+    scripts/corpus.py [--into FOLDER] [--baseline] [NAME ...]
+
+Projects come from the package registries through pip, cargo and npm as they are configured, in pinned
+versions, and are left as published. Python projects get a virtual environment each, in `venvs/`. With
+`--baseline`, each suite is also run by its own tool, and its size and time are written to BASELINE.txt.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PYTEST = "9.1.1"
+XDIST = ["pytest-xdist==3.8.0", "execnet"]
+VITEST = "4.1.12"
+
+
+@dataclass
+class PythonProject:
+    """A source distribution, what its tests import, and the arguments that they need."""
+
+    name: str
+    version: str
+    needs: list = field(default_factory=list)
+    arguments: list = field(default_factory=list)
+
+    def folder(self):
+        return f"{self.name}-{self.version}"
+
+
+PYTHON = [
+    PythonProject("more_itertools", "11.2.1"),
+    PythonProject("click", "8.5.1"),
+    PythonProject("jinja2", "3.1.6", ["trio==0.27.0"]),
+    PythonProject("networkx", "3.6.1"),
+    PythonProject("packaging", "26.3", ["hypothesis", "pretend", "tomli_w"]),
+    PythonProject("attrs", "26.1.0", ["hypothesis", "cloudpickle", "pympler"]),
+    PythonProject("humanize", "4.17.0", ["freezegun"]),
+    PythonProject("idna", "3.20", ["hypothesis"]),
+    PythonProject("toolz", "1.2.0"),
+]
+
+CRATES = {"semver": "1.0.28", "strsim": "0.11.1", "smallvec": "1.16.6", "indexmap": "2.14.2"}
+
+# The second needs `--globals --environment jsdom`; its configuration is not in its package.
+NPM = {"zod": "4.6.7", "@tldraw/state": "5.1.1"}
+
+# What the tests of these import and their packages do not bring.
+NPM_NEEDS = {
+    "vitest": VITEST,
+    "@seriousme/openapi-schema-validator": "2.11.0",
+    "@tldraw/utils": "5.1.1",
+    "@web-std/file": "3.0.3",
+    "jsdom": "26.1.0",
+    "recheck": "4.5.0",
+}
+
+
+def run(command, **options):
+    """Runs a command, and ends the program with its output when it fails."""
+    done = subprocess.run(command, text=True, capture_output=True, stdin=subprocess.DEVNULL, **options)
+    if done.returncode != 0:
+        sys.exit(f"corpus: {' '.join(map(str, command))} gave {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def python_of(base, project):
+    return base / "venvs" / project.name / "bin" / "python"
+
+
+def fetch_python(base, project):
+    """Unpacks the source distribution, then installs it and its needs in an environment of its own."""
+    target = base / "python" / project.folder()
+    stamp = base / "venvs" / project.name / "complete"
+    if stamp.exists() and target.exists():
+        return
+    downloads = base / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    archive = downloads / f"{project.folder()}.tar.gz"
+    if not archive.exists():
+        wanted = f"{project.name}=={project.version}"
+        run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", downloads, wanted])
+    shutil.rmtree(target, ignore_errors=True)
+    with tarfile.open(archive) as packed:
+        packed.extractall(target.parent, filter="data")
+    environment = base / "venvs" / project.name
+    run([sys.executable, "-m", "venv", "--clear", environment])
+    wanted = [f"{project.name}=={project.version}", f"pytest=={PYTEST}", *project.needs]
+    run([python_of(base, project), "-m", "pip", "install", "-q", *wanted])
+    stamp.write_text("\n".join(wanted))
+
+
+def fetch_xdist(base):
+    """xdist lies in a folder of its own, so that no project's environment holds it."""
+    target = base / "xdist"
+    if not (target / "xdist").exists():
+        run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, *XDIST])
+    return target
+
+
+def fetch_crates(base, wanted):
+    """Fetches crates through a scratch manifest, and copies them out of `cargo vendor`."""
+    missing = {name: version for name, version in wanted.items() if not (base / "crates" / f"{name}-{version}").exists()}
+    if not missing:
+        return
+    scratch = base / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    (scratch / "src").mkdir(parents=True)
+    (scratch / "src" / "lib.rs").write_text("")
+    needs = "".join(f'{name} = "={version}"\n' for name, version in missing.items())
+    manifest = f'[workspace]\n[package]\nname = "scratch"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\n{needs}'
+    (scratch / "Cargo.toml").write_text(manifest)
+    run(["cargo", "vendor", "-q", "--versioned-dirs", "vendor"], cwd=scratch)
+    for name, version in missing.items():
+        target = base / "crates" / f"{name}-{version}"
+        shutil.copytree(scratch / "vendor" / target.name, target)
+        (target / ".cargo-checksum.json").unlink()
+    shutil.rmtree(scratch)
+
+
+def fetch_npm(base, name, version):
+    """Unpacks an npm package; vitest lies one folder up, where node finds it from inside the project."""
+    home = base / "npm"
+    home.mkdir(parents=True, exist_ok=True)
+    manifest = json.dumps({"private": True, "dependencies": NPM_NEEDS})
+    stamp = home / "complete"
+    if not stamp.exists() or stamp.read_text() != manifest:
+        (home / "package.json").write_text(manifest)
+        run(["npm", "install", "--silent", "--no-audit", "--no-fund"], cwd=home)
+        stamp.write_text(manifest)
+    target = home / f"{name.split('/')[-1]}-{version}"
+    if target.exists():
+        return
+    packed = run(["npm", "pack", "--silent", f"{name}@{version}"], cwd=home).strip().splitlines()[-1]
+    with tarfile.open(home / packed) as archive:
+        archive.extractall(home / "unpacked", filter="data")
+    (home / "unpacked" / "package").rename(target)
+    (home / "unpacked").rmdir()
+    (home / packed).unlink()
+
+
+def timed(command, folder, environment):
+    """How long a command took, and its last line that counts tests."""
+    began = time.monotonic()
+    done = subprocess.run(
+        command, cwd=folder, env=environment, text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+    seconds = time.monotonic() - began
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    lines = [line.strip(" =") for line in plain.splitlines() if re.search(r"\d+ (passed|failed|error)", line)]
+    return seconds, lines[-1] if lines else f"exit {done.returncode}"
+
+
+def baseline(base, project, xdist):
+    """One row of BASELINE.txt: the suite by pytest alone and by two processes of xdist."""
+    folder = base / "python" / project.folder()
+    plain = [str(python_of(base, project)), "-m", "pytest", "-q", "-p", "no:cacheprovider", *project.arguments]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "CI": ""}
+    timed([*plain, "--collect-only"], folder, environment)
+    alone, counts = timed(plain, folder, environment)
+    both = {**environment, "PYTHONPATH": str(xdist)}
+    two, two_counts = timed([*plain, "-n", "2"], folder, both)
+    command = f"cd python/{project.folder()} && ../../venvs/{project.name}/bin/python -m pytest {' '.join(project.arguments)}"
+    return f"{project.folder()}\n  plain  {alone:7.1f} s  {counts}\n  -n 2   {two:7.1f} s  {two_counts}\n  {command}\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--into", type=Path, default=Path("target/corpus"), help="default: target/corpus")
+    parser.add_argument("--baseline", action="store_true", help="run each Python suite and write BASELINE.txt")
+    parser.add_argument("names", nargs="*", help="only these projects")
+    options = parser.parse_args()
+    base = options.into.resolve()
+    wanted = lambda name: not options.names or name in options.names
+    python = [project for project in PYTHON if wanted(project.name)]
+    for project in python:
+        print(f"fetching {project.folder()}", flush=True)
+        fetch_python(base, project)
+    fetch_crates(base, {name: version for name, version in CRATES.items() if wanted(name)})
+    for name, version in NPM.items():
+        if wanted(name):
+            fetch_npm(base, name, version)
+    if options.baseline:
+        xdist = fetch_xdist(base)
+        with open(base / "BASELINE.txt", "a") as table:
+            for project in python:
+                row = baseline(base, project, xdist)
+                print(row, end="", flush=True)
+                table.write(row)
+                table.flush()
+
+
+if __name__ == "__main__":
+    main()
