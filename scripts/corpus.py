@@ -4,8 +4,8 @@
     scripts/corpus.py [--into FOLDER] [--baseline] [NAME ...]
 
 Projects come from the package registries through pip, cargo and npm as they are configured, in pinned
-versions, and are left as published. Python projects get a virtual environment each, in `venvs/`. With
-`--baseline`, each suite is also run by its own tool, and its size and time are written to BASELINE.txt.
+versions, and are left as published. Python projects get a virtual environment each, in `venvs/`;
+`corpus.json` tells `compare.py` what lies where. With `--baseline`, each suite is also run by its own tool, and its size and time are written to BASELINE.txt.
 """
 
 import argparse
@@ -52,8 +52,14 @@ PYTHON = [
 
 CRATES = {"semver": "1.0.28", "strsim": "0.11.1", "smallvec": "1.16.6", "indexmap": "2.14.2"}
 
-# The second needs `--globals --environment jsdom`; its configuration is not in its package.
-NPM = {"zod": "4.6.7", "@tldraw/state": "5.1.1"}
+# The packages hold no vitest configuration, so the command says what the repositories' own would.
+NPM = {
+    "zod": ("4.6.7", "npx vitest"),
+    "@tldraw/state": (
+        "5.1.1",
+        "npx vitest --globals --environment jsdom --exclude src/lib/__tests__/computed.test.ts",
+    ),
+}
 
 # What the tests of these import and their packages do not bring.
 NPM_NEEDS = {
@@ -62,6 +68,7 @@ NPM_NEEDS = {
     "@tldraw/utils": "5.1.1",
     "@web-std/file": "3.0.3",
     "jsdom": "26.1.0",
+    "lodash": "4.17.21",
     "recheck": "4.5.0",
 }
 
@@ -149,6 +156,18 @@ def fetch_npm(base, name, version):
     (home / packed).unlink()
 
 
+def entries(base):
+    """What `compare.py` needs to know of each project that lies in the folder."""
+    for project in PYTHON:
+        command = f"{python_of(base, project)} -m pytest {' '.join(project.arguments)}".strip()
+        yield {"name": project.name, "framework": "pytest", "folder": f"python/{project.folder()}", "command": command}
+    for name, version in CRATES.items():
+        yield {"name": name, "framework": "nextest", "folder": f"crates/{name}-{version}", "command": None}
+    for name, (version, command) in NPM.items():
+        folder = f"npm/{name.split('/')[-1]}-{version}"
+        yield {"name": name, "framework": "vitest", "folder": folder, "command": command}
+
+
 def timed(command, folder, environment):
     """How long a command took, and its last line that counts tests."""
     began = time.monotonic()
@@ -188,9 +207,10 @@ def main():
         print(f"fetching {project.folder()}", flush=True)
         fetch_python(base, project)
     fetch_crates(base, {name: version for name, version in CRATES.items() if wanted(name)})
-    for name, version in NPM.items():
+    for name, (version, _) in NPM.items():
         if wanted(name):
             fetch_npm(base, name, version)
+    (base / "corpus.json").write_text(json.dumps(list(entries(base)), indent=1))
     if options.baseline:
         xdist = fetch_xdist(base)
         with open(base / "BASELINE.txt", "a") as table:
