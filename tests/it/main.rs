@@ -1,0 +1,6 @@
+//! Whole runs of the built program on real tools. One binary, so that it is linked once.
+
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod support_itself;

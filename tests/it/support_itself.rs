@@ -1,0 +1,80 @@
+//! The support holds what it promises, so that a failing test means the program.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Outcome, Project, Running, nextest, python, python_old, survivors, vitest, wait_until};
+
+/// A project with a script that sleeps beside a sleeping child; `unique` is in both command lines.
+fn sleeper(unique: &str) -> (Project, Running) {
+    let script = "#!/bin/sh\necho started >&2\nsh -c 'sleep 300; : $0' \"$1\"\n";
+    let project = Project::new().executable("sleeper", script);
+    let mut command = project.command(project.path().join("sleeper"));
+    command.arg(unique);
+    let running = Running::start(command);
+    wait_until("the sleeper starts", Duration::from_secs(20), || running.stderr() == "started\n");
+    wait_until("its child starts", Duration::from_secs(20), || survivors(unique) == 2);
+    (project, running)
+}
+
+fn run(project: &Project, program: &Path, arguments: &[&str]) -> Outcome {
+    let mut command = project.command(program);
+    command.args(arguments);
+    Running::start(command).wait(Duration::from_secs(120))
+}
+
+#[test]
+fn a_child_past_its_deadline_is_ended_with_its_children_and_its_streams_are_shown() {
+    let unique = format!("deadline-{}", std::process::id());
+    let (_project, running) = sleeper(&unique);
+    let failure = catch_unwind(AssertUnwindSafe(|| running.wait(Duration::from_millis(50)))).unwrap_err();
+    let message = failure.downcast_ref::<String>().unwrap();
+    assert!(message.contains("still running") && message.contains("started"), "{message}");
+    wait_until("all of them end", Duration::from_secs(20), || survivors(&unique) == 0);
+}
+
+#[test]
+fn a_signal_reaches_the_child_alone() {
+    let unique = format!("signal-{}", std::process::id());
+    let (_project, running) = sleeper(&unique);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait(Duration::from_secs(20)).code, None);
+}
+
+#[test]
+fn the_program_runs_in_the_project_with_a_clean_environment() {
+    let project = Project::new().config("").env("GREETING", "hello");
+    project.offload(&["--version"]).expect_code(0);
+    let printed = run(&project, Path::new("sh"), &["-c", "pwd; ls; echo $GREETING ${CI-unset} ${CARGO-unset}"]);
+    let folder = project.path().canonicalize().unwrap();
+    let wanted = format!("{}\noffload.toml\nhello unset unset\n", folder.display());
+    assert_eq!(printed.expect_code(0).stdout, wanted);
+}
+
+#[test]
+fn both_pytests_run() {
+    let (Some(recent), Some(old)) = (python(), python_old()) else { return };
+    for (program, version) in [(recent, "pytest 9."), (old, "pytest 7.")] {
+        let outcome = run(&Project::new(), program, &["-m", "pytest", "--version"]).expect_code(0);
+        assert!(format!("{}{}", outcome.stdout, outcome.stderr).contains(version), "{outcome:?}");
+    }
+}
+
+#[test]
+fn vitest_runs_in_a_project_that_links_it() {
+    let Some(modules) = vitest() else { return };
+    let test = "import { expect, test } from 'vitest'\ntest('adds', () => expect(1 + 1).toBe(2))\n";
+    let project = Project::new().link("node_modules", modules).file("sum.test.js", test);
+    let outcome = run(&project, Path::new("npx"), &["vitest", "run"]).expect_code(0);
+    assert!(outcome.stdout.contains("1 passed"), "{outcome:?}");
+}
+
+#[test]
+fn nextest_runs_from_its_folder() {
+    let Some(folder) = nextest() else { return };
+    let project = Project::new().tool(folder);
+    run(&project, Path::new("cargo"), &["nextest", "--version"]).expect_code(0);
+}
