@@ -10,7 +10,7 @@ use crate::support::{Outcome, Project, Running, nextest, python, python_old, sur
 
 /// A project with a script that sleeps beside a sleeping child; `unique` is in both command lines.
 fn sleeper(unique: &str) -> (Project, Running) {
-    let script = "#!/bin/sh\necho started >&2\nsh -c 'sleep 300; : $0' \"$1\"\n";
+    let script = "#!/bin/sh\necho started >&2\nsh -c 'sleep 40; : $0' \"$1\"\n";
     let project = Project::new().executable("sleeper", script);
     let mut command = project.command(project.path().join("sleeper"));
     command.arg(unique);
@@ -40,7 +40,7 @@ fn a_child_past_its_deadline_is_ended_with_its_children_and_its_streams_are_show
         message.contains("still running") && message.contains("started"),
         "{message}"
     );
-    wait_until("all of them end", Duration::from_secs(20), || {
+    wait_until("all of them end", Duration::from_secs(10), || {
         survivors(&unique) == 0
     });
 }
@@ -51,6 +51,7 @@ fn a_signal_reaches_the_child_alone() {
     let (_project, running) = sleeper(&unique);
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait(Duration::from_secs(20)).code, None);
+    assert_eq!(survivors(&unique), 1);
 }
 
 #[test]
