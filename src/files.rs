@@ -45,14 +45,21 @@ pub struct OutputDir {
 }
 
 impl OutputDir {
+    /// Refuses folders that must not be used: `/`, the home folder, the working directory, a folder
+    /// with `.git`.
+    ///
+    /// # Errors
+    /// When `path` is one of these. A folder that does not exist is none of them.
+    pub fn check(path: &Path) -> Result<()> {
+        refuse_foreign_roots(path)
+    }
+
     /// Takes the folder for this run, making it where it is missing. Nothing is removed yet.
     ///
     /// # Errors
-    /// When the folder must not be used (`/`, the home folder, the working directory, a folder with
-    /// `.git`), cannot be used, or is used by another run.
+    /// When the folder cannot be used, or is used by another run.
     pub fn claim(path: &Path) -> Result<OutputDir> {
         std::fs::create_dir_all(path).with_context(|| format!("cannot make the output folder `{}`", path.display()))?;
-        refuse_foreign_roots(path)?;
         let state = path.join(STATE);
         std::fs::create_dir_all(&state).with_context(|| format!("cannot make `{}`", state.display()))?;
         let lock = take_lock(&state.join("lock"), path)?;
@@ -71,11 +78,12 @@ impl OutputDir {
         &self.path
     }
 
-    /// Removes what earlier runs made.
+    /// Removes what earlier runs made, except for `kept`: a report stays until a new one takes its
+    /// place.
     ///
     /// # Errors
     /// When one of these files cannot be removed.
-    pub fn clear(&self) -> Result<()> {
+    pub fn clear(&self, kept: &Path) -> Result<()> {
         let mut manifest = self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut text = Vec::new();
         manifest.rewind().and_then(|()| manifest.read_to_end(&mut text)).context("cannot read the manifest")?;
@@ -83,7 +91,8 @@ impl OutputDir {
         let mut folders = Vec::new();
         for line in text.lines() {
             let relative = Path::new(line);
-            if !relative.components().all(|part| matches!(part, Component::Normal(_))) || line.is_empty() {
+            let is_inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
+            if line.is_empty() || !is_inside || relative == kept {
                 continue;
             }
             let path = self.path.join(relative);
@@ -123,7 +132,7 @@ impl OutputDir {
 }
 
 fn refuse_foreign_roots(path: &Path) -> Result<()> {
-    let real = path.canonicalize().with_context(|| format!("cannot find `{}`", path.display()))?;
+    let Ok(real) = path.canonicalize() else { return Ok(()) };
     let home = std::env::var_os("HOME").and_then(|home| Path::new(&home).canonicalize().ok());
     let current = std::env::current_dir().and_then(|current| current.canonicalize()).ok();
     let what = if real == Path::new("/") {
@@ -191,7 +200,7 @@ mod tests {
         std::fs::write(output.join("mine.txt"), "x").unwrap();
         std::fs::write(output.join("logs/mine.txt"), "x").unwrap();
         let first = OutputDir::claim(&output).unwrap();
-        for name in ["junit.xml", "logs/batch-0", "downloads/a/b"] {
+        for name in ["kept.xml", "junit.xml", "logs/batch-0", "downloads/a/b"] {
             std::fs::write(first.place(Path::new(name)).unwrap(), "x").unwrap();
         }
         first.place(Path::new("../escape")).unwrap();
@@ -199,8 +208,8 @@ mod tests {
         let second = OutputDir::claim(&output).unwrap_err().to_string();
         assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
         drop(first);
-        OutputDir::claim(&output).unwrap().clear().unwrap();
-        assert!(output.join("mine.txt").exists() && output.join("logs/mine.txt").exists());
+        OutputDir::claim(&output).unwrap().clear(Path::new("kept.xml")).unwrap();
+        assert!(output.join("kept.xml").exists() && output.join("mine.txt").exists() && output.join("logs/mine.txt").exists());
         assert!(folder.path().join("escape").exists());
         assert!(!output.join("junit.xml").exists() && !output.join("logs/batch-0").exists());
         assert!(!output.join("downloads").exists());

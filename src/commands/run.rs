@@ -57,9 +57,12 @@ pub fn run(config: &Config, options: &Options, cancel: &Cancel, output: &mut dyn
     let Some(provider) = provider else {
         return collect::run(config, (Format::Text, options.no_tests), &options.env, cancel, output);
     };
+    OutputDir::check(&config.report.output_dir).map_err(|error| {
+        Problem::new(Status::Usage, error).hint("give the reports a folder of their own with `output_dir` in [report]")
+    })?;
     let folder = OutputDir::claim(&config.report.output_dir)?;
     let known = previous_durations(config);
-    folder.clear()?;
+    folder.clear(Path::new(&config.report.junit_file))?;
     let mut discovery = {
         let _span = options.trace.span(Track::Phases, || "discovery".into());
         setup.discover(cancel, &options.trace).map_err(|error| interrupted_or(error, cancel))?

@@ -1,6 +1,14 @@
 //! Whole runs of the built program on real tools. One binary, so that it is linked once.
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod runner;
+#[cfg(test)]
+mod pytest;
+#[cfg(test)]
+mod safety;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod support_itself;
