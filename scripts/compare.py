@@ -184,7 +184,8 @@ def differences(tool, ours):
 def compare(comparison, program, widths, most):
     """Prints the rows of one project; gives how many tests differed in all."""
     tool, alone = comparison.tool()
-    print(f"{comparison.name:16} {'tool':>8} {alone:8.1f} s         {len(tool):6} tests  {counts(tool)}", flush=True)
+    row = f"{comparison.name:16} {'tool':>8} {alone:8.1f} s         {len(tool):6} tests  "
+    print(f"{row}{counts(tool)}", flush=True)
     total = 0 if tool else 1
     for parallel in widths:
         ours, seconds, status = comparison.offload(program, parallel)

@@ -70,6 +70,7 @@ NPM_NEEDS = {
     "@seriousme/openapi-schema-validator": "2.11.0",
     "@tldraw/utils": "5.1.1",
     "@web-std/file": "3.0.3",
+    "esbuild": "0.28.2",
     "jsdom": "26.1.0",
     "lodash": "4.17.21",
     "recheck": "4.5.0",
@@ -99,7 +100,8 @@ def fetch_python(base, project):
     archive = downloads / f"{project.folder()}.tar.gz"
     if not archive.exists():
         wanted = f"{project.name}=={project.version}"
-        run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", downloads, wanted])
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
+        run([*pip, "-d", downloads, wanted])
     shutil.rmtree(target, ignore_errors=True)
     with tarfile.open(archive) as packed:
         packed.extractall(target.parent, filter="data")
@@ -120,7 +122,8 @@ def fetch_xdist(base):
 
 def fetch_crates(base, wanted):
     """Fetches crates through a scratch manifest, and copies them out of `cargo vendor`."""
-    missing = {name: version for name, version in wanted.items() if not (base / "crates" / f"{name}-{version}").exists()}
+    here = {folder.name for folder in (base / "crates").glob("*")}
+    missing = {name: version for name, version in wanted.items() if f"{name}-{version}" not in here}
     if not missing:
         return
     scratch = base / "scratch"
@@ -128,8 +131,8 @@ def fetch_crates(base, wanted):
     (scratch / "src").mkdir(parents=True)
     (scratch / "src" / "lib.rs").write_text("")
     needs = "".join(f'{name} = "={version}"\n' for name, version in missing.items())
-    manifest = f'[workspace]\n[package]\nname = "scratch"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\n{needs}'
-    (scratch / "Cargo.toml").write_text(manifest)
+    head = '[workspace]\n[package]\nname = "scratch"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\n'
+    (scratch / "Cargo.toml").write_text(head + needs)
     run(["cargo", "vendor", "-q", "--versioned-dirs", "vendor"], cwd=scratch)
     for name, version in missing.items():
         target = base / "crates" / f"{name}-{version}"
@@ -163,7 +166,8 @@ def entries(base):
     """What `compare.py` needs to know of each project that lies in the folder."""
     for project in PYTHON:
         command = f"{python_of(base, project)} -m pytest {' '.join(project.arguments)}".strip()
-        yield {"name": project.name, "framework": "pytest", "folder": f"python/{project.folder()}", "command": command}
+        folder = f"python/{project.folder()}"
+        yield {"name": project.name, "framework": "pytest", "folder": folder, "command": command}
     for name, version in CRATES.items():
         yield {"name": name, "framework": "nextest", "folder": f"crates/{name}-{version}", "command": None}
     for name, (version, command) in NPM.items():
@@ -193,8 +197,14 @@ def baseline(base, project, xdist):
     alone, counts = timed(plain, folder, environment)
     both = {**environment, "PYTHONPATH": str(xdist)}
     two, two_counts = timed([*plain, "-n", "2"], folder, both)
-    command = f"cd python/{project.folder()} && ../../venvs/{project.name}/bin/python -m pytest {' '.join(project.arguments)}"
-    return f"{project.folder()}\n  plain  {alone:7.1f} s  {counts}\n  -n 2   {two:7.1f} s  {two_counts}\n  {command}\n"
+    program = f"../../venvs/{project.name}/bin/python -m pytest"
+    rows = [
+        project.folder(),
+        f"  plain  {alone:7.1f} s  {counts}",
+        f"  -n 2   {two:7.1f} s  {two_counts}",
+        " ".join([f"  cd python/{project.folder()} && {program}", *project.arguments]),
+    ]
+    return "\n".join(rows) + "\n"
 
 
 def main():
