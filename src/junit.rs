@@ -1,9 +1,20 @@
-//! JUnit XML: the one user of the XML library.
+//! JUnit XML: the one user of the XML library. Reads the dialects of many runners, writes our merged
+//! report and reads that back; opening and replacing files is left to the callers.
 
+mod case;
+mod cut;
+mod decode;
+mod escape;
+pub mod merged;
 pub mod read;
+mod tidy;
 pub mod write;
 
 use crate::model::CaseResult;
+
+pub use merged::{Recorded, Word, previous_durations, read_merged};
+pub use read::{Caps, ReadEnd};
+//pub use write::{Entry, Totals};
 
 /// One `<testcase>` of a report, of whichever dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,3 +28,14 @@ pub struct Case {
     /// What it gave.
     pub result: CaseResult,
 }
+
+/// The property of a case that holds an id which XML cannot express, escaped by [`escape::reversible`].
+const ID_PROPERTY: &str = "offload.id";
+/// The property of a case that holds the numbers of its attempts' batches, in order, with spaces between.
+const BATCHES_PROPERTY: &str = "offload.batches";
+/// The `type` of an `<error>` of a test that its batch's deadline ended.
+const TIMEOUT_TYPE: &str = "timeout";
+/// The `type` of an `<error>` of a test without a result.
+const NOT_RUN_TYPE: &str = "not-run";
+/// The `type` by which pytest marks an expected failure.
+const XFAIL_TYPE: &str = "pytest.xfail";

@@ -1,1 +1,134 @@
-//! To be written.
+//! Reads reports as a stream: each case is handed out when its element ends, and memory is bounded by
+//! the caps, whatever the size of the report.
+
+use std::io::Read;
+use std::ops::ControlFlow;
+
+use xml::reader::{EventReader, ParserConfig, XmlEvent};
+
+use super::Case;
+use super::case::{Builder, Record};
+use super::tidy::Tidy;
+
+/// How deep elements may be nested.
+const DEEPEST: usize = 1000;
+/// How much longer than its cap a text may become by the mark that says what was left out.
+pub(super) const MARK: usize = 64;
+
+/// How much of a report is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Bytes of each text of a case: message, failure text, standard output, standard error. Of a longer
+    /// one the beginning and the end are kept, with a line between that says how much is missing.
+    pub text: usize,
+}
+
+impl Default for Caps {
+    fn default() -> Caps {
+        Caps { text: 64 * 1024 }
+    }
+}
+
+/// How the reading of a report ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadEnd {
+    /// How many cases were handed out.
+    pub cases: usize,
+    /// What broke; the cases before the break were handed out. `None`: the report is whole.
+    pub error: Option<String>,
+}
+
+/// Reads a report of any known dialect and hands each case to `each`, in order.
+///
+/// A case that is not finished where a broken report ends is handed out only if it is already known to
+/// have failed. A failure outside of any case becomes an errored case named after its suite. An empty
+/// report, and one that has no suite, are broken.
+pub fn read(input: impl Read, caps: Caps, each: &mut dyn FnMut(Case)) -> ReadEnd {
+    let mut input = input;
+    read_records(&mut input, caps, &mut |record| {
+        each(record.case);
+        ControlFlow::Continue(())
+    })
+}
+
+/// Reads all that a report says, ours included, until `each` breaks off.
+pub(super) fn read_records(
+    input: &mut dyn Read,
+    caps: Caps,
+    each: &mut dyn FnMut(Record) -> ControlFlow<()>,
+) -> ReadEnd {
+    let mut end = ReadEnd::default();
+    let mut last = String::new();
+    let mut hand_out = |record: Record| {
+        end.cases += 1;
+        last.clone_from(&record.case.name);
+        each(record)
+    };
+    let mut builder = Builder::new(caps.text.max(MARK) + MARK);
+    let error = match parse(input, caps, &mut builder, &mut hand_out) {
+        Parsed::Whole | Parsed::BrokenOff => None,
+        Parsed::Broken(error) => {
+            builder.abandon(&mut hand_out);
+            Some(error)
+        }
+    };
+    end.error = error.map(|error| match end.cases {
+        0 => error,
+        1 => format!("{error} (after one case, `{last}`)"),
+        cases => format!("{error} (after {cases} cases, the last one `{last}`)"),
+    });
+    end
+}
+
+enum Parsed {
+    Whole,
+    BrokenOff,
+    Broken(String),
+}
+
+fn parse(
+    input: &mut dyn Read,
+    caps: Caps,
+    builder: &mut Builder,
+    each: &mut dyn FnMut(Record) -> ControlFlow<()>,
+) -> Parsed {
+    let config = ParserConfig::new().max_attributes(256).max_name_length(4096);
+    let mut events = EventReader::new_with_config(Tidy::new(input, caps.text.max(MARK)), config);
+    loop {
+        match events.next() {
+            Ok(XmlEvent::StartElement { name, attributes, .. }) => {
+                builder.open(&name.local_name, attributes);
+                if builder.depth() > DEEPEST {
+                    return Parsed::Broken(format!("elements are nested more than {DEEPEST} deep"));
+                }
+            }
+            Ok(XmlEvent::EndElement { .. }) => {
+                if let Some(record) = builder.close()
+                    && each(record).is_break()
+                {
+                    return Parsed::BrokenOff;
+                }
+            }
+            Ok(XmlEvent::Characters(text) | XmlEvent::Whitespace(text) | XmlEvent::CData(text)) => {
+                builder.text(&text);
+            }
+            Ok(XmlEvent::EndDocument) if builder.saw_suite() => return Parsed::Whole,
+            Ok(XmlEvent::EndDocument) => return Parsed::Broken("no `<testsuite>` in it".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Parsed::Broken(explain(&error, builder)),
+        }
+    }
+}
+
+/// The parser's positions are left out: they are those of the tidied text.
+fn explain(error: &xml::reader::Error, builder: &Builder) -> String {
+    use xml::reader::ErrorKind;
+    match error.kind() {
+        ErrorKind::Io(error) => format!("cannot be read: {error}"),
+        ErrorKind::UnexpectedEof if builder.is_untouched() => "it is empty".to_owned(),
+        ErrorKind::Syntax(message) if builder.is_untouched() => format!("not a JUnit report: {message}"),
+        ErrorKind::UnexpectedEof => "it is cut off".to_owned(),
+        ErrorKind::Syntax(message) => format!("broken XML: {message}"),
+        _ => format!("broken XML: {error}"),
+    }
+}

@@ -1,0 +1,356 @@
+//! From elements to cases: which element means what in the dialects of pytest, nextest, vitest, gtest,
+//! mocha, jest and surefire.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use xml::attribute::OwnedAttribute;
+
+use super::cut::{Cut, shorten};
+use super::{BATCHES_PROPERTY, Case, ID_PROPERTY, XFAIL_TYPE, escape};
+use crate::model::{CaseResult, Details, Outcome};
+
+/// A case and what our own reports say of it beside that.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) case: Case,
+    /// The exact id, where XML cannot hold it as the name.
+    pub(super) id: Option<String>,
+    /// The batches of its attempts.
+    pub(super) batches: Vec<u32>,
+}
+
+/// What an element says of its case; a later one outranks an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mark {
+    /// A failure before the runner's own retry; alone it fails nothing.
+    Retried,
+    Skipped,
+    Errored,
+    Failed,
+}
+
+/// What becomes of the text in an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Nothing,
+    Mark,
+    Stdout,
+    Stderr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Element {
+    Suite,
+    Case,
+    /// A failure outside of any case: element and case in one.
+    SuiteFailure,
+    Mark,
+    Other,
+}
+
+/// A case whose element is open.
+struct Open {
+    classname: String,
+    name: String,
+    file: Option<String>,
+    duration: Duration,
+    id: Option<String>,
+    batches: Vec<u32>,
+    mark: Option<Mark>,
+    expected: bool,
+    retried: bool,
+    kind: Option<String>,
+    message: Option<String>,
+    text: Cut,
+    stdout: Cut,
+    stderr: Cut,
+}
+
+/// Follows the elements of a report.
+pub(super) struct Builder {
+    /// The longest text that is kept.
+    cap: usize,
+    /// The open elements.
+    stack: Vec<(Element, Target)>,
+    suites: Vec<String>,
+    open: Vec<Open>,
+    touched: bool,
+    saw_suite: bool,
+}
+
+impl Builder {
+    pub(super) fn new(cap: usize) -> Builder {
+        Builder { cap, stack: Vec::new(), suites: Vec::new(), open: Vec::new(), touched: false, saw_suite: false }
+    }
+
+    /// How many elements are open.
+    pub(super) fn depth(&self) -> usize {
+        self.stack.len()
+    }
+
+    /// Whether any element of a JUnit report was seen.
+    pub(super) fn saw_suite(&self) -> bool {
+        self.saw_suite
+    }
+
+    /// Whether no element was seen at all.
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.touched
+    }
+
+    /// An element starts.
+    pub(super) fn open(&mut self, name: &str, attributes: Vec<OwnedAttribute>) {
+        self.touched = true;
+        let outer = self.stack.last().map_or(Target::Nothing, |(_, target)| *target);
+        let in_mark = self.stack.iter().rev().take_while(|(element, _)| *element != Element::Case);
+        let in_mark = in_mark.clone().any(|(element, _)| *element == Element::Mark);
+        let entry = match name {
+            "testsuites" => {
+                self.saw_suite = true;
+                (Element::Other, Target::Nothing)
+            }
+            "testsuite" => {
+                self.saw_suite = true;
+                self.suites.push(take(attributes, "name").unwrap_or_default());
+                (Element::Suite, Target::Nothing)
+            }
+            "testcase" => {
+                self.saw_suite = true;
+                self.open.push(Open::new(attributes, self.cap));
+                (Element::Case, Target::Nothing)
+            }
+            "failure" => self.mark(Mark::Failed, attributes),
+            "error" => self.mark(Mark::Errored, attributes),
+            "skipped" | "skip" => self.mark(Mark::Skipped, attributes),
+            "flakyFailure" | "flakyError" | "rerunFailure" | "rerunError" => {
+                self.mark(Mark::Retried, attributes)
+            }
+            // Output inside of a mark is that of another attempt.
+            "system-out" | "system-err" if in_mark => (Element::Other, Target::Nothing),
+            "system-out" => (Element::Other, Target::Stdout),
+            "system-err" => (Element::Other, Target::Stderr),
+            "property" => {
+                if let Some(open) = self.open.last_mut() {
+                    open.property(attributes);
+                }
+                (Element::Other, Target::Nothing)
+            }
+            _ => (Element::Other, outer),
+        };
+        self.stack.push(entry);
+    }
+
+    fn mark(&mut self, mark: Mark, attributes: Vec<OwnedAttribute>) -> (Element, Target) {
+        if let Some(open) = self.open.last_mut() {
+            return (Element::Mark, open.mark(mark, attributes, self.cap));
+        }
+        if mark < Mark::Errored || self.suites.is_empty() {
+            return (Element::Other, Target::Nothing);
+        }
+        let mut open = Open::new(Vec::new(), self.cap);
+        open.name = self.suites.iter().rev().find(|name| !name.is_empty()).cloned().unwrap_or_default();
+        let target = open.mark(Mark::Errored, attributes, self.cap);
+        self.open.push(open);
+        (Element::SuiteFailure, target)
+    }
+
+    /// Text inside of the innermost open element.
+    pub(super) fn text(&mut self, text: &str) {
+        let Some((_, target)) = self.stack.last() else { return };
+        let Some(open) = self.open.last_mut() else { return };
+        match target {
+            Target::Nothing => {}
+            Target::Mark => open.text.push(text.as_bytes()),
+            Target::Stdout => open.stdout.push(text.as_bytes()),
+            Target::Stderr => open.stderr.push(text.as_bytes()),
+        }
+    }
+
+    /// The innermost element ends; the case, if that was one.
+    pub(super) fn close(&mut self) -> Option<Record> {
+        let (element, target) = self.stack.pop()?;
+        match element {
+            Element::Suite => {
+                self.suites.pop();
+            }
+            Element::Case | Element::SuiteFailure => return self.open.pop().map(Open::finish),
+            Element::Mark if target == Target::Mark => {
+                if let Some(open) = self.open.last_mut() {
+                    open.text.push(b"\n");
+                }
+            }
+            Element::Mark | Element::Other => {}
+        }
+        None
+    }
+
+    /// The report ends early: of what is open only that counts which is known to be bad.
+    pub(super) fn abandon(&mut self, each: &mut dyn FnMut(Record) -> ControlFlow<()>) {
+        for open in self.open.drain(..).filter(|open| open.mark >= Some(Mark::Errored)) {
+            if each(open.finish()).is_break() {
+                return;
+            }
+        }
+    }
+}
+
+impl Open {
+    fn new(attributes: Vec<OwnedAttribute>, cap: usize) -> Open {
+        let mut open = Open {
+            classname: String::new(),
+            name: String::new(),
+            file: None,
+            duration: Duration::ZERO,
+            id: None,
+            batches: Vec::new(),
+            mark: None,
+            expected: false,
+            retried: false,
+            kind: None,
+            message: None,
+            text: Cut::new(cap),
+            stdout: Cut::new(cap),
+            stderr: Cut::new(cap),
+        };
+        for attribute in attributes {
+            match attribute.name.local_name.as_str() {
+                "classname" => open.classname = attribute.value,
+                "name" => open.name = attribute.value,
+                "file" => open.file = Some(attribute.value),
+                "time" => open.duration = seconds(&attribute.value),
+                "status" | "result" => open.mark = open.mark.max(mark_of_status(&attribute.value)),
+                _ => {}
+            }
+        }
+        open
+    }
+
+    fn mark(&mut self, mark: Mark, attributes: Vec<OwnedAttribute>, cap: usize) -> Target {
+        self.retried |= mark == Mark::Retried;
+        let earlier = self.kind.is_some() || self.message.is_some() || !self.text.is_empty();
+        if self.mark > Some(mark) && (earlier || mark == Mark::Retried) {
+            // Of a failure and an error in one case, both texts are kept.
+            return if mark == Mark::Errored { Target::Mark } else { Target::Nothing };
+        }
+        if self.mark == Some(mark) && earlier {
+            return if mark == Mark::Retried { Target::Nothing } else { Target::Mark };
+        }
+        if self.mark != Some(Mark::Errored) {
+            self.text.clear();
+        }
+        self.mark = self.mark.max(Some(mark));
+        (self.kind, self.message) = (None, None);
+        for attribute in attributes {
+            match attribute.name.local_name.as_str() {
+                "type" => self.kind = Some(shorten(&attribute.value, cap).into_owned()),
+                "message" => self.message = Some(shorten(&attribute.value, cap).into_owned()),
+                _ => {}
+            }
+        }
+        self.expected = mark == Mark::Skipped && self.kind.as_deref() == Some(XFAIL_TYPE);
+        Target::Mark
+    }
+
+    fn property(&mut self, attributes: Vec<OwnedAttribute>) {
+        let (mut name, mut value) = (String::new(), String::new());
+        for attribute in attributes {
+            match attribute.name.local_name.as_str() {
+                "name" => name = attribute.value,
+                "value" => value = attribute.value,
+                _ => {}
+            }
+        }
+        match name.as_str() {
+            ID_PROPERTY => self.id = Some(escape::reverse(&value)),
+            BATCHES_PROPERTY => self.batches = value.split(' ').flat_map(str::parse).collect(),
+            _ => {}
+        }
+    }
+
+    fn finish(self) -> Record {
+        let outcome = match self.mark {
+            Some(Mark::Failed) => Outcome::Failed,
+            Some(Mark::Errored) => Outcome::Errored,
+            Some(Mark::Skipped) if self.expected => Outcome::ExpectedFailure,
+            Some(Mark::Skipped) => Outcome::Skipped,
+            Some(Mark::Retried) | None => Outcome::Passed,
+        };
+        let details = Details {
+            kind: self.kind,
+            message: self.message,
+            text: self.text.written().map(without_last_line_end),
+            stdout: self.stdout.written(),
+            stderr: self.stderr.written(),
+        };
+        let result = CaseResult {
+            outcome,
+            duration: self.duration,
+            flaky_in_runner: self.retried && outcome == Outcome::Passed,
+            details: (details != Details::default()).then(|| Box::new(details)),
+        };
+        let case = Case { classname: self.classname, name: self.name, file: self.file, result };
+        Record { case, id: self.id, batches: self.batches }
+    }
+}
+
+/// Without the line end that separates the texts of several failures.
+fn without_last_line_end(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    text
+}
+
+/// What the attribute `status` or `result` of a case says; gtest says there alone what did not run.
+fn mark_of_status(status: &str) -> Option<Mark> {
+    let is = |words: &[&str]| words.iter().any(|word| status.eq_ignore_ascii_case(word));
+    if is(&["fail", "failed", "failure"]) {
+        Some(Mark::Failed)
+    } else if is(&["error", "errored"]) {
+        Some(Mark::Errored)
+    } else if is(&["notrun", "skipped", "suppressed", "disabled", "ignored", "pending"]) {
+        Some(Mark::Skipped)
+    } else {
+        None
+    }
+}
+
+fn take(attributes: Vec<OwnedAttribute>, name: &str) -> Option<String> {
+    attributes.into_iter().find(|attribute| attribute.name.local_name == name).map(|attribute| attribute.value)
+}
+
+/// A time in seconds, also with marks for thousands or a decimal comma; 0 where it is no time.
+fn seconds(text: &str) -> Duration {
+    let text = text.trim();
+    let number = match (text.rfind(','), text.rfind('.')) {
+        (None, _) => text.parse::<f64>(),
+        (Some(comma), Some(point)) if comma < point => text.replace(',', "").parse(),
+        (Some(_), Some(_)) => text.replace('.', "").replace(',', ".").parse(),
+        (Some(comma), None) => {
+            let thousands = text.len() - comma == 4 && !text.starts_with('0');
+            text.replace(',', if thousands { "" } else { "." }).parse()
+        }
+    };
+    match number {
+        Ok(seconds) if (0.0..1e9).contains(&seconds) => Duration::from_secs_f64(seconds),
+        _ => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_they_are_meant() {
+        let cases = [
+            ("0.25", 250), ("1,234.5", 1_234_500), ("1.234,5", 1_234_500), ("0,123", 123), ("12,5", 12_500),
+            ("1,234", 1_234_000), ("-1", 0), ("NaN", 0), ("inf", 0), ("1e400", 0), ("", 0), ("soon", 0),
+            ("1e-3", 1), (" 2 ", 2000),
+        ];
+        for (text, milliseconds) in cases {
+            assert_eq!(seconds(text), Duration::from_millis(milliseconds), "{text}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Text of any length in bounded memory: its beginning and its end are kept.
+
+use std::borrow::Cow;
+
+/// A text of which the middle is left out once it is longer than a limit.
+#[derive(Clone, Debug)]
+pub(super) struct Cut {
+    limit: usize,
+    /// The first bytes, at most `limit`.
+    head: Vec<u8>,
+    /// The last ones of the bytes after `head`; at most twice `limit`.
+    tail: Vec<u8>,
+    total: u64,
+}
+
+impl Cut {
+    /// An empty text that keeps at most `limit` bytes, and a mark where some are left out.
+    pub(super) fn new(limit: usize) -> Cut {
+        Cut { limit, head: Vec::new(), tail: Vec::new(), total: 0 }
+    }
+
+    /// Adds a piece; pieces need not end where characters end.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.total += bytes.len() as u64;
+        let room = self.limit - self.head.len();
+        let (first, rest) = bytes.split_at(room.min(bytes.len()));
+        self.head.extend_from_slice(first);
+        if rest.len() >= self.limit {
+            self.tail.clear();
+            self.tail.extend_from_slice(&rest[rest.len() - self.limit..]);
+        } else if !rest.is_empty() {
+            if self.tail.len() + rest.len() > 2 * self.limit {
+                self.tail.drain(..self.tail.len().saturating_sub(self.limit));
+            }
+            self.tail.extend_from_slice(rest);
+        }
+    }
+
+    /// Whether nothing was added.
+    pub(super) fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.head.clear();
+        self.tail.clear();
+        self.total = 0;
+    }
+
+    /// The text; where it is too long, a line that says how many bytes are missing stands in its middle.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        if self.total <= self.limit as u64 {
+            return String::from_utf8_lossy(&self.head);
+        }
+        let half = self.limit / 2;
+        let (head, middle) = self.head.split_at(half);
+        let head = whole_characters_at_end(head);
+        let from_tail = self.tail.len().min(half);
+        let from_middle = (half - from_tail).min(middle.len());
+        let mut end = middle[middle.len() - from_middle..].to_vec();
+        end.extend_from_slice(&self.tail[self.tail.len() - from_tail..]);
+        let end = whole_characters_at_start(&end);
+        let missing = self.total - (head.len() + end.len()) as u64;
+        let (head, end) = (String::from_utf8_lossy(head), String::from_utf8_lossy(end));
+        Cow::Owned(format!("{head}\n[... {missing} bytes left out ...]\n{end}"))
+    }
+
+    /// The text, unless it is empty or only white space.
+    pub(super) fn written(&self) -> Option<String> {
+        let text = self.text();
+        (!text.trim().is_empty()).then(|| text.into_owned())
+    }
+}
+
+/// `text` within `limit` bytes, cut as [`Cut`] does.
+pub(super) fn shorten(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit {
+        return Cow::Borrowed(text);
+    }
+    let mut cut = Cut::new(limit);
+    cut.push(text.as_bytes());
+    Cow::Owned(cut.text().into_owned())
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xC0 == 0x80
+}
+
+/// `bytes` without a character that its end cuts; a whole last character may go too.
+fn whole_characters_at_end(bytes: &[u8]) -> &[u8] {
+    match bytes.iter().rposition(|byte| !is_continuation(*byte)) {
+        Some(start) if bytes[start] >= 0x80 => &bytes[..start],
+        _ => bytes,
+    }
+}
+
+/// `bytes` without a character that its start cuts.
+fn whole_characters_at_start(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().position(|byte| !is_continuation(*byte)).unwrap_or(bytes.len());
+    &bytes[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_within_the_limit_is_kept_exactly() {
+        assert_eq!(shorten("0123456789", 10), "0123456789");
+    }
+
+    #[test]
+    fn a_long_text_keeps_its_ends_however_it_is_fed() {
+        let text: String = (0..1000).map(|number| format!("{number:04}")).collect();
+        for step in [1, 7, 64, 4000] {
+            let mut cut = Cut::new(40);
+            text.as_bytes().chunks(step).for_each(|piece| cut.push(piece));
+            assert!(cut.tail.len() <= 80);
+            let expected = "00000001000200030004\n[... 3960 bytes left out ...]\n09950996099709980999";
+            assert_eq!(cut.text(), expected, "step {step}");
+        }
+    }
+
+    #[test]
+    fn a_text_just_over_the_limit_loses_only_what_is_over() {
+        assert_eq!(shorten("0123456789a", 10), "01234\n[... 1 bytes left out ...]\n6789a");
+    }
+
+    #[test]
+    fn no_character_is_torn() {
+        for length in 5..40 {
+            let text = "é日😀x".repeat(length);
+            for limit in 2..30 {
+                assert!(!shorten(&text, limit).contains('\u{FFFD}'));
+            }
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Makes any report digestible for a strict XML parser, in bounded memory: UTF-8; no comments, declarations,
+//! CDATA or unknown entities; no forbidden characters; long texts and attribute values cut. What is wrong
+//! with tags is left for the parser to say.
+
+use std::io::{self, Read};
+
+use super::cut::Cut;
+use super::decode::Decoder;
+use super::escape::{Place, escape, is_forbidden};
+
+/// The longest attribute value that is kept whole: ids must survive.
+const LONGEST_VALUE: usize = 1 << 20;
+/// The longest reference, without its `&` and `;`.
+const LONGEST_REFERENCE: usize = 32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Text,
+    /// After `<`, while it is open what it starts.
+    Opened,
+    /// In a tag, outside of attribute values.
+    Tag,
+    /// In an attribute value, with its quote.
+    Value(u8),
+    /// After `&`, in a value with this quote or in text.
+    Reference(Option<u8>),
+    /// With the number of dashes just seen.
+    Comment(u8),
+    /// With the number of closing brackets just seen.
+    Cdata(u8),
+    /// `<? … ?>`; whether a question mark was just seen.
+    Instruction(bool),
+    /// `<! … >` with its depth and the quote it is in.
+    Declaration {
+        depth: u32,
+        quote: Option<u8>,
+    },
+}
+
+/// A reader of tidied XML.
+pub(super) struct Tidy<R> {
+    source: Decoder<R>,
+    lexer: Lexer,
+    given: usize,
+    ended: bool,
+}
+
+impl<R: Read> Tidy<R> {
+    /// Tidies `source`; texts keep at most `longest_text` bytes.
+    pub(super) fn new(source: R, longest_text: usize) -> Tidy<R> {
+        let lexer = Lexer {
+            state: State::Text,
+            text: Cut::new(longest_text),
+            value: Cut::new(LONGEST_VALUE),
+            held: Vec::new(),
+            out: Vec::new(),
+        };
+        Tidy { source: Decoder::new(source), lexer, given: 0, ended: false }
+    }
+
+    /// Fills the buffer anew, which must be used up.
+    #[cold]
+    fn refill(&mut self) -> io::Result<()> {
+        self.lexer.out.clear();
+        self.given = 0;
+        while self.lexer.out.is_empty() && !self.ended {
+            match self.source.next_piece()? {
+                Some(piece) => self.lexer.read(piece.as_bytes()),
+                None => {
+                    self.ended = true;
+                    self.lexer.end();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Tidy<R> {
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.given == self.lexer.out.len() {
+            self.refill()?;
+        }
+        let left = &self.lexer.out[self.given..];
+        // The parser asks for single bytes.
+        if let ([first], [byte, ..]) = (&mut *buffer, left) {
+            *first = *byte;
+            self.given += 1;
+            return Ok(1);
+        }
+        let count = left.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&left[..count]);
+        self.given += count;
+        Ok(count)
+    }
+}
+
+struct Lexer {
+    state: State,
+    /// The text since the last tag, with references and CDATA resolved.
+    text: Cut,
+    /// The attribute value so far, likewise.
+    value: Cut,
+    /// What was read of a reference, or after a `<`.
+    held: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl Lexer {
+    fn read(&mut self, mut piece: &[u8]) {
+        while let Some(byte) = piece.first() {
+            let taken = match self.state {
+                State::Text => self.read_text(piece),
+                State::Opened => self.read_opened(*byte),
+                State::Tag => self.read_tag(piece),
+                State::Value(quote) => self.read_value(piece, quote),
+                State::Reference(quote) => self.read_reference(*byte, quote),
+                State::Comment(dashes) => self.read_comment(*byte, dashes),
+                State::Cdata(brackets) => self.read_cdata(piece, brackets),
+                State::Instruction(asked) => self.read_instruction(*byte, asked),
+                State::Declaration { depth, quote } => self.read_declaration(*byte, depth, quote),
+            };
+            piece = &piece[taken..];
+        }
+    }
+
+    /// Hands out what is held at the end of the input; an open tag stays open.
+    fn end(&mut self) {
+        if let State::Reference(quote) = self.state {
+            self.give_up_reference(quote);
+        }
+        self.flush_text();
+        match self.state {
+            State::Opened | State::Declaration { .. } => self.out.push(b'<'),
+            State::Value(_) => escape(&self.value.text(), Place::Value, &mut self.out),
+            _ => {}
+        }
+    }
+
+    fn flush_text(&mut self) {
+        if !self.text.is_empty() {
+            escape(&self.text.text(), Place::Text, &mut self.out);
+            self.text.clear();
+        }
+    }
+
+    fn read_text(&mut self, piece: &[u8]) -> usize {
+        let end = piece.iter().position(|byte| matches!(byte, b'<' | b'&')).unwrap_or(piece.len());
+        self.text.push(&piece[..end]);
+        let Some(byte) = piece.get(end) else { return end };
+        self.held.clear();
+        self.state = if *byte == b'<' { State::Opened } else { State::Reference(None) };
+        end + 1
+    }
+
+    fn read_opened(&mut self, byte: u8) -> usize {
+        if byte == b'?' && self.held.is_empty() {
+            self.state = State::Instruction(false);
+            return 1;
+        }
+        self.held.push(byte);
+        match self.held.as_slice() {
+            b"!--" => self.state = State::Comment(0),
+            b"![CDATA[" => self.state = State::Cdata(0),
+            held if b"!--".starts_with(held) || b"![CDATA[".starts_with(held) => {}
+            [b'!', ..] => {
+                self.state = State::Declaration { depth: 1, quote: None };
+                return 0;
+            }
+            _ => {
+                self.flush_text();
+                self.out.push(b'<');
+                self.state = State::Tag;
+                return 0;
+            }
+        }
+        1
+    }
+
+    fn read_tag(&mut self, piece: &[u8]) -> usize {
+        let end = piece.iter().position(|byte| matches!(byte, b'"' | b'\'' | b'>')).unwrap_or(piece.len());
+        self.out.extend_from_slice(&piece[..end]);
+        let Some(byte) = piece.get(end) else { return end };
+        if *byte == b'>' {
+            self.out.push(b'>');
+            self.state = State::Text;
+        } else {
+            self.out.push(b'"');
+            self.value.clear();
+            self.state = State::Value(*byte);
+        }
+        end + 1
+    }
+
+    fn read_value(&mut self, piece: &[u8], quote: u8) -> usize {
+        let end = piece.iter().position(|byte| *byte == quote || *byte == b'&').unwrap_or(piece.len());
+        self.value.push(&piece[..end]);
+        let Some(byte) = piece.get(end) else { return end };
+        if *byte == quote {
+            escape(&self.value.text(), Place::Value, &mut self.out);
+            self.out.push(b'"');
+            self.state = State::Tag;
+        } else {
+            self.held.clear();
+            self.state = State::Reference(Some(quote));
+        }
+        end + 1
+    }
+
+    fn read_reference(&mut self, byte: u8, quote: Option<u8>) -> usize {
+        if byte == b';' {
+            match resolve(&self.held) {
+                Some(character) => {
+                    let mut bytes = [0; 4];
+                    let bytes = character.encode_utf8(&mut bytes).as_bytes();
+                    self.run(quote).push(bytes);
+                    self.leave_reference(quote);
+                    return 1;
+                }
+                None => self.give_up_reference(quote),
+            }
+        } else if (byte.is_ascii_alphanumeric() || byte == b'#') && self.held.len() < LONGEST_REFERENCE {
+            self.held.push(byte);
+            return 1;
+        } else {
+            self.give_up_reference(quote);
+        }
+        0
+    }
+
+    fn run(&mut self, quote: Option<u8>) -> &mut Cut {
+        if quote.is_some() { &mut self.value } else { &mut self.text }
+    }
+
+    /// Takes what looked like a reference literally.
+    fn give_up_reference(&mut self, quote: Option<u8>) {
+        let held = std::mem::take(&mut self.held);
+        self.run(quote).push(b"&");
+        self.run(quote).push(&held);
+        self.leave_reference(quote);
+    }
+
+    fn leave_reference(&mut self, quote: Option<u8>) {
+        self.state = quote.map_or(State::Text, State::Value);
+    }
+
+    fn read_comment(&mut self, byte: u8, dashes: u8) -> usize {
+        self.state = match byte {
+            b'-' => State::Comment((dashes + 1).min(2)),
+            b'>' if dashes == 2 => State::Text,
+            _ => State::Comment(0),
+        };
+        1
+    }
+
+    fn read_cdata(&mut self, piece: &[u8], brackets: u8) -> usize {
+        match piece[0] {
+            b']' if brackets == 2 => self.text.push(b"]"),
+            b']' => self.state = State::Cdata(brackets + 1),
+            b'>' if brackets == 2 => self.state = State::Text,
+            _ => {
+                self.text.push(&b"]]"[..usize::from(brackets)]);
+                self.state = State::Cdata(0);
+                let end = piece.iter().position(|byte| *byte == b']').unwrap_or(piece.len());
+                self.text.push(&piece[..end]);
+                return end;
+            }
+        }
+        1
+    }
+
+    fn read_instruction(&mut self, byte: u8, asked: bool) -> usize {
+        self.state = if asked && byte == b'>' { State::Text } else { State::Instruction(byte == b'?') };
+        1
+    }
+
+    fn read_declaration(&mut self, byte: u8, depth: u32, quote: Option<u8>) -> usize {
+        let (depth, quote) = match (byte, quote) {
+            (_, Some(open)) => (depth, quote.filter(|_| byte != open)),
+            (b'"' | b'\'', None) => (depth, Some(byte)),
+            (b'<', None) => (depth + 1, None),
+            (b'>', None) => (depth - 1, None),
+            _ => (depth, None),
+        };
+        self.state = if depth == 0 { State::Text } else { State::Declaration { depth, quote } };
+        1
+    }
+}
+
+/// The character that `&held;` stands for, U+FFFD for a forbidden one; `None` where it is no reference
+/// that XML itself defines.
+fn resolve(held: &[u8]) -> Option<char> {
+    let name = std::str::from_utf8(held).ok()?;
+    let number = match name {
+        "lt" => return Some('<'),
+        "gt" => return Some('>'),
+        "amp" => return Some('&'),
+        "quot" => return Some('"'),
+        "apos" => return Some('\''),
+        _ => name.strip_prefix('#')?,
+    };
+    let (digits, radix) = match number.strip_prefix(['x', 'X']) {
+        Some(hex) => (hex, 16),
+        None => (number, 10),
+    };
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
+        return None;
+    }
+    let character = u32::from_str_radix(digits, radix).ok().and_then(char::from_u32);
+    Some(character.filter(|character| !is_forbidden(*character)).unwrap_or(char::REPLACEMENT_CHARACTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tidy(input: &str) -> String {
+        let whole = tidy_by(input, usize::MAX);
+        for step in [1, 2, 3, 7] {
+            assert_eq!(tidy_by(input, step), whole, "in steps of {step}");
+        }
+        whole
+    }
+
+    fn tidy_by(input: &str, step: usize) -> String {
+        let mut tidy = Tidy::new(io::empty(), 100);
+        for piece in input.as_bytes().chunks(step) {
+            tidy.lexer.read(piece);
+        }
+        tidy.lexer.end();
+        String::from_utf8(tidy.lexer.out).unwrap()
+    }
+
+    #[test]
+    fn comments_declarations_and_instructions_go() {
+        let input = "<?xml version='1.1'?><!DOCTYPE a [<!ENTITY b '>'> ]>\
+                     <a><!-- - -- <b> ---><b/><?c d?e?></a>";
+        assert_eq!(tidy(input), "<a><b/></a>");
+    }
+
+    #[test]
+    fn cdata_becomes_text() {
+        assert_eq!(tidy("<a><![CDATA[<x> & ]] ]]]]>y<![CDATA[]]></a>"), "<a>&lt;x&gt; &amp; ]] ]]y</a>");
+    }
+
+    #[test]
+    fn references_are_resolved_or_taken_literally() {
+        let input = "<a b='&#x1B;&quot;&nbsp;&&#65;&#xFFFFFFFFF;'>&lt;&#27;&#0;&b &#; &</a>";
+        let expected = "<a b=\"\u{fffd}&quot;&amp;nbsp;&amp;A\u{fffd}\">\
+                        &lt;\u{fffd}\u{fffd}&amp;b &amp;#; &amp;</a>";
+        assert_eq!(tidy(input), expected);
+    }
+
+    #[test]
+    fn values_keep_line_ends_and_may_hold_what_tags_are_made_of() {
+        assert_eq!(tidy("<a b='<\n\">'/>"), "<a b=\"&lt;&#10;&quot;&gt;\"/>");
+    }
+
+    #[test]
+    fn what_is_open_at_the_end_stays_open() {
+        assert_eq!(tidy("<a>x<b c='d"), "<a>x<b c=\"d");
+        assert_eq!(tidy("<a>x<"), "<a>x<");
+        assert_eq!(tidy("<a>x<![CDATA[y]"), "<a>xy");
+        assert_eq!(tidy("<a><b c=\"x&am"), "<a><b c=\"x&amp;am");
+    }
+
+    #[test]
+    fn long_text_is_cut() {
+        let output = tidy(&format!("<a>{}&amp;<![CDATA[{}]]></a>", "x".repeat(300), "y".repeat(300)));
+        let expected = format!(
+            "<a>{}\n[... 501 bytes left out ...]\n{}</a>",
+            "x".repeat(50),
+            "y".repeat(50)
+        );
+        assert_eq!(output, expected);
+    }
+}
