@@ -14,7 +14,7 @@ use crate::model::CaseResult;
 
 pub use merged::{Recorded, Word, previous_durations, read_merged};
 pub use read::{Caps, ReadEnd};
-//pub use write::{Entry, Totals};
+pub use write::{Entry, Totals};
 
 /// One `<testcase>` of a report, of whichever dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -57,12 +57,17 @@ struct Open {
     duration: Duration,
     id: Option<String>,
     batches: Vec<u32>,
+    /// What the attributes of the case say.
+    status: Option<Mark>,
+    /// What the elements in it say.
     mark: Option<Mark>,
     expected: bool,
     retried: bool,
     kind: Option<String>,
     message: Option<String>,
     text: Cut,
+    /// The message of a further failure, and the length of the text before it.
+    only_message: Option<(u64, String)>,
     stdout: Cut,
     stderr: Cut,
 }
@@ -103,8 +108,6 @@ impl Builder {
     pub(super) fn open(&mut self, name: &str, attributes: Vec<OwnedAttribute>) {
         self.touched = true;
         let outer = self.stack.last().map_or(Target::Nothing, |(_, target)| *target);
-        let in_mark = self.stack.iter().rev().take_while(|(element, _)| *element != Element::Case);
-        let in_mark = in_mark.clone().any(|(element, _)| *element == Element::Mark);
         let entry = match name {
             "testsuites" => {
                 self.saw_suite = true;
@@ -127,7 +130,7 @@ impl Builder {
                 self.mark(Mark::Retried, attributes)
             }
             // Output inside of a mark is that of another attempt.
-            "system-out" | "system-err" if in_mark => (Element::Other, Target::Nothing),
+            "system-out" | "system-err" if self.is_in_mark() => (Element::Other, Target::Nothing),
             "system-out" => (Element::Other, Target::Stdout),
             "system-err" => (Element::Other, Target::Stderr),
             "property" => {
@@ -139,6 +142,11 @@ impl Builder {
             _ => (Element::Other, outer),
         };
         self.stack.push(entry);
+    }
+
+    fn is_in_mark(&self) -> bool {
+        let inside = self.stack.iter().rev().take_while(|(element, _)| *element != Element::Case);
+        inside.map(|(element, _)| *element).any(|element| element == Element::Mark)
     }
 
     fn mark(&mut self, mark: Mark, attributes: Vec<OwnedAttribute>) -> (Element, Target) {
@@ -177,7 +185,7 @@ impl Builder {
             Element::Case | Element::SuiteFailure => return self.open.pop().map(Open::finish),
             Element::Mark if target == Target::Mark => {
                 if let Some(open) = self.open.last_mut() {
-                    open.text.push(b"\n");
+                    open.end_mark();
                 }
             }
             Element::Mark | Element::Other => {}
@@ -187,7 +195,7 @@ impl Builder {
 
     /// The report ends early: of what is open only that counts which is known to be bad.
     pub(super) fn abandon(&mut self, each: &mut dyn FnMut(Record) -> ControlFlow<()>) {
-        for open in self.open.drain(..).filter(|open| open.mark >= Some(Mark::Errored)) {
+        for open in self.open.drain(..).filter(|open| open.bottom_line() >= Some(Mark::Errored)) {
             if each(open.finish()).is_break() {
                 return;
             }
@@ -204,12 +212,14 @@ impl Open {
             duration: Duration::ZERO,
             id: None,
             batches: Vec::new(),
+            status: None,
             mark: None,
             expected: false,
             retried: false,
             kind: None,
             message: None,
             text: Cut::new(cap),
+            only_message: None,
             stdout: Cut::new(cap),
             stderr: Cut::new(cap),
         };
@@ -219,27 +229,28 @@ impl Open {
                 "name" => open.name = attribute.value,
                 "file" => open.file = Some(attribute.value),
                 "time" => open.duration = seconds(&attribute.value),
-                "status" | "result" => open.mark = open.mark.max(mark_of_status(&attribute.value)),
+                "status" | "result" => open.status = open.status.max(mark_of_status(&attribute.value)),
                 _ => {}
             }
         }
         open
     }
 
+    /// Notes what an element says. The element of the highest rank gives kind and message; the texts of
+    /// all failures and errors are kept, the failures before the runner's own retry aside.
     fn mark(&mut self, mark: Mark, attributes: Vec<OwnedAttribute>, cap: usize) -> Target {
         self.retried |= mark == Mark::Retried;
-        let earlier = self.kind.is_some() || self.message.is_some() || !self.text.is_empty();
-        if self.mark > Some(mark) && (earlier || mark == Mark::Retried) {
-            // Of a failure and an error in one case, both texts are kept.
-            return if mark == Mark::Errored { Target::Mark } else { Target::Nothing };
-        }
-        if self.mark == Some(mark) && earlier {
-            return if mark == Mark::Retried { Target::Nothing } else { Target::Mark };
+        if self.mark >= Some(mark) {
+            if mark < Mark::Errored {
+                return Target::Nothing;
+            }
+            self.only_message = take(attributes, "message").map(|message| (self.text.total(), message));
+            return Target::Mark;
         }
         if self.mark != Some(Mark::Errored) {
             self.text.clear();
         }
-        self.mark = self.mark.max(Some(mark));
+        self.mark = Some(mark);
         (self.kind, self.message) = (None, None);
         for attribute in attributes {
             match attribute.name.local_name.as_str() {
@@ -250,6 +261,16 @@ impl Open {
         }
         self.expected = mark == Mark::Skipped && self.kind.as_deref() == Some(XFAIL_TYPE);
         Target::Mark
+    }
+
+    /// The element of a mark ends; of a further failure without text the message is kept as its text.
+    fn end_mark(&mut self) {
+        if let Some((before, message)) = self.only_message.take()
+            && before == self.text.total()
+        {
+            self.text.push(message.as_bytes());
+        }
+        self.text.push(b"\n");
     }
 
     fn property(&mut self, attributes: Vec<OwnedAttribute>) {
@@ -268,8 +289,12 @@ impl Open {
         }
     }
 
+    fn bottom_line(&self) -> Option<Mark> {
+        self.status.max(self.mark)
+    }
+
     fn finish(self) -> Record {
-        let outcome = match self.mark {
+        let outcome = match self.bottom_line() {
             Some(Mark::Failed) => Outcome::Failed,
             Some(Mark::Errored) => Outcome::Errored,
             Some(Mark::Skipped) if self.expected => Outcome::ExpectedFailure,
@@ -279,7 +304,7 @@ impl Open {
         let details = Details {
             kind: self.kind,
             message: self.message,
-            text: self.text.written().map(without_last_line_end),
+            text: self.text.written().map(|text| trimmed(&text).to_owned()),
             stdout: self.stdout.written(),
             stderr: self.stderr.written(),
         };
@@ -294,12 +319,9 @@ impl Open {
     }
 }
 
-/// Without the line end that separates the texts of several failures.
-fn without_last_line_end(mut text: String) -> String {
-    if text.ends_with('\n') {
-        text.pop();
-    }
-    text
+/// Without the line ends and the indentation that surround the text in the document.
+fn trimmed(text: &str) -> &str {
+    text.trim_start_matches(['\r', '\n']).trim_end()
 }
 
 /// What the attribute `status` or `result` of a case says; gtest says there alone what did not run.

@@ -41,6 +41,11 @@ impl Cut {
         self.total == 0
     }
 
+    /// How many bytes were added.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.head.clear();

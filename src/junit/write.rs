@@ -1,1 +1,338 @@
-//! x
+//! Writes the merged report as a stream. Opening, renaming and the wall clock are left to the caller.
+//!
+//! A `<testcase>` a test, named exactly as its id. An id with characters that XML cannot hold has U+FFFD
+//! for them in its name, and stands whole in the property `offload.id`: a backslash doubled, a forbidden
+//! character as `\u{1b}`. The property `offload.batches` holds the batch numbers of the attempts.
+//! Attempts follow the convention of surefire and nextest: a flaky test has a `<flakyFailure>` or
+//! `<flakyError>` for each failed attempt; a failed one has the `<failure>` or `<error>` of its first
+//! attempt and `<rerunFailure>` or `<rerunError>` for later ones. The output of the attempt that gives
+//! the case its result and time stands in the case, that of others in their elements.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::cut::shorten;
+use super::escape::{Place, escape, reversible};
+use super::{BATCHES_PROPERTY, ID_PROPERTY, NOT_RUN_TYPE, TIMEOUT_TYPE, XFAIL_TYPE};
+use crate::model::{Attempt, CaseResult, Details, Outcome, Verdict};
+
+/// The longest text that is written whole: message, failure text, output of one stream.
+const LONGEST_TEXT: usize = 64 * 1024;
+/// How much is gathered before it is handed on.
+const BLOCK: usize = 64 * 1024;
+
+/// A test of the merged report.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its id, any text.
+    pub id: &'a str,
+    /// Its file, which becomes the class name too.
+    pub file: Option<&'a str>,
+    /// Its group: the class name of tests without a file.
+    pub group: &'a str,
+    /// What is said of it at the end.
+    pub verdict: &'a Verdict,
+    /// Its attempts in order.
+    pub attempts: &'a [Attempt],
+}
+
+/// What the head of a report says; tests are counted, not attempts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// All tests.
+    pub tests: usize,
+    /// Those with a `<failure>`.
+    pub failures: usize,
+    /// Those with an `<error>`: errored, timed out, not run.
+    pub errors: usize,
+    /// Those with `<skipped>`.
+    pub skipped: usize,
+    /// How long the run took.
+    pub time: Duration,
+}
+
+impl Totals {
+    /// Counts `entries`; `time` is how long the run took.
+    pub fn count<'a>(entries: impl IntoIterator<Item = Entry<'a>>, time: Duration) -> Totals {
+        let mut totals = Totals { time, ..Totals::default() };
+        for entry in entries {
+            totals.tests += 1;
+            match Shown::of(&entry) {
+                Shown::Passed { .. } => {}
+                Shown::Skipped(_) => totals.skipped += 1,
+                Shown::Bad(attempt) if attempt.result.outcome == Outcome::Failed => totals.failures += 1,
+                Shown::Bad(_) | Shown::Stated { .. } => totals.errors += 1,
+            }
+        }
+        totals
+    }
+}
+
+/// Writes the report of one suite called `name` and flushes it.
+pub fn write<'a>(
+    out: &mut dyn Write,
+    name: &str,
+    totals: &Totals,
+    entries: impl IntoIterator<Item = Entry<'a>>,
+) -> io::Result<()> {
+    let mut page = Page { bytes: Vec::with_capacity(2 * BLOCK) };
+    page.raw("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    page.head("<testsuites", name, totals);
+    page.head("  <testsuite", name, totals);
+    for entry in entries {
+        page.entry(&entry);
+        if page.bytes.len() >= BLOCK {
+            out.write_all(&page.bytes)?;
+            page.bytes.clear();
+        }
+    }
+    page.raw("  </testsuite>\n</testsuites>\n");
+    out.write_all(&page.bytes)?;
+    out.flush()
+}
+
+/// What the case of a test shows.
+enum Shown<'a> {
+    /// The attempt that passed, where there is one.
+    Passed { attempt: Option<&'a Attempt>, flaky: bool },
+    /// The attempt that was skipped, where there is one.
+    Skipped(Option<&'a Attempt>),
+    /// The first attempt that went wrong.
+    Bad(&'a Attempt),
+    /// No attempt tells; kind and message do.
+    Stated { kind: &'static str, message: &'a str },
+}
+
+impl<'a> Shown<'a> {
+    fn of(entry: &Entry<'a>) -> Shown<'a> {
+        let last = |wanted: fn(Outcome) -> bool| {
+            entry.attempts.iter().rev().find(move |attempt| wanted(attempt.result.outcome))
+        };
+        match entry.verdict {
+            Verdict::Passed | Verdict::Flaky => Shown::Passed {
+                attempt: last(|outcome| outcome == Outcome::Passed),
+                flaky: *entry.verdict == Verdict::Flaky,
+            },
+            Verdict::Skipped => {
+                Shown::Skipped(last(|outcome| matches!(outcome, Outcome::Skipped | Outcome::ExpectedFailure)))
+            }
+            Verdict::Failed => match entry.attempts.iter().find(|attempt| attempt.result.outcome.is_bad()) {
+                Some(attempt) => Shown::Bad(attempt),
+                None => Shown::Stated { kind: "failed", message: "no attempt passed" },
+            },
+            Verdict::NotRun(reason) => Shown::Stated { kind: NOT_RUN_TYPE, message: reason },
+        }
+    }
+
+    fn attempt(&self) -> Option<&'a Attempt> {
+        match self {
+            Shown::Passed { attempt, .. } | Shown::Skipped(attempt) => *attempt,
+            Shown::Bad(attempt) => Some(attempt),
+            Shown::Stated { .. } => None,
+        }
+    }
+}
+
+/// XML in the making; memory only.
+struct Page {
+    bytes: Vec<u8>,
+}
+
+impl Page {
+    fn raw(&mut self, text: &str) {
+        self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    fn formatted(&mut self, text: std::fmt::Arguments<'_>) {
+        // Writing to memory does not fail.
+        let _ = self.bytes.write_fmt(text);
+    }
+
+    fn attribute(&mut self, name: &str, value: &str) {
+        self.raw(" ");
+        self.raw(name);
+        self.raw("=\"");
+        escape(value, Place::Value, &mut self.bytes);
+        self.raw("\"");
+    }
+
+    /// Seconds with six decimals.
+    fn time(&mut self, duration: Duration) {
+        let micros = duration.saturating_add(Duration::from_nanos(500)).as_micros();
+        self.formatted(format_args!(" time=\"{}.{:06}\"", micros / 1_000_000, micros % 1_000_000));
+    }
+
+    fn head(&mut self, start: &str, name: &str, totals: &Totals) {
+        let Totals { tests, failures, errors, skipped, time } = *totals;
+        self.raw(start);
+        self.attribute("name", name);
+        self.formatted(format_args!(
+            " tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\""
+        ));
+        self.time(time);
+        self.raw(">\n");
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>) {
+        let shown = Shown::of(entry);
+        self.raw("    <testcase");
+        self.attribute("name", entry.id);
+        self.attribute("classname", entry.file.unwrap_or(entry.group));
+        if let Some(file) = entry.file {
+            self.attribute("file", file);
+        }
+        self.time(shown.attempt().map_or(Duration::ZERO, |attempt| attempt.result.duration));
+        let start = self.bytes.len();
+        self.raw(">\n");
+        self.properties(entry);
+        let empty = self.bytes.len();
+        match &shown {
+            Shown::Passed { attempt, flaky } => self.passed(entry, *attempt, *flaky),
+            Shown::Skipped(attempt) => self.skipped(attempt.map(|attempt| &attempt.result)),
+            Shown::Bad(attempt) => {
+                self.bad(if is_failure(attempt) { "failure" } else { "error" }, attempt, None);
+                for later in bad_attempts(entry).skip(1) {
+                    let element = if is_failure(later) { "rerunFailure" } else { "rerunError" };
+                    self.bad(element, later, Some(later.result.duration));
+                }
+            }
+            Shown::Stated { kind, message } => {
+                self.raw("      <error");
+                self.attribute("type", kind);
+                self.attribute("message", &shorten(message, LONGEST_TEXT));
+                self.raw("/>\n");
+            }
+        }
+        if let Some(details) = shown.attempt().and_then(|attempt| attempt.result.details.as_deref()) {
+            self.output(details, "      ");
+        }
+        if self.bytes.len() == empty && empty == start + 2 {
+            self.bytes.truncate(start);
+            self.raw("/>\n");
+        } else {
+            self.raw("    </testcase>\n");
+        }
+    }
+
+    fn properties(&mut self, entry: &Entry<'_>) {
+        let exact = reversible(entry.id);
+        if exact.is_none() && entry.attempts.is_empty() {
+            return;
+        }
+        self.raw("      <properties>");
+        if let Some(exact) = exact {
+            self.raw("<property");
+            self.attribute("name", ID_PROPERTY);
+            self.attribute("value", &exact);
+            self.raw("/>");
+        }
+        if let [first, others @ ..] = entry.attempts {
+            self.raw("<property");
+            self.attribute("name", BATCHES_PROPERTY);
+            self.formatted(format_args!(" value=\"{}", first.batch));
+            for attempt in others {
+                self.formatted(format_args!(" {}", attempt.batch));
+            }
+            self.raw("\"/>");
+        }
+        self.raw("</properties>\n");
+    }
+
+    fn passed(&mut self, entry: &Entry<'_>, passed: Option<&Attempt>, flaky: bool) {
+        let mut said = false;
+        if flaky {
+            for attempt in bad_attempts(entry) {
+                let element = if is_failure(attempt) { "flakyFailure" } else { "flakyError" };
+                self.bad(element, attempt, Some(attempt.result.duration));
+                said = true;
+            }
+        }
+        match passed {
+            Some(attempt) if attempt.result.flaky_in_runner && !said => {
+                self.raw("      <flakyFailure");
+                self.failure(&attempt.result);
+                self.raw("</flakyFailure>\n");
+            }
+            _ if flaky && !said => self.raw("      <flakyFailure message=\"failed before it passed\"/>\n"),
+            _ => {}
+        }
+    }
+
+    fn skipped(&mut self, result: Option<&CaseResult>) {
+        self.raw("      <skipped");
+        let Some(result) = result else {
+            self.raw("/>\n");
+            return;
+        };
+        let details = result.details.as_deref();
+        let kind = match result.outcome {
+            Outcome::ExpectedFailure => Some(XFAIL_TYPE),
+            // The outcome decides how it is read again, not what a tool called it.
+            _ => details.and_then(|details| details.kind.as_deref()).filter(|kind| *kind != XFAIL_TYPE),
+        };
+        self.texts(kind, details);
+        self.raw("</skipped>\n");
+    }
+
+    /// An attempt that went wrong, as `element`; a duration for one that is not the case's own, which then
+    /// has its output with it.
+    fn bad(&mut self, element: &str, attempt: &Attempt, own_time: Option<Duration>) {
+        self.raw("      <");
+        self.raw(element);
+        if let Some(duration) = own_time {
+            self.time(duration);
+        }
+        self.failure(&attempt.result);
+        if let (Some(_), Some(details)) = (own_time, &attempt.result.details)
+            && (details.stdout.is_some() || details.stderr.is_some())
+        {
+            self.raw("\n");
+            self.output(details, "        ");
+            self.raw("      ");
+        }
+        self.raw("</");
+        self.raw(element);
+        self.raw(">\n");
+    }
+
+    fn failure(&mut self, result: &CaseResult) {
+        let details = result.details.as_deref();
+        let kind = match result.outcome {
+            Outcome::TimedOut => Some(TIMEOUT_TYPE),
+            _ => details.and_then(|details| details.kind.as_deref()),
+        };
+        self.texts(kind, details);
+    }
+
+    /// The rest of an opening tag and the text after it.
+    fn texts(&mut self, kind: Option<&str>, details: Option<&Details>) {
+        if let Some(kind) = kind {
+            self.attribute("type", &shorten(kind, LONGEST_TEXT));
+        }
+        if let Some(message) = details.and_then(|details| details.message.as_deref()) {
+            self.attribute("message", &shorten(message, LONGEST_TEXT));
+        }
+        self.raw(">");
+        if let Some(text) = details.and_then(|details| details.text.as_deref()) {
+            escape(&shorten(text, LONGEST_TEXT), Place::Text, &mut self.bytes);
+        }
+    }
+
+    fn output(&mut self, details: &Details, indent: &str) {
+        for (element, text) in [("system-out", &details.stdout), ("system-err", &details.stderr)] {
+            if let Some(text) = text {
+                self.formatted(format_args!("{indent}<{element}>"));
+                escape(&shorten(text, LONGEST_TEXT), Place::Text, &mut self.bytes);
+                self.formatted(format_args!("</{element}>\n"));
+            }
+        }
+    }
+}
+
+fn bad_attempts<'a>(entry: &Entry<'a>) -> impl Iterator<Item = &'a Attempt> + use<'a> {
+    entry.attempts.iter().filter(|attempt| attempt.result.outcome.is_bad())
+}
+
+fn is_failure(attempt: &Attempt) -> bool {
+    attempt.result.outcome == Outcome::Failed
+}
