@@ -223,7 +223,7 @@ fn dispatch(arguments: &Arguments, screen: &Screen, started: Instant) -> Result<
         Command::Init { provider, framework } => {
             let provider = provider.parse().map_err(Problem::usage)?;
             let framework = framework.parse().map_err(Problem::usage)?;
-            init::run(config, provider, framework, &mut output)
+            init::run(config, provider, framework, &mut io::stderr())
         }
         Command::Logs { failures, errors, tests, test_regex } => {
             let report = load(config)?.report;

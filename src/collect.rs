@@ -9,12 +9,11 @@ use crate::event::Execution;
 use crate::model::{
     Attempt, Batch, CaseResult, Exit, GroupIndex, Origin, Outcome, Suite, TestIndex, Verdict,
 };
+use crate::summary::{self, Extra, Summary};
 
 pub mod reading;
-mod summary;
 
-pub use reading::{Extra, Reading};
-pub use summary::{Counts, Summary};
+pub use reading::Reading;
 
 /// A batch tree that gave no result in so many executions is not divided further: its runner does
 /// not work at all.

@@ -4,6 +4,7 @@ mod bench;
 pub mod collect;
 pub mod init;
 pub mod run;
+pub mod logs;
 mod setup;
 pub mod validate;
 mod watch;

@@ -13,6 +13,7 @@ pub mod model;
 pub mod event;
 pub mod files;
 pub mod process;
+pub mod summary;
 
 // Floor 2: formats and stores.
 pub mod config;

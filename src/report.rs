@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::collect::Summary;
 use crate::files::write_whole;
-use crate::junit::write::{self, Entry};
+use crate::junit::write::{self, Entry, Totals};
 use crate::model::{Attempt, Suite, TestIndex, Verdict};
+use crate::summary::Summary;
 
 /// So many tests are shown with their messages; the others are in the report.
 const SHOWN: usize = 30;
@@ -59,7 +59,8 @@ impl Report<'_> {
     /// # Errors
     /// When the folder cannot be written.
     pub fn write_junit(&self, path: &std::path::Path, elapsed: Duration) -> Result<()> {
-        write_whole(path, |output| write::write(output, elapsed, || self.entries()))
+        let totals = Totals::count(self.entries(), elapsed);
+        write_whole(path, |output| write::write(output, "offload", &totals, self.entries()))
     }
 
     /// Writes the summary for people.

@@ -5,20 +5,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::framework::Matcher;
-use crate::junit::{self, Case};
+use crate::junit::{self, Caps, Case};
 use crate::mask::Mask;
-use crate::model::{CaseResult, Details, Outcome, TestIndex};
-
-/// A result for a test that nobody knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Extra {
-    /// The name in the report.
-    pub name: String,
-    /// What it gave.
-    pub outcome: Outcome,
-    /// What was wrong, where it is known.
-    pub message: Option<String>,
-}
+use crate::model::{CaseResult, Details, TestIndex};
+use crate::summary::Extra;
 
 /// What a report says.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +53,7 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
             }
         }
     };
-    let end = junit::read::read(file, &mut take);
+    let end = junit::read::read(file, Caps::default(), &mut take);
     reading.error = end.error.map(|error| format!("its report is broken: {error}"));
     reading
 }

@@ -12,7 +12,7 @@ use super::collect::{self, Format, NoTests};
 use super::setup::{self, Setup};
 use super::watch::{Outcomes, Watch};
 use crate::cancel::Cancel;
-use crate::collect::{Policy, Summary};
+use crate::collect::Policy;
 use crate::config::{Config, FrameworkKind};
 use crate::discover::Discovery;
 use crate::error::{Problem, Status};
@@ -25,6 +25,7 @@ use crate::pool::{self, Pool};
 use crate::progress::{Progress, Screen};
 use crate::provider::Provider;
 use crate::report::{Circumstances, Report};
+use crate::summary::Summary;
 use crate::trace::{Trace, Track};
 
 /// With more failed tests than this, no command to run them again is shown.

@@ -73,9 +73,9 @@ impl Setup {
             shell,
             surroundings,
             timeout: config.offload.discovery_timeout,
-            parallel: config.offload.max_parallel_collection.unwrap_or(config.offload.max_parallel),
+            parallel: config.offload.max_parallel_collection.unwrap_or_else(cores),
             scratch: scratch.path().to_owned(),
-            mask: Arc::new(mask(config.secret_env(), &env)),
+            mask: Arc::new(mask(config, extra)),
         };
         Ok(Setup { framework, groups: config.groups.iter().map(group).collect(), site, scratch, env })
     }
@@ -92,14 +92,7 @@ impl Setup {
 /// The folder of this machine in which the project's tests are.
 fn local_root(config: &Config) -> Result<PathBuf> {
     let current = std::env::current_dir().context("cannot find the working directory")?;
-    let offload = config.offload.working_dir.as_deref();
-    Ok(match &config.provider {
-        config::Provider::Local(local) => {
-            let folder = current.join(local.working_dir.as_deref().or(offload).unwrap_or(Path::new("")));
-            folder.join(config.offload.sandbox_project_root.as_deref().unwrap_or("."))
-        }
-        config::Provider::Command(_) | config::Provider::Modal(_) => current.join(offload.unwrap_or(Path::new(""))),
-    })
+    Ok(current.join(config.local_root()))
 }
 
 /// The local provider of `config`.
@@ -124,6 +117,10 @@ pub fn local_provider(config: &Config, env: &[(String, String)]) -> Result<local
     Ok(local::Local::new(settings, &config.report.download_globs)?)
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn group(config: &config::GroupConfig) -> Group {
     Group {
         name: config.name.as_str().into(),
@@ -133,9 +130,9 @@ fn group(config: &config::GroupConfig) -> Group {
     }
 }
 
-fn mask(names: &[String], env: &[(String, String)]) -> Mask {
-    let own = |name: &String| env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    Mask::new(names.iter().filter_map(|name| own(name).or_else(|| std::env::var(name).ok())))
+fn mask(config: &Config, extra: &[(String, String)]) -> Mask {
+    let secret = extra.iter().filter(|(name, _)| config.secret_env().contains(name)).map(|(_, value)| value.clone());
+    Mask::new(config.secrets(&|name| std::env::var(name).ok()).into_iter().chain(secret))
 }
 
 fn words(text: &str, key: &str) -> Result<Vec<String>> {

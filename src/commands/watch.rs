@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::bench::Workbench;
-use crate::collect::{BatchOutcome, Collector, Policy, Reading, Results, Step, Summary, reading};
+use crate::collect::{BatchOutcome, Collector, Policy, Reading, Results, Step, reading};
 use crate::event::{Event, Execution};
 use crate::model::Batch;
 use crate::progress::Progress;
+use crate::summary::Summary;
 use crate::trace::Track;
 
 /// The outcome of each batch that was executed, by its number.

@@ -155,7 +155,7 @@ fn memory_stays_flat_when_a_runner_writes_one_endless_line() {
     let usage = project.path().join("usage");
     let mut command = project.command("/bin/sh");
     let script = "\"$0\" run & pid=$!; most=0; while kill -0 $pid 2>/dev/null; do \
-                  now=$(sed -n 's/VmHWM: *\\([0-9]*\\) kB/\\1/p' /proc/$pid/status 2>/dev/null); \
+                  now=$(sed -n 's/VmHWM:[^0-9]*\\([0-9]*\\) kB/\\1/p' /proc/$pid/status 2>/dev/null); \
                   [ -n \"$now\" ] && most=$now; sleep 0.02; done; echo $most > \"$1\"; wait $pid";
     command.args(["-c", script, env!("CARGO_BIN_EXE_offload")]).arg(&usage);
     crate::support::Running::start(command).wait(Duration::from_secs(120)).expect_code(0);

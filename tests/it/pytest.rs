@@ -14,7 +14,7 @@ fn config(python: &Path, framework: &str, groups: &str) -> String {
 }
 
 /// Names that are hard to carry to pytest and back.
-const ODD: &str = r#"
+const ODD: &str = r##"
 import pytest
 
 ODD = ["a b", "it's", 'say "x"', "$HOME", "`id`", "new\nline", "é→", "[x]", "a::b", "a/b.py", "-x", "@y.py", "{tests}", "\x1b[0m", "#", "\\", ""]
@@ -28,7 +28,7 @@ class TestOuter:
         @pytest.mark.parametrize("value", ["x::y[z]", "%s"])
         def test_deep(self, value):
             pass
-"#;
+"##;
 
 const OUTCOMES: &str = r#"
 import pytest

@@ -2,9 +2,19 @@
 
 use std::time::Duration;
 
-use super::Extra;
 use crate::error::Status;
 use crate::model::{Attempt, Outcome, Verdict};
+
+/// A result for a test that nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extra {
+    /// The name in the report.
+    pub name: String,
+    /// What it gave.
+    pub outcome: Outcome,
+    /// What was wrong, where it is known.
+    pub message: Option<String>,
+}
 
 /// How many tests have which verdict. Each test counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +69,8 @@ pub fn judge(attempts: &[Attempt], max_attempts: u32, reason: Option<&str>) -> V
 }
 
 impl Summary {
-    pub(super) fn new(
+    /// Counts the verdicts.
+    pub fn new(
         verdicts: Vec<Verdict>,
         attempts: Vec<Vec<Attempt>>,
         extras: Vec<Extra>,
