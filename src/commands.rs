@@ -3,6 +3,7 @@
 mod bench;
 pub mod collect;
 pub mod init;
+pub mod logs;
 pub mod run;
 pub mod logs;
 mod setup;

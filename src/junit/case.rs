@@ -86,7 +86,14 @@ pub(super) struct Builder {
 
 impl Builder {
     pub(super) fn new(cap: usize) -> Builder {
-        Builder { cap, stack: Vec::new(), suites: Vec::new(), open: Vec::new(), touched: false, saw_suite: false }
+        Builder {
+            cap,
+            stack: Vec::new(),
+            suites: Vec::new(),
+            open: Vec::new(),
+            touched: false,
+            saw_suite: false,
+        }
     }
 
     /// How many elements are open.
@@ -145,8 +152,14 @@ impl Builder {
     }
 
     fn is_in_mark(&self) -> bool {
-        let inside = self.stack.iter().rev().take_while(|(element, _)| *element != Element::Case);
-        inside.map(|(element, _)| *element).any(|element| element == Element::Mark)
+        let inside = self
+            .stack
+            .iter()
+            .rev()
+            .take_while(|(element, _)| *element != Element::Case);
+        inside
+            .map(|(element, _)| *element)
+            .any(|element| element == Element::Mark)
     }
 
     fn mark(&mut self, mark: Mark, attributes: Vec<OwnedAttribute>) -> (Element, Target) {
@@ -157,7 +170,13 @@ impl Builder {
             return (Element::Other, Target::Nothing);
         }
         let mut open = Open::new(Vec::new(), self.cap);
-        open.name = self.suites.iter().rev().find(|name| !name.is_empty()).cloned().unwrap_or_default();
+        open.name = self
+            .suites
+            .iter()
+            .rev()
+            .find(|name| !name.is_empty())
+            .cloned()
+            .unwrap_or_default();
         let target = open.mark(Mark::Errored, attributes, self.cap);
         self.open.push(open);
         (Element::SuiteFailure, target)
@@ -165,7 +184,9 @@ impl Builder {
 
     /// Text inside of the innermost open element.
     pub(super) fn text(&mut self, text: &str) {
-        let Some((_, target)) = self.stack.last() else { return };
+        let Some((_, target)) = self.stack.last() else {
+            return;
+        };
         let Some(open) = self.open.last_mut() else { return };
         match target {
             Target::Nothing => {}
@@ -195,7 +216,11 @@ impl Builder {
 
     /// The report ends early: of what is open only that counts which is known to be bad.
     pub(super) fn abandon(&mut self, each: &mut dyn FnMut(Record) -> ControlFlow<()>) {
-        for open in self.open.drain(..).filter(|open| open.bottom_line() >= Some(Mark::Errored)) {
+        for open in self
+            .open
+            .drain(..)
+            .filter(|open| open.bottom_line() >= Some(Mark::Errored))
+        {
             if each(open.finish()).is_break() {
                 return;
             }
@@ -314,8 +339,17 @@ impl Open {
             flaky_in_runner: self.retried && outcome == Outcome::Passed,
             details: (details != Details::default()).then(|| Box::new(details)),
         };
-        let case = Case { classname: self.classname, name: self.name, file: self.file, result };
-        Record { case, id: self.id, batches: self.batches }
+        let case = Case {
+            classname: self.classname,
+            name: self.name,
+            file: self.file,
+            result,
+        };
+        Record {
+            case,
+            id: self.id,
+            batches: self.batches,
+        }
     }
 }
 
@@ -331,7 +365,14 @@ fn mark_of_status(status: &str) -> Option<Mark> {
         Some(Mark::Failed)
     } else if is(&["error", "errored"]) {
         Some(Mark::Errored)
-    } else if is(&["notrun", "skipped", "suppressed", "disabled", "ignored", "pending"]) {
+    } else if is(&[
+        "notrun",
+        "skipped",
+        "suppressed",
+        "disabled",
+        "ignored",
+        "pending",
+    ]) {
         Some(Mark::Skipped)
     } else {
         None
@@ -339,7 +380,10 @@ fn mark_of_status(status: &str) -> Option<Mark> {
 }
 
 fn take(attributes: Vec<OwnedAttribute>, name: &str) -> Option<String> {
-    attributes.into_iter().find(|attribute| attribute.name.local_name == name).map(|attribute| attribute.value)
+    attributes
+        .into_iter()
+        .find(|attribute| attribute.name.local_name == name)
+        .map(|attribute| attribute.value)
 }
 
 /// A time in seconds, also with marks for thousands or a decimal comma; 0 where it is no time.
@@ -367,9 +411,20 @@ mod tests {
     #[test]
     fn times_are_read_as_they_are_meant() {
         let cases = [
-            ("0.25", 250), ("1,234.5", 1_234_500), ("1.234,5", 1_234_500), ("0,123", 123), ("12,5", 12_500),
-            ("1,234", 1_234_000), ("-1", 0), ("NaN", 0), ("inf", 0), ("1e400", 0), ("", 0), ("soon", 0),
-            ("1e-3", 1), (" 2 ", 2000),
+            ("0.25", 250),
+            ("1,234.5", 1_234_500),
+            ("1.234,5", 1_234_500),
+            ("0,123", 123),
+            ("12,5", 12_500),
+            ("1,234", 1_234_000),
+            ("-1", 0),
+            ("NaN", 0),
+            ("inf", 0),
+            ("1e400", 0),
+            ("", 0),
+            ("soon", 0),
+            ("1e-3", 1),
+            (" 2 ", 2000),
         ];
         for (text, milliseconds) in cases {
             assert_eq!(seconds(text), Duration::from_millis(milliseconds), "{text}");

@@ -43,8 +43,12 @@ pub struct ReadEnd {
 /// A case that is not finished where a broken report ends is handed out only if it is already known to
 /// have failed. A failure outside of any case becomes an errored case named after its suite. An empty
 /// report, and one that has no suite, are broken.
-pub fn read(input: impl Read, caps: Caps, each: &mut dyn FnMut(Case)) -> ReadEnd {
-    let mut input = input;
+pub fn read(input: impl Read, each: &mut dyn FnMut(Case)) -> ReadEnd {
+    read_within(Caps::default(), input, each)
+}
+
+/// Reads a report as [`read`] does and keeps of its texts what `caps` allow.
+pub fn read_within(caps: Caps, mut input: impl Read, each: &mut dyn FnMut(Case)) -> ReadEnd {
     read_records(&mut input, caps, &mut |record| {
         each(record.case);
         ControlFlow::Continue(())

@@ -55,7 +55,12 @@ impl<R: Read> Tidy<R> {
             held: Vec::new(),
             out: Vec::new(),
         };
-        Tidy { source: Decoder::new(source), lexer, given: 0, ended: false }
+        Tidy {
+            source: Decoder::new(source),
+            lexer,
+            given: 0,
+            ended: false,
+        }
     }
 
     /// Fills the buffer anew, which must be used up.
@@ -146,11 +151,18 @@ impl Lexer {
     }
 
     fn read_text(&mut self, piece: &[u8]) -> usize {
-        let end = piece.iter().position(|byte| matches!(byte, b'<' | b'&')).unwrap_or(piece.len());
+        let end = piece
+            .iter()
+            .position(|byte| matches!(byte, b'<' | b'&'))
+            .unwrap_or(piece.len());
         self.text.push(&piece[..end]);
         let Some(byte) = piece.get(end) else { return end };
         self.held.clear();
-        self.state = if *byte == b'<' { State::Opened } else { State::Reference(None) };
+        self.state = if *byte == b'<' {
+            State::Opened
+        } else {
+            State::Reference(None)
+        };
         end + 1
     }
 
@@ -165,7 +177,10 @@ impl Lexer {
             b"![CDATA[" => self.state = State::Cdata(0),
             held if b"!--".starts_with(held) || b"![CDATA[".starts_with(held) => {}
             [b'!', ..] => {
-                self.state = State::Declaration { depth: 1, quote: None };
+                self.state = State::Declaration {
+                    depth: 1,
+                    quote: None,
+                };
                 return 0;
             }
             _ => {
@@ -179,7 +194,10 @@ impl Lexer {
     }
 
     fn read_tag(&mut self, piece: &[u8]) -> usize {
-        let end = piece.iter().position(|byte| matches!(byte, b'"' | b'\'' | b'>')).unwrap_or(piece.len());
+        let end = piece
+            .iter()
+            .position(|byte| matches!(byte, b'"' | b'\'' | b'>'))
+            .unwrap_or(piece.len());
         self.out.extend_from_slice(&piece[..end]);
         let Some(byte) = piece.get(end) else { return end };
         if *byte == b'>' {
@@ -194,7 +212,10 @@ impl Lexer {
     }
 
     fn read_value(&mut self, piece: &[u8], quote: u8) -> usize {
-        let end = piece.iter().position(|byte| *byte == quote || *byte == b'&').unwrap_or(piece.len());
+        let end = piece
+            .iter()
+            .position(|byte| *byte == quote || *byte == b'&')
+            .unwrap_or(piece.len());
         self.value.push(&piece[..end]);
         let Some(byte) = piece.get(end) else { return end };
         if *byte == quote {
@@ -230,7 +251,11 @@ impl Lexer {
     }
 
     fn run(&mut self, quote: Option<u8>) -> &mut Cut {
-        if quote.is_some() { &mut self.value } else { &mut self.text }
+        if quote.is_some() {
+            &mut self.value
+        } else {
+            &mut self.text
+        }
     }
 
     /// Takes what looked like a reference literally.
@@ -271,7 +296,11 @@ impl Lexer {
     }
 
     fn read_instruction(&mut self, byte: u8, asked: bool) -> usize {
-        self.state = if asked && byte == b'>' { State::Text } else { State::Instruction(byte == b'?') };
+        self.state = if asked && byte == b'>' {
+            State::Text
+        } else {
+            State::Instruction(byte == b'?')
+        };
         1
     }
 
@@ -283,7 +312,11 @@ impl Lexer {
             (b'>', None) => (depth - 1, None),
             _ => (depth, None),
         };
-        self.state = if depth == 0 { State::Text } else { State::Declaration { depth, quote } };
+        self.state = if depth == 0 {
+            State::Text
+        } else {
+            State::Declaration { depth, quote }
+        };
         1
     }
 }
@@ -308,7 +341,11 @@ fn resolve(held: &[u8]) -> Option<char> {
         return None;
     }
     let character = u32::from_str_radix(digits, radix).ok().and_then(char::from_u32);
-    Some(character.filter(|character| !is_forbidden(*character)).unwrap_or(char::REPLACEMENT_CHARACTER))
+    Some(
+        character
+            .filter(|character| !is_forbidden(*character))
+            .unwrap_or(char::REPLACEMENT_CHARACTER),
+    )
 }
 
 #[cfg(test)]
@@ -341,7 +378,10 @@ mod tests {
 
     #[test]
     fn cdata_becomes_text() {
-        assert_eq!(tidy("<a><![CDATA[<x> & ]] ]]]]>y<![CDATA[]]></a>"), "<a>&lt;x&gt; &amp; ]] ]]y</a>");
+        assert_eq!(
+            tidy("<a><![CDATA[<x> & ]] ]]]]>y<![CDATA[]]></a>"),
+            "<a>&lt;x&gt; &amp; ]] ]]y</a>"
+        );
     }
 
     #[test]
@@ -367,7 +407,11 @@ mod tests {
 
     #[test]
     fn long_text_is_cut() {
-        let output = tidy(&format!("<a>{}&amp;<![CDATA[{}]]></a>", "x".repeat(300), "y".repeat(300)));
+        let output = tidy(&format!(
+            "<a>{}&amp;<![CDATA[{}]]></a>",
+            "x".repeat(300),
+            "y".repeat(300)
+        ));
         let expected = format!(
             "<a>{}\n[... 501 bytes left out ...]\n{}</a>",
             "x".repeat(50),

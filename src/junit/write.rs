@@ -18,6 +18,8 @@ use crate::model::{Attempt, CaseResult, Details, Outcome, Verdict};
 
 /// The longest text that is written whole: message, failure text, output of one stream.
 const LONGEST_TEXT: usize = 64 * 1024;
+/// The name of the one suite.
+const SUITE: &str = "offload";
 /// How much is gathered before it is handed on.
 const BLOCK: usize = 64 * 1024;
 
@@ -54,13 +56,16 @@ pub struct Totals {
 impl Totals {
     /// Counts `entries`; `time` is how long the run took.
     pub fn count<'a>(entries: impl IntoIterator<Item = Entry<'a>>, time: Duration) -> Totals {
-        let mut totals = Totals { time, ..Totals::default() };
+        let mut totals = Totals {
+            time,
+            ..Totals::default()
+        };
         for entry in entries {
             totals.tests += 1;
             match Shown::of(&entry) {
                 Shown::Passed { .. } => {}
                 Shown::Skipped(_) => totals.skipped += 1,
-                Shown::Bad(attempt) if attempt.result.outcome == Outcome::Failed => totals.failures += 1,
+                Shown::Bad(attempt) if is_failure(attempt) => totals.failures += 1,
                 Shown::Bad(_) | Shown::Stated { .. } => totals.errors += 1,
             }
         }
@@ -68,18 +73,27 @@ impl Totals {
     }
 }
 
-/// Writes the report of one suite called `name` and flushes it.
-pub fn write<'a>(
+/// Writes the report of a run that took `time` and flushes it. `entries` is asked twice, for the totals
+/// at the head and for the tests, and must give the same both times.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write<'a, Entries>(
     out: &mut dyn Write,
-    name: &str,
-    totals: &Totals,
-    entries: impl IntoIterator<Item = Entry<'a>>,
-) -> io::Result<()> {
-    let mut page = Page { bytes: Vec::with_capacity(2 * BLOCK) };
+    time: Duration,
+    entries: impl Fn() -> Entries,
+) -> io::Result<()>
+where
+    Entries: IntoIterator<Item = Entry<'a>>,
+{
+    let totals = Totals::count(entries(), time);
+    let mut page = Page {
+        bytes: Vec::with_capacity(2 * BLOCK),
+    };
     page.raw("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    page.head("<testsuites", name, totals);
-    page.head("  <testsuite", name, totals);
-    for entry in entries {
+    page.head("<testsuites", &totals);
+    page.head("  <testsuite", &totals);
+    for entry in entries() {
         page.entry(&entry);
         if page.bytes.len() >= BLOCK {
             out.write_all(&page.bytes)?;
@@ -94,7 +108,10 @@ pub fn write<'a>(
 /// What the case of a test shows.
 enum Shown<'a> {
     /// The attempt that passed, where there is one.
-    Passed { attempt: Option<&'a Attempt>, flaky: bool },
+    Passed {
+        attempt: Option<&'a Attempt>,
+        flaky: bool,
+    },
     /// The attempt that was skipped, where there is one.
     Skipped(Option<&'a Attempt>),
     /// The first attempt that went wrong.
@@ -106,21 +123,35 @@ enum Shown<'a> {
 impl<'a> Shown<'a> {
     fn of(entry: &Entry<'a>) -> Shown<'a> {
         let last = |wanted: fn(Outcome) -> bool| {
-            entry.attempts.iter().rev().find(move |attempt| wanted(attempt.result.outcome))
+            entry
+                .attempts
+                .iter()
+                .rev()
+                .find(move |attempt| wanted(attempt.result.outcome))
         };
         match entry.verdict {
             Verdict::Passed | Verdict::Flaky => Shown::Passed {
                 attempt: last(|outcome| outcome == Outcome::Passed),
                 flaky: *entry.verdict == Verdict::Flaky,
             },
-            Verdict::Skipped => {
-                Shown::Skipped(last(|outcome| matches!(outcome, Outcome::Skipped | Outcome::ExpectedFailure)))
-            }
-            Verdict::Failed => match entry.attempts.iter().find(|attempt| attempt.result.outcome.is_bad()) {
+            Verdict::Skipped => Shown::Skipped(last(|outcome| {
+                matches!(outcome, Outcome::Skipped | Outcome::ExpectedFailure)
+            })),
+            Verdict::Failed => match entry
+                .attempts
+                .iter()
+                .find(|attempt| attempt.result.outcome.is_bad())
+            {
                 Some(attempt) => Shown::Bad(attempt),
-                None => Shown::Stated { kind: "failed", message: "no attempt passed" },
+                None => Shown::Stated {
+                    kind: "failed",
+                    message: "no attempt passed",
+                },
             },
-            Verdict::NotRun(reason) => Shown::Stated { kind: NOT_RUN_TYPE, message: reason },
+            Verdict::NotRun(reason) => Shown::Stated {
+                kind: NOT_RUN_TYPE,
+                message: reason,
+            },
         }
     }
 
@@ -159,13 +190,23 @@ impl Page {
     /// Seconds with six decimals.
     fn time(&mut self, duration: Duration) {
         let micros = duration.saturating_add(Duration::from_nanos(500)).as_micros();
-        self.formatted(format_args!(" time=\"{}.{:06}\"", micros / 1_000_000, micros % 1_000_000));
+        self.formatted(format_args!(
+            " time=\"{}.{:06}\"",
+            micros / 1_000_000,
+            micros % 1_000_000
+        ));
     }
 
-    fn head(&mut self, start: &str, name: &str, totals: &Totals) {
-        let Totals { tests, failures, errors, skipped, time } = *totals;
+    fn head(&mut self, start: &str, totals: &Totals) {
+        let Totals {
+            tests,
+            failures,
+            errors,
+            skipped,
+            time,
+        } = *totals;
         self.raw(start);
-        self.attribute("name", name);
+        self.attribute("name", SUITE);
         self.formatted(format_args!(
             " tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\""
         ));
@@ -181,7 +222,11 @@ impl Page {
         if let Some(file) = entry.file {
             self.attribute("file", file);
         }
-        self.time(shown.attempt().map_or(Duration::ZERO, |attempt| attempt.result.duration));
+        self.time(
+            shown
+                .attempt()
+                .map_or(Duration::ZERO, |attempt| attempt.result.duration),
+        );
         let start = self.bytes.len();
         self.raw(">\n");
         self.properties(entry);
@@ -190,9 +235,17 @@ impl Page {
             Shown::Passed { attempt, flaky } => self.passed(entry, *attempt, *flaky),
             Shown::Skipped(attempt) => self.skipped(attempt.map(|attempt| &attempt.result)),
             Shown::Bad(attempt) => {
-                self.bad(if is_failure(attempt) { "failure" } else { "error" }, attempt, None);
+                self.bad(
+                    if is_failure(attempt) { "failure" } else { "error" },
+                    attempt,
+                    None,
+                );
                 for later in bad_attempts(entry).skip(1) {
-                    let element = if is_failure(later) { "rerunFailure" } else { "rerunError" };
+                    let element = if is_failure(later) {
+                        "rerunFailure"
+                    } else {
+                        "rerunError"
+                    };
                     self.bad(element, later, Some(later.result.duration));
                 }
             }
@@ -203,7 +256,10 @@ impl Page {
                 self.raw("/>\n");
             }
         }
-        if let Some(details) = shown.attempt().and_then(|attempt| attempt.result.details.as_deref()) {
+        if let Some(details) = shown
+            .attempt()
+            .and_then(|attempt| attempt.result.details.as_deref())
+        {
             self.output(details, "      ");
         }
         if self.bytes.len() == empty && empty == start + 2 {
@@ -242,7 +298,11 @@ impl Page {
         let mut said = false;
         if flaky {
             for attempt in bad_attempts(entry) {
-                let element = if is_failure(attempt) { "flakyFailure" } else { "flakyError" };
+                let element = if is_failure(attempt) {
+                    "flakyFailure"
+                } else {
+                    "flakyError"
+                };
                 self.bad(element, attempt, Some(attempt.result.duration));
                 said = true;
             }
@@ -268,7 +328,9 @@ impl Page {
         let kind = match result.outcome {
             Outcome::ExpectedFailure => Some(XFAIL_TYPE),
             // The outcome decides how it is read again, not what a tool called it.
-            _ => details.and_then(|details| details.kind.as_deref()).filter(|kind| *kind != XFAIL_TYPE),
+            _ => details
+                .and_then(|details| details.kind.as_deref())
+                .filter(|kind| *kind != XFAIL_TYPE),
         };
         self.texts(kind, details);
         self.raw("</skipped>\n");
@@ -330,7 +392,10 @@ impl Page {
 }
 
 fn bad_attempts<'a>(entry: &Entry<'a>) -> impl Iterator<Item = &'a Attempt> + use<'a> {
-    entry.attempts.iter().filter(|attempt| attempt.result.outcome.is_bad())
+    entry
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.result.outcome.is_bad())
 }
 
 fn is_failure(attempt: &Attempt) -> bool {
