@@ -5,7 +5,6 @@ pub mod collect;
 pub mod init;
 pub mod logs;
 pub mod run;
-pub mod logs;
 mod setup;
 pub mod validate;
 mod watch;

@@ -7,12 +7,25 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::files::write_whole;
-use crate::junit::write::{self, Entry, Totals};
+use crate::junit::write::{self, Entry};
 use crate::model::{Attempt, Suite, TestIndex, Verdict};
 use crate::summary::Summary;
 
 /// So many tests are shown with their messages; the others are in the report.
 const SHOWN: usize = 30;
+
+/// So many tests that were not run for one and the same reason are shown one by one.
+const ALIKE: usize = 3;
+
+/// Counts a reason; tells whether it has been shown often enough.
+fn is_known<'a>(reasons: &mut Vec<(&'a str, usize)>, reason: &'a str) -> bool {
+    let place = reasons.iter().position(|(known, _)| *known == reason).unwrap_or_else(|| {
+        reasons.push((reason, 0));
+        reasons.len() - 1
+    });
+    reasons[place].1 += 1;
+    reasons[place].1 > ALIKE
+}
 
 /// What the report says of each test.
 pub struct Report<'a> {
@@ -59,8 +72,7 @@ impl Report<'_> {
     /// # Errors
     /// When the folder cannot be written.
     pub fn write_junit(&self, path: &std::path::Path, elapsed: Duration) -> Result<()> {
-        let totals = Totals::count(self.entries(), elapsed);
-        write_whole(path, |output| write::write(output, "offload", &totals, self.entries()))
+        write_whole(path, |output| write::write(output, elapsed, || self.entries()))
     }
 
     /// Writes the summary for people.
@@ -68,8 +80,8 @@ impl Report<'_> {
     /// # Errors
     /// Those of the writer.
     pub fn write_summary(&self, circumstances: &Circumstances, output: &mut dyn Write) -> io::Result<()> {
-        let mut left = 0;
-        let mut shown = 0;
+        let (mut shown, mut left) = (0, 0);
+        let mut reasons: Vec<(&str, usize)> = Vec::new();
         for entry in self.entries() {
             let word = match entry.verdict {
                 Verdict::Failed => "FAILED",
@@ -77,12 +89,20 @@ impl Report<'_> {
                 Verdict::Flaky => "FLAKY",
                 Verdict::Passed | Verdict::Skipped => continue,
             };
+            if let Verdict::NotRun(reason) = entry.verdict
+                && is_known(&mut reasons, reason)
+            {
+                continue;
+            }
             if shown == SHOWN {
                 left += 1;
                 continue;
             }
             shown += 1;
             self.write_entry(word, &entry, output)?;
+        }
+        for (reason, more) in reasons.into_iter().filter(|(_, count)| *count > ALIKE) {
+            writeln!(output, "NOT RUN {} more tests\n    {reason}", more - ALIKE)?;
         }
         if left > 0 {
             writeln!(output, "and {left} more: `offload logs --failures`, `offload logs --errors`")?;

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::framework::Matcher;
-use crate::junit::{self, Caps, Case};
+use crate::junit::{self, Case};
 use crate::mask::Mask;
 use crate::model::{CaseResult, Details, TestIndex};
 use crate::summary::Extra;
@@ -53,7 +53,7 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
             }
         }
     };
-    let end = junit::read::read(file, Caps::default(), &mut take);
+    let end = junit::read::read(file, &mut take);
     reading.error = end.error.map(|error| format!("its report is broken: {error}"));
     reading
 }

@@ -10,7 +10,7 @@ use crate::cancel::Cancel;
 use crate::event::Execution;
 use crate::files::OutputDir;
 use crate::framework::{Facts, Framework, RunCommand, RunContext, Surroundings};
-use crate::junit::{self, Caps};
+use crate::junit;
 use crate::mask::Mask;
 use crate::model::{Batch, Exit, GroupIndex, Suite, TestIndex};
 use crate::pool::Bench;
@@ -126,7 +126,7 @@ impl Workbench<'_> {
 fn shows_failure(report: &Path) -> bool {
     let Ok(file) = std::fs::File::open(report) else { return true };
     let mut bad = false;
-    let end = junit::read::read(file, Caps { text: 0 }, &mut |case| bad |= case.result.outcome.is_bad());
+    let end = junit::read::read(file, &mut |case| bad |= case.result.outcome.is_bad());
     bad || end.error.is_some()
 }
 

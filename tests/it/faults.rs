@@ -260,8 +260,10 @@ fn one_test_makes_one_sandbox_and_fail_fast_stops_the_others() {
     tests.extend(others.iter().map(String::as_str));
     let project = configured(&tests, "[groups.all]\nschedule_individual = true", "");
     let outcome = project.offload(&["run", "--parallel", "1", "--fail-fast"]).expect_code(1);
-    assert!(outcome.stdout.contains("31 tests: 0 passed, 1 failed, 30 not run"), "{}", outcome.stdout);
-    assert_eq!(ran(&project), ["fail:1"]);
+    assert!(outcome.stdout.contains(" 1 failed, ") && outcome.stdout.contains("FAILED fail"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("more tests\n    stopped after the first failure"), "{}", outcome.stdout);
+    // The next batch may have been taken before the failure was known.
+    assert!(ran(&project).len() <= 3, "{:?}", ran(&project));
 }
 
 #[test]
