@@ -82,7 +82,7 @@ enum Command {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 struct RunArguments {
     /// At most so many sandboxes at once
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     parallel: Option<u32>,
     /// List the tests and run none
     #[arg(long)]
