@@ -7,6 +7,8 @@ mod decode;
 mod escape;
 pub mod merged;
 pub mod read;
+#[cfg(test)]
+mod tests;
 mod tidy;
 pub mod write;
 

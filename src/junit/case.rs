@@ -146,7 +146,12 @@ impl Builder {
                 }
                 (Element::Other, Target::Nothing)
             }
-            _ => (Element::Other, outer),
+            _ => {
+                if let (Target::Mark, Some(open)) = (outer, self.open.last_mut()) {
+                    open.forget_indentation();
+                }
+                (Element::Other, outer)
+            }
         };
         self.stack.push(entry);
     }
@@ -286,6 +291,13 @@ impl Open {
         }
         self.expected = mark == Mark::Skipped && self.kind.as_deref() == Some(XFAIL_TYPE);
         Target::Mark
+    }
+
+    /// An element in a mark starts: what stands before it may be no more than its indentation.
+    fn forget_indentation(&mut self) {
+        if self.text.written().is_none() {
+            self.text.clear();
+        }
     }
 
     /// The element of a mark ends; of a further failure without text the message is kept as its text.

@@ -124,15 +124,21 @@ fn parse(
     }
 }
 
-/// The parser's positions are left out: they are those of the tidied text.
+/// What is wrong; the parser's positions are left out, they are those of the tidied text.
 fn explain(error: &xml::reader::Error, builder: &Builder) -> String {
     use xml::reader::ErrorKind;
-    match error.kind() {
-        ErrorKind::Io(error) => format!("cannot be read: {error}"),
-        ErrorKind::UnexpectedEof if builder.is_untouched() => "it is empty".to_owned(),
-        ErrorKind::Syntax(message) if builder.is_untouched() => format!("not a JUnit report: {message}"),
-        ErrorKind::UnexpectedEof => "it is cut off".to_owned(),
-        ErrorKind::Syntax(message) => format!("broken XML: {message}"),
-        _ => format!("broken XML: {error}"),
-    }
+    let message = match error.kind() {
+        ErrorKind::Io(error) => return format!("cannot be read: {error}"),
+        ErrorKind::Syntax(message) if !message.starts_with("Unexpected end of stream") => message,
+        _ if builder.is_untouched() => return "it is empty".to_owned(),
+        _ => return "it is cut off".to_owned(),
+    };
+    let what = if builder.is_untouched() {
+        "not a JUnit report"
+    } else {
+        "broken XML"
+    };
+    let mut letters = message.chars();
+    let first = letters.next().unwrap_or_default().to_lowercase();
+    format!("{what}: {first}{}", letters.as_str())
 }
