@@ -41,9 +41,9 @@ impl Cut {
         }
     }
 
-    /// Whether nothing was added.
-    pub(super) fn is_empty(&self) -> bool {
-        self.total == 0
+    /// Whether nothing but white space was added.
+    pub(super) fn is_blank(&self) -> bool {
+        self.head.iter().all(u8::is_ascii_whitespace) && self.tail.is_empty()
     }
 
     /// How many bytes were added.
@@ -78,8 +78,7 @@ impl Cut {
 
     /// The text, unless it is empty or only white space.
     pub(super) fn written(&self) -> Option<String> {
-        let text = self.text();
-        (!text.trim().is_empty()).then(|| text.into_owned())
+        (!self.is_blank()).then(|| self.text().into_owned())
     }
 }
 

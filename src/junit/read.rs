@@ -10,6 +10,8 @@ use super::Case;
 use super::case::{Builder, Record};
 use super::tidy::Tidy;
 
+/// For the parser's own words, which would show what the parser sees instead of a text.
+const OUTSIDE: &str = "text outside of the root element";
 /// How deep elements may be nested.
 const DEEPEST: usize = 1000;
 /// How much longer than its cap a text may become by the mark that says what was left out.
@@ -100,7 +102,12 @@ fn parse(
     let mut events = EventReader::new_with_config(Tidy::new(input, caps.text.max(MARK)), config);
     loop {
         match events.next() {
-            Ok(XmlEvent::StartElement { name, attributes, .. }) => {
+            Ok(XmlEvent::StartElement {
+                name, mut attributes, ..
+            }) => {
+                for attribute in &mut attributes {
+                    attribute.value = events.source_mut().take(&attribute.value);
+                }
                 builder.open(&name.local_name, attributes);
                 if builder.depth() > DEEPEST {
                     return Parsed::Broken(format!("elements are nested more than {DEEPEST} deep"));
@@ -113,9 +120,7 @@ fn parse(
                     return Parsed::BrokenOff;
                 }
             }
-            Ok(XmlEvent::Characters(text) | XmlEvent::Whitespace(text) | XmlEvent::CData(text)) => {
-                builder.text(&text);
-            }
+            Ok(XmlEvent::Characters(number)) => builder.text(&events.source_mut().take(&number)),
             Ok(XmlEvent::EndDocument) if builder.saw_suite() => return Parsed::Whole,
             Ok(XmlEvent::EndDocument) => return Parsed::Broken("no `<testsuite>` in it".to_owned()),
             Ok(_) => {}
@@ -133,6 +138,7 @@ fn explain(error: &xml::reader::Error, builder: &Builder) -> String {
         _ if builder.is_untouched() => return "it is empty".to_owned(),
         _ => return "it is cut off".to_owned(),
     };
+    let message = if message.contains("outside the root element") { OUTSIDE } else { message.as_ref() };
     let what = if builder.is_untouched() {
         "not a JUnit report"
     } else {

@@ -176,7 +176,8 @@ fn whatever_is_written_is_read_again() {
                 "round {round}: {text}"
             );
             let batches: Vec<u32> = test.attempts.iter().map(|attempt| attempt.batch).collect();
-            assert_eq!(recorded.batches, batches);
+            let noted = test.verdict != Verdict::Passed;
+            assert_eq!(recorded.batches, if noted { batches } else { Vec::new() });
             let Some(shown) = shown else { continue };
             assert_eq!(recorded.result.duration, shown.result.duration);
             let found = recorded.result.details.unwrap_or_default();
@@ -246,9 +247,7 @@ fn attempts_follow_the_convention_of_the_field() {
     let expected = r#"<?xml version="1.0" encoding="UTF-8"?>
 <testsuites name="offload" tests="4" failures="1" errors="1" skipped="0" time="1.500000">
   <testsuite name="offload" tests="4" failures="1" errors="1" skipped="0" time="1.500000">
-    <testcase name="passes" classname="all" time="0.000000">
-      <properties><property name="offload.batches" value="0"/></properties>
-    </testcase>
+    <testcase name="passes" classname="all" time="0.000000"/>
     <testcase name="flaky" classname="all" time="0.200000">
       <properties><property name="offload.batches" value="11 12"/></properties>
       <flakyError time="0.100000" type="timeout" message="slow"></flakyError>

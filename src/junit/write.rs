@@ -2,7 +2,8 @@
 //!
 //! A `<testcase>` a test, named exactly as its id. An id with characters that XML cannot hold has U+FFFD
 //! for them in its name, and stands whole in the property `offload.id`: a backslash doubled, a forbidden
-//! character as `\u{1b}`. The property `offload.batches` holds the batch numbers of the attempts.
+//! character as `\u{1b}`. The property `offload.batches` holds the batch numbers of the attempts
+//! of each test that did not pass at once.
 //! Attempts follow the convention of surefire and nextest: a flaky test has a `<flakyFailure>` or
 //! `<flakyError>` for each failed attempt; a failed one has the `<failure>` or `<error>` of its first
 //! attempt and `<rerunFailure>` or `<rerunError>` for later ones. The output of the attempt that gives
@@ -272,7 +273,9 @@ impl Page {
 
     fn properties(&mut self, entry: &Entry<'_>) {
         let exact = reversible(entry.id);
-        if exact.is_none() && entry.attempts.is_empty() {
+        // Most tests pass at once; that they need no more than one tag keeps reports small.
+        let plain = matches!(entry.verdict, Verdict::Passed) || entry.attempts.is_empty();
+        if exact.is_none() && plain {
             return;
         }
         self.raw("      <properties>");
@@ -282,7 +285,9 @@ impl Page {
             self.attribute("value", &exact);
             self.raw("/>");
         }
-        if let [first, others @ ..] = entry.attempts {
+        if let [first, others @ ..] = entry.attempts
+            && !plain
+        {
             self.raw("<property");
             self.attribute("name", BATCHES_PROPERTY);
             self.formatted(format_args!(" value=\"{}", first.batch));
