@@ -5,6 +5,7 @@ mod case;
 mod cut;
 mod decode;
 mod escape;
+mod kept;
 pub mod merged;
 pub mod read;
 #[cfg(test)]

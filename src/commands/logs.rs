@@ -161,3 +161,188 @@ fn warn_of(missing: &[&str], report: &Path) -> Result<(), Problem> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = r#"<testsuites><testsuite name="offload">
+<testcase name="t.py::test_add"><system-out>out</system-out></testcase>
+<testcase name="t.py::test_div"><failure message="AssertionError: expected 2 got 3">t.py:10: in test_div
+    assert 1 / 0 == 2
+E   AssertionError: expected 2 got 3
+</failure><system-err>
+err
+</system-err></testcase>
+<testcase name="t.py::test_error"><error message="boom">boom at t.py:3</error></testcase>
+<testcase name="t.py::test_flaky"><properties><property name="offload.batches" value="0 7"/></properties>
+<flakyFailure message="once"/></testcase>
+<testcase name="t.py::test_skip"><skipped message="not now"/></testcase>
+<testcase name="t.py::test_xfail"><skipped type="pytest.xfail"/></testcase>
+<testcase name="t.py::test_slow"><error type="timeout" message="after 2 s"/></testcase>
+<testcase name="t.py::test_lost"><error type="not-run" message="no sandbox"/></testcase>
+</testsuite></testsuites>"#;
+
+    fn shown_of(text: &str, filter: &Filter) -> Result<(Status, String), Problem> {
+        let folder = tempfile::tempdir().unwrap();
+        let report = folder.path().join("junit.xml");
+        std::fs::write(&report, text).unwrap();
+        let mut out = Vec::new();
+        let status = run(&report, filter, &mut out)?;
+        Ok((status, String::from_utf8(out).unwrap()))
+    }
+
+    /// The last part of each shown id.
+    fn names(filter: &Filter) -> String {
+        let (_, text) = shown_of(REPORT, filter).unwrap();
+        let ids = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("=== t.py::test_"));
+        ids.filter_map(|line| line.split(' ').next())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn every_result_has_its_banner_and_its_texts() {
+        let (status, text) = shown_of(REPORT, &Filter::default()).unwrap();
+        let expected = "\
+=== t.py::test_add [PASSED] ===
+--- stdout ---
+out
+=== t.py::test_div [FAILED] ===
+AssertionError: expected 2 got 3
+t.py:10: in test_div
+    assert 1 / 0 == 2
+E   AssertionError: expected 2 got 3
+--- stderr ---
+err
+=== t.py::test_error [ERROR] ===
+boom at t.py:3
+=== t.py::test_flaky [FLAKY] ===
+once
+(2 attempts, in batches 0, 7)
+=== t.py::test_skip [SKIPPED] ===
+not now
+=== t.py::test_xfail [XFAILED] ===
+=== t.py::test_slow [TIMED OUT] ===
+after 2 s
+=== t.py::test_lost [NOT RUN] ===
+no sandbox
+";
+        assert_eq!((status, text.as_str()), (Status::Passed, expected));
+    }
+
+    #[test]
+    fn every_condition_must_be_met() {
+        let all = Filter::default();
+        assert_eq!(
+            names(&Filter {
+                failures: true,
+                ..all.clone()
+            }),
+            "div"
+        );
+        assert_eq!(
+            names(&Filter {
+                errors: true,
+                ..all.clone()
+            }),
+            "error slow lost"
+        );
+        assert_eq!(
+            names(&Filter {
+                failures: true,
+                errors: true,
+                ..all.clone()
+            }),
+            ""
+        );
+        assert_eq!(
+            names(&Filter {
+                pattern: Some("_s(low|kip)$".into()),
+                ..all.clone()
+            }),
+            "skip slow"
+        );
+        let ids = vec!["t.py::test_lost".to_owned(), "t.py::test_add".to_owned()];
+        assert_eq!(
+            names(&Filter {
+                ids: ids.clone(),
+                ..all.clone()
+            }),
+            "add lost"
+        );
+        assert_eq!(
+            names(&Filter {
+                ids,
+                errors: true,
+                ..all
+            }),
+            "lost"
+        );
+    }
+
+    #[test]
+    fn only_unknown_ids_are_a_usage_error() {
+        let unknown = "t.py::test_ad".to_owned();
+        let filter = Filter {
+            ids: vec![unknown.clone()],
+            ..Filter::default()
+        };
+        assert_eq!(shown_of(REPORT, &filter).unwrap(), (Status::Usage, String::new()));
+        let filter = Filter {
+            ids: vec![unknown, "t.py::test_add".to_owned()],
+            ..Filter::default()
+        };
+        assert_eq!(shown_of(REPORT, &filter).unwrap().0, Status::Passed);
+    }
+
+    #[test]
+    fn a_malformed_pattern_is_a_usage_error() {
+        let filter = Filter {
+            pattern: Some("(".into()),
+            ..Filter::default()
+        };
+        assert_eq!(shown_of(REPORT, &filter).unwrap_err().status, Status::Usage);
+    }
+
+    #[test]
+    fn a_missing_report_says_how_to_get_one() {
+        let problem = run(
+            Path::new("/nowhere/junit.xml"),
+            &Filter::default(),
+            &mut io::sink(),
+        )
+        .unwrap_err();
+        assert_eq!(problem.status, Status::NothingRun);
+        assert_eq!(problem.hint.as_deref(), Some("`offload run` writes it"));
+    }
+
+    #[test]
+    fn a_broken_report_shows_what_can_be_read_and_fails() {
+        assert_eq!(
+            shown_of(&REPORT[..400], &Filter::default()).unwrap_err().status,
+            Status::NothingRun
+        );
+    }
+
+    #[test]
+    fn a_closed_output_is_passed_on() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let report = folder.path().join("junit.xml");
+        std::fs::write(&report, REPORT).unwrap();
+        let problem = run(&report, &Filter::default(), &mut Closed).unwrap_err();
+        let cause = problem.error.downcast_ref::<io::Error>().unwrap();
+        assert_eq!(cause.kind(), ErrorKind::BrokenPipe);
+    }
+}

@@ -138,7 +138,11 @@ fn explain(error: &xml::reader::Error, builder: &Builder) -> String {
         _ if builder.is_untouched() => return "it is empty".to_owned(),
         _ => return "it is cut off".to_owned(),
     };
-    let message = if message.contains("outside the root element") { OUTSIDE } else { message.as_ref() };
+    let message = if message.contains("outside the root element") {
+        OUTSIDE
+    } else {
+        message.as_ref()
+    };
     let what = if builder.is_untouched() {
         "not a JUnit report"
     } else {

@@ -5,14 +5,12 @@
 //! The parser takes its time over each character, so texts and values pass it by: it sees a number
 //! instead, under which [`Tidy::take`] has the text.
 
-use std::borrow::Cow;
-use std::collections::VecDeque;
-use std::io::Write as _;
 use std::io::{self, Read};
 
 use super::cut::Cut;
 use super::decode::Decoder;
 use super::escape::is_forbidden;
+use super::kept::Kept;
 
 /// The longest attribute value that is kept whole: ids must survive.
 const LONGEST_VALUE: usize = 1 << 20;
@@ -123,43 +121,6 @@ struct Lexer {
     held: Vec<u8>,
     out: Vec<u8>,
     kept: Kept,
-}
-
-/// Texts on their way round the parser.
-#[derive(Default)]
-struct Kept {
-    /// The number of the first of them.
-    first: usize,
-    texts: VecDeque<String>,
-}
-
-impl Kept {
-    /// Keeps a text and writes its number.
-    fn put(&mut self, text: Cow<'_, str>, out: &mut Vec<u8>) {
-        if self.texts.is_empty() {
-            self.first = 0;
-        }
-        // Writing to memory does not fail.
-        let _ = write!(out, "{}", self.first + self.texts.len());
-        self.texts.push_back(text.into_owned());
-    }
-
-    /// Gives a text out, once, and forgets those before it: the parser keeps the order.
-    fn take(&mut self, number: &str) -> String {
-        let Some(place) = number
-            .parse::<usize>()
-            .ok()
-            .and_then(|number| number.checked_sub(self.first))
-        else {
-            return String::new();
-        };
-        if place >= self.texts.len() {
-            return String::new();
-        }
-        self.texts.drain(..place);
-        self.first += place + 1;
-        self.texts.pop_front().unwrap_or_default()
-    }
 }
 
 impl Lexer {
