@@ -138,6 +138,15 @@ pub trait Matcher {
     fn find(&self, case: &Case) -> Option<TestIndex>;
     /// The name under which an unknown case is reported.
     fn name(&self, case: &Case) -> String;
+    /// Whether an unknown case is worth a mention; not, for instance, what a selection left out.
+    fn is_extra(&self, _case: &Case) -> bool {
+        true
+    }
+    /// The tests that cannot have passed because this failing case, which is no test, surrounds them: a
+    /// suite whose hook failed, a file that did not load.
+    fn covers(&self, _case: &Case) -> Vec<TestIndex> {
+        Vec::new()
+    }
 }
 
 /// Fills `{name}` and `{classname}` of a `test_id_format`.

@@ -1,1 +1,433 @@
-//! To be written.
+//! vitest. Discovery lets it load every file and run nothing; batches name their files.
+//!
+//! `vitest list` is not used: version 1 lacks it, version 5 guesses names from the source (so that
+//! `test.each` stays unexpanded), and none of them lists skipped tests. A run whose `-t` matches nothing
+//! collects the same tests in all versions; a small reporter writes them down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Framework, Grain, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext};
+use crate::command::{CommandLine, InputFile};
+use crate::config;
+use crate::junit::Case;
+use crate::model::{CaseResult, Exit, Group, GroupIndex, Outcome, Suite, TestIndex};
+
+mod arguments;
+
+use arguments::Arguments;
+
+const REPORTER: &str = include_str!("vitest/reporter.mjs");
+
+/// Matches no name.
+const NOTHING: &str = "(?!)";
+
+/// The last lines of standard error that an error shows.
+const TAIL_LINES: usize = 20;
+
+/// vitest, versions 1 to 5.
+#[derive(Clone, Debug)]
+pub struct Vitest {
+    command: Vec<String>,
+    discovery_args: Vec<String>,
+    run_args: Vec<String>,
+    format: String,
+}
+
+/// What the reporter writes.
+#[derive(Debug, Deserialize)]
+struct Collected {
+    files: Vec<CollectedFile>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CollectedFile {
+    file: String,
+    error: Option<String>,
+    tests: Vec<String>,
+}
+
+impl Vitest {
+    /// Reads `[framework]`, whose `type` is `vitest`.
+    ///
+    /// # Errors
+    /// When a command or its arguments cannot be split into words.
+    pub fn new(framework: &config::Framework) -> Result<Vitest> {
+        let config::FrameworkKind::Vitest { command, run_args } = &framework.kind else {
+            bail!("`[framework]` is not of type `vitest`");
+        };
+        let command = split(command, "command")?;
+        if command.is_empty() {
+            bail!("`command` of `[framework]` is empty");
+        }
+        Ok(Vitest {
+            command,
+            discovery_args: split(
+                framework.discovery_args.as_deref().unwrap_or_default(),
+                "discovery_args",
+            )?,
+            run_args: split(run_args.as_deref().unwrap_or_default(), "run_args")?,
+            format: framework.test_id_format.clone(),
+        })
+    }
+
+    fn list_command(&self, group: &Group, index: GroupIndex, scratch: &Path) -> Result<ListCommand> {
+        let words = shell_words::split(&group.filters)
+            .with_context(|| format!("cannot split the filters of group `{}`", group.name))?;
+        let filters = Arguments::parse(&[self.discovery_args.as_slice(), &words].concat());
+        let output = scratch.join(format!("vitest-{}.json", index.0));
+        let reporter = scratch.join(format!("vitest-{}.mjs", index.0));
+        let settings = json!({ "list": output.to_string_lossy(), "pattern": filters.pattern });
+        let mut rest = vec![
+            "--coverage.enabled=false".to_owned(),
+            "--passWithNoTests".to_owned(),
+        ];
+        rest.push(format!("--reporter={}", reporter.display()));
+        rest.push(format!("--testNamePattern={NOTHING}"));
+        rest.extend(filters.options);
+        let mut start = self.command.clone();
+        start.push("--run".to_owned());
+        start.extend(filters.selection);
+        // Without isolation, what several files import is loaded once: a quarter of the time. A suite
+        // that fails that way has a second try as vitest itself would load it.
+        let quick = [start.as_slice(), &["--no-isolate".to_owned()], &rest].concat();
+        let careful = [start.as_slice(), &rest].concat();
+        let text = format!("{} || {}", shell_words::join(&quick), shell_words::join(&careful));
+        let mut command = CommandLine::shell(text).with_env("NO_COLOR", "1");
+        command.files.push(InputFile {
+            path: reporter,
+            content: reporter_text(&settings),
+        });
+        Ok(ListCommand {
+            groups: vec![index],
+            command,
+            output: Some(output),
+        })
+    }
+
+    /// The id of the test whose titles are joined as `name`.
+    fn id(&self, file: &str, name: &str) -> String {
+        let result = CaseResult::new(Outcome::Skipped, Duration::ZERO);
+        let case = Case {
+            classname: clean(file),
+            name: clean(name),
+            file: None,
+            result,
+        };
+        super::format_id(&self.format, &case)
+    }
+
+    /// The joined titles of a test: its id without what the format adds.
+    fn name_of<'a>(&self, id: &'a str, file: &str) -> Option<&'a str> {
+        let (before, after) = self.format.split_once("{name}")?;
+        let file = clean(file);
+        let before = before.replace("{classname}", &file);
+        let after = after.replace("{classname}", &file);
+        id.strip_prefix(before.as_str())?.strip_suffix(after.as_str())
+    }
+
+    /// The `-t` that selects `tests`, unless their files hold nothing else that the group would run.
+    fn pattern(&self, tests: &[TestIndex], group: GroupIndex, suite: &Suite) -> Option<String> {
+        let files = files(tests, suite);
+        let inside = |file: &Option<Arc<str>>| file.as_ref().is_some_and(|file| files.contains(file));
+        let own = suite
+            .tests()
+            .iter()
+            .filter(|test| test.group == group && inside(&test.file))
+            .count();
+        if own == tests.len() && !suite.runs_elsewhere(group).any(|test| inside(&test.file)) {
+            return None;
+        }
+        let mut names = BTreeSet::new();
+        for &index in tests {
+            let test = suite.test(index);
+            names.insert(escape(
+                self.name_of(test.id.as_str(), test.file.as_deref().unwrap_or_default())?,
+            ));
+        }
+        let names: Vec<String> = names.into_iter().collect();
+        Some(format!("^ ?(?:{})$", names.join("|")))
+    }
+}
+
+impl Framework for Vitest {
+    fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>> {
+        let numbered = (0..).map(GroupIndex).zip(groups);
+        numbered
+            .map(|(index, group)| self.list_command(group, index, scratch))
+            .collect()
+    }
+
+    fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
+        let collected: Option<Collected> = match &output.file {
+            Some(text) => serde_json::from_str(text)
+                .context("cannot read the tests that vitest collected")
+                .ok(),
+            None => None,
+        };
+        let files = collected
+            .as_ref()
+            .map(|collected| collected.files.as_slice())
+            .unwrap_or_default();
+        if let Some(message) = broken(files) {
+            bail!("vitest cannot load every test file\n{message}");
+        }
+        let Some(collected) = collected.filter(|_| output.exit == Exit::Code(0)) else {
+            let tail = tail(&output.stderr, &output.stdout);
+            bail!(
+                "vitest ended with {} while it collected tests\n{tail}",
+                output.exit
+            );
+        };
+        let mut listing = Listing::default();
+        let mut seen = BTreeMap::new();
+        for CollectedFile { file, tests, .. } in collected.files {
+            let path: Arc<str> = file.as_str().into();
+            for name in tests {
+                let id = self.id(&file, &name);
+                let count = seen.entry(id.clone()).or_insert(0);
+                *count += 1;
+                if *count == 2 {
+                    let message = "is the name of several tests, which vitest's report cannot tell apart";
+                    listing.warnings.push(format!("`{id}` {message}"));
+                }
+                if *count > 1 {
+                    continue;
+                }
+                for &group in &command.groups {
+                    listing.tests.push(Listed {
+                        group,
+                        id: id.as_str().into(),
+                        file: Some(path.clone()),
+                    });
+                }
+            }
+        }
+        Ok(listing)
+    }
+
+    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &RunContext<'_>) -> RunCommand {
+        let suite = context.suite;
+        let filters = shell_words::split(&suite.group(group).filters).unwrap_or_default();
+        let filters = Arguments::parse(&filters);
+        let run_args = Arguments::parse(&self.run_args);
+        let chosen = files(tests, suite);
+        let report = context.scratch.join("junit.xml");
+        let reporter = context.scratch.join("reporter.mjs");
+
+        let mut words = self.command.clone();
+        words.push("--run".to_owned());
+        words.extend(chosen.iter().map(|file| position(file)));
+        for file in also_matched(&chosen, suite) {
+            words.push(format!("--exclude={}", escape_glob(file)));
+        }
+        if let Some(pattern) = self.pattern(tests, group, suite).or(filters.pattern) {
+            words.push(format!("--testNamePattern={pattern}"));
+        }
+        words.extend(filters.options);
+        words.extend(run_args.options);
+        // Batches side by side would write into one folder, and none of them meets a threshold.
+        if run_args.coverage.is_empty() {
+            words.push("--coverage.enabled=false".to_owned());
+        }
+        words.extend(run_args.coverage);
+        if context.fail_fast {
+            words.push("--bail=1".to_owned());
+        }
+        words.push(format!("--reporter={}", reporter.display()));
+        words.extend(if run_args.reporters.is_empty() {
+            vec!["--reporter=default".to_owned()]
+        } else {
+            run_args.reporters
+        });
+        words.push("--reporter=junit".to_owned());
+        words.push(format!("--outputFile={}", report.display()));
+        let mut command = CommandLine::program(words);
+        let content = reporter_text(&json!({ "report": report.to_string_lossy() }));
+        command.files.push(InputFile {
+            path: reporter,
+            content,
+        });
+        RunCommand {
+            command,
+            report: Some(report),
+        }
+    }
+
+    fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
+        Box::new(Titles {
+            suite: context.suite,
+            vitest: self,
+        })
+    }
+
+    fn grain(&self) -> Grain {
+        Grain::File
+    }
+}
+
+/// Finds tests by the file and the titles of a case.
+struct Titles<'a> {
+    suite: &'a Suite,
+    vitest: &'a Vitest,
+}
+
+impl Matcher for Titles<'_> {
+    fn find(&self, case: &Case) -> Option<TestIndex> {
+        self.suite.find(&self.name(case))
+    }
+
+    fn name(&self, case: &Case) -> String {
+        self.vitest.id(&case.classname, &case.name)
+    }
+
+    /// What `-t` leaves out is reported as skipped.
+    fn is_extra(&self, case: &Case) -> bool {
+        case.result.outcome != Outcome::Skipped
+    }
+
+    /// A failing case that is a suite (its titles) or a file (its path) tells of a hook or of loading;
+    /// vitest 1 reports the tests below as passed, later versions as skipped.
+    fn covers(&self, case: &Case) -> Vec<TestIndex> {
+        let whole = case.name == case.classname;
+        let above = format!("{} > ", clean(&case.name));
+        let below = |index: &TestIndex| {
+            let test = self.suite.test(*index);
+            let Some(file) = test
+                .file
+                .as_deref()
+                .filter(|file| clean(file) == clean(&case.classname))
+            else {
+                return false;
+            };
+            let name = self.vitest.name_of(test.id.as_str(), file);
+            whole || name.is_some_and(|name| name.starts_with(&above))
+        };
+        self.suite.indices().filter(below).collect()
+    }
+}
+
+fn split(text: &str, key: &str) -> Result<Vec<String>> {
+    shell_words::split(text).with_context(|| format!("cannot split `{key}` of `[framework]` into words"))
+}
+
+fn reporter_text(settings: &serde_json::Value) -> String {
+    format!("const settings = {settings}\n{REPORTER}")
+}
+
+/// The files of `tests`, in their order.
+fn files(tests: &[TestIndex], suite: &Suite) -> Vec<Arc<str>> {
+    let mut seen = BTreeSet::new();
+    let files = tests.iter().filter_map(|&index| suite.test(index).file.clone());
+    files.filter(|file| seen.insert(file.clone())).collect()
+}
+
+/// Other files of the suite that vitest would load as well: it takes every file whose path contains one
+/// of the given ones, whatever the case of letters.
+fn also_matched<'a>(chosen: &[Arc<str>], suite: &'a Suite) -> BTreeSet<&'a str> {
+    let wanted: Vec<String> = chosen.iter().map(|file| file.to_lowercase()).collect();
+    let mut others = BTreeSet::new();
+    let mut last = "";
+    for file in suite.tests().iter().filter_map(|test| test.file.as_deref()) {
+        if file == last {
+            continue;
+        }
+        last = file;
+        let lower = file.to_lowercase();
+        let is_chosen = || chosen.iter().any(|chosen| &**chosen == file);
+        if wanted.iter().any(|part| lower.contains(part)) && !is_chosen() {
+            others.insert(file);
+        }
+    }
+    others
+}
+
+/// A file as a positional argument.
+fn position(file: &str) -> String {
+    if file.starts_with('-') {
+        format!("./{file}")
+    } else {
+        file.to_owned()
+    }
+}
+
+/// `file` as a glob that matches it alone.
+fn escape_glob(file: &str) -> String {
+    let mut glob = String::with_capacity(file.len());
+    for letter in file.chars() {
+        if "\\[](){}!*?+@|".contains(letter) {
+            glob.push('\\');
+        }
+        glob.push(letter);
+    }
+    glob
+}
+
+/// Joined titles as an expression for `-t`. Titles are matched as joined by a space until vitest 4 and by
+/// ` > ` since vitest 5; a space may stand for another white space of the title.
+fn escape(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len() + 16);
+    for (place, part) in name.split(" > ").enumerate() {
+        if place > 0 {
+            pattern.push_str("(?: >)? ");
+        }
+        for letter in part.chars() {
+            match letter {
+                ' ' => pattern.push_str("\\s"),
+                letter if "\\^$.|?*+()[]{}/".contains(letter) => pattern.extend(['\\', letter]),
+                letter => pattern.push(letter),
+            }
+        }
+    }
+    pattern
+}
+
+/// The text as it comes back through vitest's XML, in which white space of attributes is a space and
+/// characters that XML forbids or discourages are gone.
+fn clean(text: &str) -> String {
+    let kept = text.chars().filter(|&letter| {
+        !matches!(letter,
+            '\0'..='\x08' | '\x0B' | '\x0C' | '\x0E'..='\x1F' | '\x7F'..='\u{84}' | '\u{86}'..='\u{9F}'
+            | '\u{FDD0}'..='\u{FDDF}' | '\u{FFFD}')
+            && (u32::from(letter) & 0xFFFE) != 0xFFFE
+    });
+    kept.map(|letter| {
+        if matches!(letter, '\n' | '\r' | '\t') {
+            ' '
+        } else {
+            letter
+        }
+    })
+    .collect()
+}
+
+/// What is wrong with files that did not load, a line each.
+fn broken(files: &[CollectedFile]) -> Option<String> {
+    let lines = files.iter().filter_map(|file| {
+        let message = file
+            .error
+            .as_deref()?
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or_default();
+        Some(format!("{}: {}", file.file, message.trim()))
+    });
+    Some(lines.collect::<Vec<_>>().join("\n")).filter(|text| !text.is_empty())
+}
+
+/// The end of what a command said.
+fn tail(stderr: &str, stdout: &str) -> String {
+    let text = if stderr.trim().is_empty() { stdout } else { stderr };
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+#[cfg(test)]
+#[path = "vitest/tests.rs"]
+mod tests;

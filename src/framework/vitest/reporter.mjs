@@ -1,0 +1,56 @@
+// A reporter for vitest 1 to 5. A line in front of this text defines `settings`:
+// `list`: a file for the tests that were collected; `pattern`: the `-t` that selects among them;
+// `report`: where the built-in JUnit reporter must write, whatever the project configures.
+import { writeFileSync } from 'node:fs'
+import { relative } from 'node:path'
+
+export default class Offload {
+  onInit(vitest) {
+    this.vitest = vitest
+    if (settings.list) writeFileSync(settings.list, '{"files":[]}')
+    if (!settings.report) return
+    for (const { options } of vitest.reporters ?? []) {
+      if (!options || typeof options !== 'object' || !options.outputFile && !options.classnameTemplate) continue
+      options.outputFile = settings.report
+      delete options.classnameTemplate
+    }
+  }
+
+  // Until vitest 3.
+  onFinished() {
+    this.write()
+  }
+
+  // Since vitest 3.
+  onTestRunEnd() {
+    this.write()
+  }
+
+  write() {
+    if (!settings.list) return
+    const pattern = settings.pattern ? new RegExp(settings.pattern) : undefined
+    // How vitest joins titles before it applies `-t`.
+    const major = parseInt(this.vitest.version ?? '0', 10)
+    const first = major < 2 ? ' ' : ''
+    const joint = major < 5 ? ' ' : ' > '
+    const files = this.vitest.state.getFiles().map((file) => {
+      const tests = []
+      const walk = (tasks, titles) => {
+        for (const task of tasks) {
+          const path = [...titles, task.name]
+          if (task.type === 'suite') walk(task.tasks, path)
+          else if (!pattern || pattern.test(first + path.join(joint))) tests.push(path.join(' > '))
+        }
+      }
+      walk(file.tasks, [])
+      let error
+      if (file.result?.state === 'fail') {
+        error = file.result.errors?.map((each) => each.message).join('\n') || 'it does not load'
+      } else if (file.tasks.length === 0) {
+        error = 'no test suite found in it'
+      }
+      return { file: relative(this.vitest.config.root, file.filepath), error, tests }
+    })
+    writeFileSync(settings.list, JSON.stringify({ files }))
+  }
+}
