@@ -7,7 +7,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, RunCommand, RunContext};
+use super::{
+    ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, RunCommand, RunContext, describe_failure,
+};
 use crate::command::{CommandLine, InputFile};
 use crate::config;
 use crate::junit::Case;
@@ -29,9 +31,6 @@ const METADATA: &str = "nextest.cargo-metadata";
 /// The fact with the project's `nextest.toml`.
 const CONFIG: &str = "nextest.config";
 
-/// The last lines of standard error that an error shows.
-const TAIL_LINES: usize = 20;
-
 /// cargo-nextest.
 #[derive(Clone, Debug)]
 pub struct Nextest {
@@ -44,12 +43,11 @@ pub struct Nextest {
 }
 
 impl Nextest {
-    /// Reads `[framework]`, whose `type` is `nextest`. `profile` is the value of `NEXTEST_PROFILE` that
-    /// commands will find, where `[framework]` does not set it.
+    /// Reads `[framework]`, whose `type` is `nextest`.
     ///
     /// # Errors
     /// When arguments cannot be split into words.
-    pub fn new(framework: &config::Framework, profile: Option<String>) -> Result<Nextest> {
+    pub fn new(framework: &config::Framework) -> Result<Nextest> {
         let config::FrameworkKind::Nextest {
             package,
             features,
@@ -77,9 +75,17 @@ impl Nextest {
             include_ignored: *include_ignored,
             discovery_args: split(framework.discovery_args.as_deref(), "discovery_args")?,
             run_args: Arguments::parse(&split(run_args.as_deref(), "run_args")?),
-            profile: own.map(|(_, value)| value.clone()).or(profile),
+            profile: own.map(|(_, value)| value.clone()),
             format: framework.test_id_format.clone(),
         })
+    }
+
+    /// Tells which profile `NEXTEST_PROFILE` names in the environment that commands find; what
+    /// `[framework]` sets goes before it.
+    #[must_use]
+    pub fn with_profile(mut self, inherited: Option<String>) -> Nextest {
+        self.profile = self.profile.or(inherited);
+        self
     }
 
     /// What the settings and the filters of `group` say together.
@@ -244,11 +250,7 @@ impl Framework for Nextest {
         let mut listing = Listing::default();
         if let Some(&group) = command.groups.first() {
             if output.exit != Exit::Code(0) {
-                bail!(
-                    "cargo nextest list ended with {}\n{}",
-                    output.exit,
-                    tail(&output.stderr)
-                );
+                bail!("cargo nextest list failed: {}", describe_failure(output));
             }
             let read = listing::read(&output.stdout, |binary, name| self.id(binary, name), group)?;
             let name = format!("binaries-{}.json", group.0);
@@ -269,10 +271,10 @@ impl Framework for Nextest {
                 .shared
                 .push(("cargo-metadata.json".to_owned(), output.stdout.clone()));
         } else {
-            let said = tail(&output.stderr);
+            let reason = describe_failure(output);
             listing
                 .warnings
-                .push(format!("cargo metadata ended with {}: {said}", output.exit));
+                .push(format!("cargo metadata failed, so batches build again: {reason}"));
         }
         Ok(listing)
     }
@@ -317,10 +319,21 @@ impl Framework for Nextest {
         }))
     }
 
-    /// 100: tests failed. 4 (no test matched), 96 (configuration), 101 and 102 (build), 105 (setup
-    /// script) and others mean that nothing is known of tests.
-    fn is_breakdown(&self, exit: Exit) -> bool {
-        !matches!(exit, Exit::Code(0 | 100))
+    fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
+        let mut words: Vec<String> = ["cargo", "nextest", "run"].map(str::to_owned).into();
+        let Some(group) = tests.first().map(|&index| suite.test(index).group) else {
+            return words.join(" ");
+        };
+        let arguments = self.arguments(suite.group(group)).join(self.run_args.clone());
+        words.extend(arguments.build);
+        words.extend(arguments.profile.map(|profile| format!("--profile={profile}")));
+        words.extend(arguments.config_file.map(|file| format!("--config-file={file}")));
+        words.extend(arguments.runner);
+        words.push(format!(
+            "--filterset={}",
+            self.filterset(tests, group, suite, true)
+        ));
+        shell_words::join(words)
     }
 }
 
@@ -421,12 +434,6 @@ fn escape(name: &str) -> String {
 /// A TOML basic string; JSON writes the same ones.
 fn toml_string(text: &str) -> String {
     Value::from(text).to_string()
-}
-
-/// The end of what a command said.
-fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
 #[cfg(test)]

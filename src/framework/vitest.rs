@@ -13,23 +13,25 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Framework, Grain, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext};
+use super::{
+    Framework, Grain, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext,
+    describe_failure,
+};
 use crate::command::{CommandLine, InputFile};
 use crate::config;
 use crate::junit::Case;
 use crate::model::{CaseResult, Exit, Group, GroupIndex, Outcome, Suite, TestIndex};
 
 mod arguments;
+mod text;
 
 use arguments::Arguments;
+use text::{clean, escape, escape_glob};
 
 const REPORTER: &str = include_str!("vitest/reporter.mjs");
 
 /// Matches no name.
 const NOTHING: &str = "(?!)";
-
-/// The last lines of standard error that an error shows.
-const TAIL_LINES: usize = 20;
 
 /// vitest, versions 1 to 5.
 #[derive(Clone, Debug)]
@@ -179,11 +181,7 @@ impl Framework for Vitest {
             bail!("vitest cannot load every test file\n{message}");
         }
         let Some(collected) = collected.filter(|_| output.exit == Exit::Code(0)) else {
-            let tail = tail(&output.stderr, &output.stdout);
-            bail!(
-                "vitest ended with {} while it collected tests\n{tail}",
-                output.exit
-            );
+            bail!("vitest cannot collect tests: {}", describe_failure(output));
         };
         let mut listing = Listing::default();
         let mut seen = BTreeMap::new();
@@ -269,6 +267,21 @@ impl Framework for Vitest {
 
     fn grain(&self) -> Grain {
         Grain::File
+    }
+
+    fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
+        let mut words = self.command.clone();
+        words.push("--run".to_owned());
+        words.extend(files(tests, suite).iter().map(|file| position(file)));
+        let group = tests.first().map(|&index| suite.test(index).group);
+        if let Some(group) = group {
+            let filters = shell_words::split(&suite.group(group).filters).unwrap_or_default();
+            words.extend(Arguments::parse(&filters).options);
+            let pattern = self.pattern(tests, group, suite);
+            words.extend(pattern.map(|pattern| format!("--testNamePattern={pattern}")));
+        }
+        words.extend(Arguments::parse(&self.run_args).options);
+        shell_words::join(words)
     }
 }
 
@@ -357,56 +370,6 @@ fn position(file: &str) -> String {
     }
 }
 
-/// `file` as a glob that matches it alone.
-fn escape_glob(file: &str) -> String {
-    let mut glob = String::with_capacity(file.len());
-    for letter in file.chars() {
-        if "\\[](){}!*?+@|".contains(letter) {
-            glob.push('\\');
-        }
-        glob.push(letter);
-    }
-    glob
-}
-
-/// Joined titles as an expression for `-t`. Titles are matched as joined by a space until vitest 4 and by
-/// ` > ` since vitest 5; a space may stand for another white space of the title.
-fn escape(name: &str) -> String {
-    let mut pattern = String::with_capacity(name.len() + 16);
-    for (place, part) in name.split(" > ").enumerate() {
-        if place > 0 {
-            pattern.push_str("(?: >)? ");
-        }
-        for letter in part.chars() {
-            match letter {
-                ' ' => pattern.push_str("\\s"),
-                letter if "\\^$.|?*+()[]{}/".contains(letter) => pattern.extend(['\\', letter]),
-                letter => pattern.push(letter),
-            }
-        }
-    }
-    pattern
-}
-
-/// The text as it comes back through vitest's XML, in which white space of attributes is a space and
-/// characters that XML forbids or discourages are gone.
-fn clean(text: &str) -> String {
-    let kept = text.chars().filter(|&letter| {
-        !matches!(letter,
-            '\0'..='\x08' | '\x0B' | '\x0C' | '\x0E'..='\x1F' | '\x7F'..='\u{84}' | '\u{86}'..='\u{9F}'
-            | '\u{FDD0}'..='\u{FDDF}' | '\u{FFFD}')
-            && (u32::from(letter) & 0xFFFE) != 0xFFFE
-    });
-    kept.map(|letter| {
-        if matches!(letter, '\n' | '\r' | '\t') {
-            ' '
-        } else {
-            letter
-        }
-    })
-    .collect()
-}
-
 /// What is wrong with files that did not load, a line each.
 fn broken(files: &[CollectedFile]) -> Option<String> {
     let lines = files.iter().filter_map(|file| {
@@ -419,13 +382,6 @@ fn broken(files: &[CollectedFile]) -> Option<String> {
         Some(format!("{}: {}", file.file, message.trim()))
     });
     Some(lines.collect::<Vec<_>>().join("\n")).filter(|text| !text.is_empty())
-}
-
-/// The end of what a command said.
-fn tail(stderr: &str, stdout: &str) -> String {
-    let text = if stderr.trim().is_empty() { stdout } else { stderr };
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
 #[cfg(test)]
