@@ -40,12 +40,19 @@ pub(super) fn clean(text: &str) -> String {
             | '\u{FDD0}'..='\u{FDDF}' | '\u{FFFD}')
             && (u32::from(letter) & 0xFFFE) != 0xFFFE
     });
-    kept.map(|letter| {
-        if matches!(letter, '\n' | '\r' | '\t') {
-            ' '
-        } else {
-            letter
+    kept.map(|letter| if matches!(letter, '\n' | '\r' | '\t') { ' ' } else { letter }).collect()
+}
+
+/// The text without the colours of a terminal.
+pub(super) fn plain(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '\x1B' {
+            kept.push(letter);
+        } else if letters.next() == Some('[') {
+            letters.by_ref().find(|letter| letter.is_ascii_alphabetic());
         }
-    })
-    .collect()
+    }
+    kept
 }
