@@ -31,7 +31,10 @@ impl Cancel {
 
     /// A flag of its own that is also raised whenever `self` is.
     pub fn child(&self) -> Cancel {
-        Cancel { level: Arc::default(), parent: Some(Arc::new(self.clone())) }
+        Cancel {
+            level: Arc::default(),
+            parent: Some(Arc::new(self.clone())),
+        }
     }
 
     /// Asks to stop; a second call asks with force.
@@ -53,7 +56,9 @@ impl Cancel {
             1 => Urgency::Graceful,
             _ => Urgency::Forced,
         };
-        self.parent.as_ref().map_or(own, |parent| own.max(parent.urgency()))
+        self.parent
+            .as_ref()
+            .map_or(own, |parent| own.max(parent.urgency()))
     }
 
     /// Whether anybody asked to stop.
@@ -73,10 +78,16 @@ mod tests {
         assert!(!child.is_raised());
         child.raise_gracefully();
         child.raise_gracefully();
-        assert_eq!((child.urgency(), parent.urgency()), (Urgency::Graceful, Urgency::None));
+        assert_eq!(
+            (child.urgency(), parent.urgency()),
+            (Urgency::Graceful, Urgency::None)
+        );
         parent.raise();
         parent.raise();
         parent.raise();
-        assert_eq!((child.urgency(), parent.urgency()), (Urgency::Forced, Urgency::Forced));
+        assert_eq!(
+            (child.urgency(), parent.urgency()),
+            (Urgency::Forced, Urgency::Forced)
+        );
     }
 }

@@ -132,14 +132,29 @@ impl<'a> Collector<'a> {
         };
         let before = self.bad_extras();
         let (reported, cases) = self.take(batch, &reading);
-        let bad: Vec<TestIndex> = reported.iter().copied().filter(|index| self.is_bad(*index)).collect();
+        let bad: Vec<TestIndex> = reported
+            .iter()
+            .copied()
+            .filter(|index| self.is_bad(*index))
+            .collect();
         let failed = !bad.is_empty() || self.bad_extras() > before;
-        let missing: Vec<TestIndex> =
-            batch.tests.iter().copied().filter(|index| reported.binary_search(index).is_err()).collect();
+        let missing: Vec<TestIndex> = batch
+            .tests
+            .iter()
+            .copied()
+            .filter(|index| reported.binary_search(index).is_err())
+            .collect();
         let mut step = Step::default();
-        let end = End { batch, execution, reading: &reading, failed, cases };
+        let end = End {
+            batch,
+            execution,
+            reading: &reading,
+            failed,
+            cases,
+        };
         self.note_breakdown(&end, &missing);
-        let broken = !missing.is_empty() || (execution.exit != Exit::Code(0) && !failed) || reading.error.is_some();
+        let broken =
+            !missing.is_empty() || (execution.exit != Exit::Code(0) && !failed) || reading.error.is_some();
         step.outcome = Some(match execution.exit {
             Exit::Cancelled => BatchOutcome::Cancelled,
             _ if failed && (missing.is_empty() || self.policy.fail_fast) => BatchOutcome::Failure,
@@ -159,12 +174,20 @@ impl<'a> Collector<'a> {
         }
         let root = self.root(batch.index);
         batch.index = self.number(root);
-        Step { batches: vec![batch], outcome: Some(BatchOutcome::Error), stop: false }
+        Step {
+            batches: vec![batch],
+            outcome: Some(BatchOutcome::Error),
+            stop: false,
+        }
     }
 
     /// Takes in a batch that will not be executed.
     pub fn dropped(&mut self, batch: &Batch, reason: &str) -> Step {
-        let reason: Arc<str> = if self.stopped { STOPPED.into() } else { reason.into() };
+        let reason: Arc<str> = if self.stopped {
+            STOPPED.into()
+        } else {
+            reason.into()
+        };
         for index in &batch.tests {
             let state = &mut self.states[index.0 as usize];
             state.reason = Some(match &state.reason {
@@ -184,20 +207,33 @@ impl<'a> Collector<'a> {
     pub fn counts(&self) -> (usize, usize) {
         let decided = |state: &&State| !state.attempts.is_empty();
         let judged = self.states.iter().filter(decided).count();
-        let bad = self.states.iter().filter(|state| state.attempts.last().is_some_and(|last| last.result.outcome.is_bad()));
+        let bad = self.states.iter().filter(|state| {
+            state
+                .attempts
+                .last()
+                .is_some_and(|last| last.result.outcome.is_bad())
+        });
         (judged, bad.count())
     }
 
     /// Gives every test its verdict.
     pub fn finish(self) -> Summary {
         let verdicts = self.states.iter().zip(self.suite.tests());
-        let verdicts = verdicts.map(|(state, test)| summary::judge(&state.attempts, test.max_attempts, state.reason.as_deref()));
+        let verdicts = verdicts
+            .map(|(state, test)| summary::judge(&state.attempts, test.max_attempts, state.reason.as_deref()));
         let verdicts: Vec<Verdict> = verdicts.collect();
         let attempts = self.states.into_iter().map(|state| state.attempts).collect();
         let mut errors = self.errors;
         for extra in self.extras.iter().filter(|extra| extra.outcome.is_bad()) {
-            let message = extra.message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
-            errors.push(format!("`{}` failed, and no discovered test has that name{message}", extra.name));
+            let message = extra
+                .message
+                .as_deref()
+                .map(|text| format!(": {text}"))
+                .unwrap_or_default();
+            errors.push(format!(
+                "`{}` failed, and no discovered test has that name{message}",
+                extra.name
+            ));
         }
         Summary::new(verdicts, attempts, self.extras, errors)
     }
@@ -232,12 +268,21 @@ impl<'a> Collector<'a> {
 
     fn attempt(&mut self, index: TestIndex, batch: u32, result: CaseResult) {
         let attempts = &mut self.states[index.0 as usize].attempts;
-        let number = u32::try_from(attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
-        attempts.push(Attempt { number, batch, result });
+        let number = u32::try_from(attempts.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        attempts.push(Attempt {
+            number,
+            batch,
+            result,
+        });
     }
 
     fn is_bad(&self, index: TestIndex) -> bool {
-        self.states[index.0 as usize].attempts.last().is_some_and(|last| last.result.outcome.is_bad())
+        self.states[index.0 as usize]
+            .attempts
+            .last()
+            .is_some_and(|last| last.result.outcome.is_bad())
     }
 
     fn bad_extras(&self) -> usize {
@@ -256,10 +301,13 @@ impl<'a> Collector<'a> {
         }
         let number = end.batch.index;
         if let Some(error) = &end.reading.error {
-            self.errors.push(format!("batch {number}: its report is broken: {error}"));
+            self.errors
+                .push(format!("batch {number}: its report is broken: {error}"));
         } else if end.execution.exit != Exit::Code(0) && !end.failed {
             let exit = end.execution.exit;
-            self.errors.push(format!("batch {number}: the runner ended with {exit}, but reported no failure"));
+            self.errors.push(format!(
+                "batch {number}: the runner ended with {exit}, but reported no failure"
+            ));
         }
     }
 
@@ -325,7 +373,11 @@ impl<'a> Collector<'a> {
             step.batches.push(again);
             return;
         }
-        let outcome = if timed_out { Outcome::TimedOut } else { Outcome::Errored };
+        let outcome = if timed_out {
+            Outcome::TimedOut
+        } else {
+            Outcome::Errored
+        };
         let result = CaseResult::stated(outcome, end.execution.elapsed, end.complaint());
         self.attempt(index, end.batch.index, result);
         self.states[index.0 as usize].breaks = 0;
@@ -360,10 +412,25 @@ impl<'a> Collector<'a> {
         number
     }
 
-    fn batch(&mut self, group: GroupIndex, tests: Vec<TestIndex>, origin: Origin, root: Option<u32>) -> Batch {
+    fn batch(
+        &mut self,
+        group: GroupIndex,
+        tests: Vec<TestIndex>,
+        origin: Origin,
+        root: Option<u32>,
+    ) -> Batch {
         let index = self.number(root.unwrap_or(self.next_batch));
-        let load = tests.iter().filter_map(|index| self.suite.test(*index).expected).sum();
-        Batch { index, group, tests, load, origin }
+        let load = tests
+            .iter()
+            .filter_map(|index| self.suite.test(*index).expected)
+            .sum();
+        Batch {
+            index,
+            group,
+            tests,
+            load,
+            origin,
+        }
     }
 }
 
@@ -392,7 +459,10 @@ impl End<'_> {
             _ if matches!(self.execution.exit, Exit::TimedOut | Exit::Cancelled) => String::new(),
             (Some(error), _) => format!("; {error}"),
             (None, []) => " without a result for this test".into(),
-            (None, names) => format!(" without a result for this test, but with one for `{}`", names.join("`, `")),
+            (None, names) => format!(
+                " without a result for this test, but with one for `{}`",
+                names.join("`, `")
+            ),
         };
         format!("{how}{what} (batch {})", self.batch.index)
     }
@@ -428,11 +498,18 @@ fn by_exit_status(batch: &Batch, execution: &Execution) -> Reading {
                 Exit::Signal(_) => Outcome::Errored,
                 Exit::Code(_) | Exit::Cancelled => Outcome::Failed,
             };
-            CaseResult::stated(outcome, share, format!("the command ended with {exit} (batch {})", batch.index))
+            CaseResult::stated(
+                outcome,
+                share,
+                format!("the command ended with {exit} (batch {})", batch.index),
+            )
         }
     };
     let found = batch.tests.iter().map(|index| (*index, result.clone())).collect();
-    Reading { found, ..Reading::default() }
+    Reading {
+        found,
+        ..Reading::default()
+    }
 }
 
 #[cfg(test)]

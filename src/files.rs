@@ -59,7 +59,8 @@ impl OutputDir {
     /// # Errors
     /// When the folder cannot be used, or is used by another run.
     pub fn claim(path: &Path) -> Result<OutputDir> {
-        std::fs::create_dir_all(path).with_context(|| format!("cannot make the output folder `{}`", path.display()))?;
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("cannot make the output folder `{}`", path.display()))?;
         let state = path.join(STATE);
         std::fs::create_dir_all(&state).with_context(|| format!("cannot make `{}`", state.display()))?;
         let lock = take_lock(&state.join("lock"), path)?;
@@ -70,7 +71,11 @@ impl OutputDir {
             .create(true)
             .open(&manifest)
             .with_context(|| format!("cannot open `{}`", manifest.display()))?;
-        Ok(OutputDir { path: path.to_owned(), manifest: Mutex::new(manifest), _lock: lock })
+        Ok(OutputDir {
+            path: path.to_owned(),
+            manifest: Mutex::new(manifest),
+            _lock: lock,
+        })
     }
 
     /// The folder.
@@ -84,14 +89,22 @@ impl OutputDir {
     /// # Errors
     /// When one of these files cannot be removed.
     pub fn clear(&self, kept: &Path) -> Result<()> {
-        let mut manifest = self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut manifest = self
+            .manifest
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut text = Vec::new();
-        manifest.rewind().and_then(|()| manifest.read_to_end(&mut text)).context("cannot read the manifest")?;
+        manifest
+            .rewind()
+            .and_then(|()| manifest.read_to_end(&mut text))
+            .context("cannot read the manifest")?;
         let text = String::from_utf8_lossy(&text);
         let mut folders = Vec::new();
         for line in text.lines() {
             let relative = Path::new(line);
-            let is_inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
+            let is_inside = relative
+                .components()
+                .all(|part| matches!(part, Component::Normal(_)));
             if line.is_empty() || !is_inside || relative == kept {
                 continue;
             }
@@ -102,7 +115,13 @@ impl OutputDir {
                 }
                 _ => {}
             }
-            folders.extend(relative.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned));
+            folders.extend(
+                relative
+                    .ancestors()
+                    .skip(1)
+                    .filter(|folder| !folder.as_os_str().is_empty())
+                    .map(Path::to_owned),
+            );
         }
         folders.sort_by_key(|folder| std::cmp::Reverse(folder.components().count()));
         folders.dedup();
@@ -121,8 +140,13 @@ impl OutputDir {
         let path = self.path.join(relative);
         let mut line = relative.as_os_str().as_encoded_bytes().to_vec();
         line.push(b'\n');
-        let mut manifest = self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        manifest.write_all(&line).with_context(|| format!("cannot write the manifest of `{}`", self.path.display()))?;
+        let mut manifest = self
+            .manifest
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        manifest
+            .write_all(&line)
+            .with_context(|| format!("cannot write the manifest of `{}`", self.path.display()))?;
         drop(manifest);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
@@ -132,9 +156,13 @@ impl OutputDir {
 }
 
 fn refuse_foreign_roots(path: &Path) -> Result<()> {
-    let Ok(real) = path.canonicalize() else { return Ok(()) };
+    let Ok(real) = path.canonicalize() else {
+        return Ok(());
+    };
     let home = std::env::var_os("HOME").and_then(|home| Path::new(&home).canonicalize().ok());
-    let current = std::env::current_dir().and_then(|current| current.canonicalize()).ok();
+    let current = std::env::current_dir()
+        .and_then(|current| current.canonicalize())
+        .ok();
     let what = if real == Path::new("/") {
         "the root of the file system"
     } else if Some(&real) == home.as_ref() {
@@ -163,7 +191,11 @@ fn take_lock(path: &Path, folder: &Path) -> Result<File> {
             let mut holder = String::new();
             // Without a readable name the message still says what matters.
             let _ = lock.read_to_string(&mut holder);
-            bail!("the output folder `{}` is in use by another run ({})", folder.display(), holder.trim());
+            bail!(
+                "the output folder `{}` is in use by another run ({})",
+                folder.display(),
+                holder.trim()
+            );
         }
         Err(TryLockError::Error(error)) => {
             return Err(error).with_context(|| format!("cannot lock `{}`", path.display()));
@@ -206,10 +238,20 @@ mod tests {
         first.place(Path::new("../escape")).unwrap();
         std::fs::write(folder.path().join("escape"), "x").unwrap();
         let second = OutputDir::claim(&output).unwrap_err().to_string();
-        assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
+        assert!(
+            second.contains(&format!("process {}", std::process::id())),
+            "{second}"
+        );
         drop(first);
-        OutputDir::claim(&output).unwrap().clear(Path::new("kept.xml")).unwrap();
-        assert!(output.join("kept.xml").exists() && output.join("mine.txt").exists() && output.join("logs/mine.txt").exists());
+        OutputDir::claim(&output)
+            .unwrap()
+            .clear(Path::new("kept.xml"))
+            .unwrap();
+        assert!(
+            output.join("kept.xml").exists()
+                && output.join("mine.txt").exists()
+                && output.join("logs/mine.txt").exists()
+        );
         assert!(folder.path().join("escape").exists());
         assert!(!output.join("junit.xml").exists() && !output.join("logs/batch-0").exists());
         assert!(!output.join("downloads").exists());

@@ -64,7 +64,10 @@ impl Trace {
 
     /// A recording that starts at `epoch`.
     pub fn on(epoch: Instant) -> Trace {
-        Trace(Some(Arc::new(Recording { epoch, slices: Mutex::default() })))
+        Trace(Some(Arc::new(Recording {
+            epoch,
+            slices: Mutex::default(),
+        })))
     }
 
     /// Whether anything is recorded.
@@ -76,21 +79,34 @@ impl Trace {
     #[must_use]
     pub fn span(&self, track: Track, name: impl FnOnce() -> String) -> Span {
         Span(self.0.as_ref().map(|recording| {
-            (Arc::clone(recording), Slice {
-                track,
-                name: name(),
-                start: recording.epoch.elapsed(),
-                length: Duration::ZERO,
-                arguments: Value::Null,
-            })
+            (
+                Arc::clone(recording),
+                Slice {
+                    track,
+                    name: name(),
+                    start: recording.epoch.elapsed(),
+                    length: Duration::ZERO,
+                    arguments: Value::Null,
+                },
+            )
         }))
     }
 
     /// Adds a slice that ended `before_now` ago and took `length`.
     pub fn add(&self, track: Track, name: String, before_now: Duration, length: Duration) {
         if let Some(recording) = &self.0 {
-            let start = recording.epoch.elapsed().saturating_sub(before_now).saturating_sub(length);
-            recording.push(Slice { track, name, start, length, arguments: Value::Null });
+            let start = recording
+                .epoch
+                .elapsed()
+                .saturating_sub(before_now)
+                .saturating_sub(length);
+            recording.push(Slice {
+                track,
+                name,
+                start,
+                length,
+                arguments: Value::Null,
+            });
         }
     }
 
@@ -105,14 +121,14 @@ impl Trace {
         let mut tracks: Vec<Track> = slices.iter().map(|slice| slice.track).collect();
         tracks.dedup();
         write!(output, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
-        let process = json!({"ph": "M", "name": "process_name", "pid": 1, "tid": 0, "args": {"name": "offload"}});
+        let process =
+            json!({"ph": "M", "name": "process_name", "pid": 1, "tid": 0, "args": {"name": "offload"}});
         write!(output, "\n{process}")?;
         for track in tracks {
             let (number, name) = (track.number(), track.name());
             let thread =
                 json!({"ph": "M", "name": "thread_name", "pid": 1, "tid": number, "args": {"name": name}});
-            let order =
-                json!({"ph": "M", "name": "thread_sort_index", "pid": 1, "tid": number, "args": {"sort_index": number}});
+            let order = json!({"ph": "M", "name": "thread_sort_index", "pid": 1, "tid": number, "args": {"sort_index": number}});
             write!(output, ",\n{thread},\n{order}")?;
         }
         for slice in slices.iter() {
@@ -135,7 +151,10 @@ impl Trace {
 
 impl Recording {
     fn push(&self, slice: Slice) {
-        self.slices.lock().unwrap_or_else(PoisonError::into_inner).push(slice);
+        self.slices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(slice);
     }
 }
 
@@ -175,16 +194,31 @@ mod tests {
     #[test]
     fn the_file_names_each_track_and_holds_each_slice() {
         let trace = Trace::on(Instant::now());
-        trace.span(Track::Sandbox(1), || "batch \"0\"".into()).note("tests", 3);
+        trace
+            .span(Track::Sandbox(1), || "batch \"0\"".into())
+            .note("tests", 3);
         drop(trace.span(Track::Phases, || "discovery".into()));
-        trace.add(Track::Sandbox(1), "test".into(), Duration::ZERO, Duration::from_secs(100));
+        trace.add(
+            Track::Sandbox(1),
+            "test".into(),
+            Duration::ZERO,
+            Duration::from_secs(100),
+        );
         let mut output = Vec::new();
         trace.write(&mut output).unwrap();
         let value: Value = serde_json::from_slice(&output).unwrap();
         let events = value["traceEvents"].as_array().unwrap();
-        let of = |phase: &str| events.iter().filter(|event| event["ph"] == phase).collect::<Vec<_>>();
+        let of = |phase: &str| {
+            events
+                .iter()
+                .filter(|event| event["ph"] == phase)
+                .collect::<Vec<_>>()
+        };
         assert_eq!((of("M").len(), of("X").len()), (5, 3));
-        let batch = of("X").into_iter().find(|event| event["name"] == "batch \"0\"").unwrap();
+        let batch = of("X")
+            .into_iter()
+            .find(|event| event["name"] == "batch \"0\"")
+            .unwrap();
         assert_eq!((&batch["args"]["tests"], &batch["tid"]), (&json!(3), &json!(4)));
     }
 

@@ -7,8 +7,11 @@ use std::path::Path;
 use crate::framework::Matcher;
 use crate::junit::{self, Case};
 use crate::mask::Mask;
-use crate::model::{CaseResult, Details, TestIndex};
+use crate::model::{CaseResult, Details, Outcome, TestIndex};
 use crate::summary::Extra;
+
+/// So many unknown names are shown to those who miss a result.
+const NEAREST: usize = 3;
 
 /// What a report says.
 #[derive(Clone, Debug, Default)]
@@ -41,16 +44,23 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
         if !mask.is_empty() {
             hide(&mut case.result, mask);
         }
-        match matcher.find(&case) {
-            Some(index) => reading.found.push((index, case.result)),
-            None => {
-                let name = mask.hide(&matcher.name(&case));
-                if reading.nearest.len() < 3 {
-                    reading.nearest.push(name.clone());
-                }
-                let message = case.result.message().map(str::to_owned);
-                reading.extras.push(Extra { name, outcome: case.result.outcome, message });
+        if let Some(index) = matcher.find(&case) {
+            reading.found.push((index, case.result));
+            return;
+        }
+        if case.result.outcome.is_bad() {
+            for index in matcher.covers(&case) {
+                reading.found.push((
+                    index,
+                    CaseResult {
+                        outcome: Outcome::Errored,
+                        ..case.result.clone()
+                    },
+                ));
             }
+        }
+        if matcher.is_extra(&case) {
+            reading.extra(mask.hide(&matcher.name(&case)), &case.result);
         }
     };
     let end = junit::read::read(file, &mut take);
@@ -58,9 +68,30 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
     reading
 }
 
+impl Reading {
+    fn extra(&mut self, name: String, result: &CaseResult) {
+        if self.nearest.len() < NEAREST {
+            self.nearest.push(name.clone());
+        }
+        self.extras.push(Extra {
+            name,
+            outcome: result.outcome,
+            message: result.message().map(str::to_owned),
+        });
+    }
+}
+
 fn hide(result: &mut CaseResult, mask: &Mask) {
-    let Some(details) = &mut result.details else { return };
-    let Details { kind, message, text, stdout, stderr } = &mut **details;
+    let Some(details) = &mut result.details else {
+        return;
+    };
+    let Details {
+        kind,
+        message,
+        text,
+        stdout,
+        stderr,
+    } = &mut **details;
     for text in [kind, message, text, stdout, stderr].into_iter().flatten() {
         *text = mask.hide(text);
     }

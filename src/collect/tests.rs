@@ -10,7 +10,12 @@ use crate::model::Group;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn suite(tests: u32, max_attempts: u32) -> Suite {
-    let group = Group { name: "g".into(), filters: String::new(), max_attempts, solo: false };
+    let group = Group {
+        name: "g".into(),
+        filters: String::new(),
+        max_attempts,
+        solo: false,
+    };
     let mut suite = Suite::new(vec![group]);
     for number in 0..tests {
         suite.add(GroupIndex(0), format!("t{number}").into(), None);
@@ -20,24 +25,47 @@ fn suite(tests: u32, max_attempts: u32) -> Suite {
 
 fn all(suite: &Suite) -> Batch {
     let tests = suite.indices().collect();
-    Batch { index: 0, group: GroupIndex(0), tests, load: SECOND, origin: Origin::Planned }
+    Batch {
+        index: 0,
+        group: GroupIndex(0),
+        tests,
+        load: SECOND,
+        origin: Origin::Planned,
+    }
 }
 
 fn execution(exit: Exit) -> Execution {
-    Execution { exit, elapsed: SECOND, leaked: false, report: None, ended: None }
+    Execution {
+        exit,
+        elapsed: SECOND,
+        leaked: false,
+        report: None,
+        ended: None,
+    }
 }
 
 fn reading(found: &[(u32, Outcome)]) -> Reading {
-    let found = found.iter().map(|(test, outcome)| (TestIndex(*test), CaseResult::new(*outcome, SECOND)));
-    Reading { found: found.collect(), ..Reading::default() }
+    let found = found
+        .iter()
+        .map(|(test, outcome)| (TestIndex(*test), CaseResult::new(*outcome, SECOND)));
+    Reading {
+        found: found.collect(),
+        ..Reading::default()
+    }
 }
 
 fn broken(found: &[(u32, Outcome)]) -> Reading {
-    Reading { error: Some("it left no report".into()), ..reading(found) }
+    Reading {
+        error: Some("it left no report".into()),
+        ..reading(found)
+    }
 }
 
 fn policy(fail_fast: bool) -> Policy {
-    Policy { machines: 2, fail_fast }
+    Policy {
+        machines: 2,
+        fail_fast,
+    }
 }
 
 /// Runs all batches with `runner` until nothing is left; gives how many were executed.
@@ -83,18 +111,29 @@ fn a_passing_suite_runs_each_test_once() {
 
 #[test]
 fn a_pass_after_a_failure_is_flaky_only_where_the_test_may_be_retried() {
-    for (max_attempts, verdict, status) in [(3, Verdict::Flaky, Status::Flaky), (1, Verdict::Failed, Status::Failed)] {
+    for (max_attempts, verdict, status) in [
+        (3, Verdict::Flaky, Status::Flaky),
+        (1, Verdict::Failed, Status::Failed),
+    ] {
         let suite = suite(2, max_attempts);
         let mut collector = Collector::new(&suite, policy(false), 1);
         let mut first = true;
         drive(&mut collector, all(&suite), &mut |batch| {
             let bad = std::mem::take(&mut first);
             let outcome = if bad { Outcome::Failed } else { Outcome::Passed };
-            let found: Vec<_> = batch.tests.iter().map(|test| (test.0, if test.0 == 0 { outcome } else { Outcome::Passed })).collect();
+            let found: Vec<_> = batch
+                .tests
+                .iter()
+                .map(|test| (test.0, if test.0 == 0 { outcome } else { Outcome::Passed }))
+                .collect();
             (Exit::Code(i32::from(bad)), reading(&found))
         });
         // A late duplicate that passes changes nothing where there is one attempt only.
-        collector.finished(&all(&suite), &execution(Exit::Code(0)), Results::Report(reading(&[(0, Outcome::Passed)])));
+        collector.finished(
+            &all(&suite),
+            &execution(Exit::Code(0)),
+            Results::Report(reading(&[(0, Outcome::Passed)])),
+        );
         let summary = collector.finish();
         assert_eq!((verdict_of(&summary, 0), summary.status()), (&verdict, status));
         assert_eq!(verdict_of(&summary, 1), &Verdict::Passed);
@@ -141,22 +180,36 @@ fn results_from_before_a_crash_count_and_do_not_hide_the_tests_after_it() {
     let mut collector = Collector::new(&suite, policy(false), 1);
     // Dies after three, every time; the rest never gets a result.
     drive(&mut collector, all(&suite), &mut |batch| {
-        let found: Vec<_> = batch.tests.iter().filter(|test| test.0 < 3).map(|test| (test.0, Outcome::Passed)).collect();
+        let found: Vec<_> = batch
+            .tests
+            .iter()
+            .filter(|test| test.0 < 3)
+            .map(|test| (test.0, Outcome::Passed))
+            .collect();
         (Exit::Signal(11), broken(&found))
     });
     let summary = collector.finish();
-    assert_eq!((summary.counts.passed, summary.counts.failed, summary.status()), (3, 7, Status::Failed));
+    assert_eq!(
+        (summary.counts.passed, summary.counts.failed, summary.status()),
+        (3, 7, Status::Failed)
+    );
 }
 
 #[test]
 fn an_exit_code_without_a_failure_makes_the_run_fail() {
     let suite = suite(1, 3);
     let mut collector = Collector::new(&suite, policy(false), 1);
-    let step =
-        collector.finished(&all(&suite), &execution(Exit::Code(3)), Results::Report(reading(&[(0, Outcome::Passed)])));
+    let step = collector.finished(
+        &all(&suite),
+        &execution(Exit::Code(3)),
+        Results::Report(reading(&[(0, Outcome::Passed)])),
+    );
     assert_eq!(step.outcome, Some(BatchOutcome::Error));
     let summary = collector.finish();
-    assert_eq!((verdict_of(&summary, 0), summary.status()), (&Verdict::Passed, Status::Failed));
+    assert_eq!(
+        (verdict_of(&summary, 0), summary.status()),
+        (&Verdict::Passed, Status::Failed)
+    );
     assert!(summary.errors[0].contains("exit code 3"), "{:?}", summary.errors);
 }
 
@@ -168,9 +221,20 @@ fn names_that_match_no_test_end_as_not_run_without_running_again() {
         let extras: Vec<Extra> = batch
             .tests
             .iter()
-            .map(|test| Extra { name: format!("other {}", test.0), outcome: Outcome::Passed, message: None })
+            .map(|test| Extra {
+                name: format!("other {}", test.0),
+                outcome: Outcome::Passed,
+                message: None,
+            })
             .collect();
-        (Exit::Code(1), Reading { extras, nearest: vec!["other 0".into()], ..Reading::default() })
+        (
+            Exit::Code(1),
+            Reading {
+                extras,
+                nearest: vec!["other 0".into()],
+                ..Reading::default()
+            },
+        )
     };
     assert_eq!(drive(&mut collector, all(&suite), &mut { extra }), 1);
     let summary = collector.finish();
@@ -182,8 +246,15 @@ fn names_that_match_no_test_end_as_not_run_without_running_again() {
 fn a_failure_that_nobody_asked_for_makes_the_run_fail() {
     let suite = suite(1, 1);
     let mut collector = Collector::new(&suite, policy(false), 1);
-    let extra = Extra { name: "surprise".into(), outcome: Outcome::Errored, message: Some("boo".into()) };
-    let reading = Reading { extras: vec![extra], ..reading(&[(0, Outcome::Passed)]) };
+    let extra = Extra {
+        name: "surprise".into(),
+        outcome: Outcome::Errored,
+        message: Some("boo".into()),
+    };
+    let reading = Reading {
+        extras: vec![extra],
+        ..reading(&[(0, Outcome::Passed)])
+    };
     collector.finished(&all(&suite), &execution(Exit::Code(1)), Results::Report(reading));
     let summary = collector.finish();
     assert_eq!(summary.status(), Status::Failed);
@@ -193,12 +264,24 @@ fn a_failure_that_nobody_asked_for_makes_the_run_fail() {
 #[test]
 fn a_runner_that_never_works_is_given_up_after_a_bounded_number_of_tries() {
     let suite = suite(3000, 3);
-    let mut collector = Collector::new(&suite, Policy { machines: 8, fail_fast: false }, 1);
+    let mut collector = Collector::new(
+        &suite,
+        Policy {
+            machines: 8,
+            fail_fast: false,
+        },
+        1,
+    );
     let executed = drive(&mut collector, all(&suite), &mut |_| (Exit::Code(2), broken(&[])));
     assert!(executed <= 300, "{executed}");
     let summary = collector.finish();
     assert_eq!(summary.counts.not_run + summary.counts.failed, 3000);
-    assert!(summary.verdicts.iter().all(|verdict| !matches!(verdict, Verdict::NotRun(reason) if reason.is_empty())));
+    assert!(
+        summary
+            .verdicts
+            .iter()
+            .all(|verdict| !matches!(verdict, Verdict::NotRun(reason) if reason.is_empty()))
+    );
 }
 
 #[test]
@@ -209,7 +292,14 @@ fn fail_fast_waits_for_the_retries_and_then_stops_everything() {
         // The runner stops at its first failure.
         let mut found = Vec::new();
         for test in &batch.tests {
-            found.push((test.0, if test.0 == 1 { Outcome::Failed } else { Outcome::Passed }));
+            found.push((
+                test.0,
+                if test.0 == 1 {
+                    Outcome::Failed
+                } else {
+                    Outcome::Passed
+                },
+            ));
             if test.0 == 1 {
                 return (Exit::Code(1), reading(&found));
             }
@@ -221,14 +311,20 @@ fn fail_fast_waits_for_the_retries_and_then_stops_everything() {
     assert_eq!(verdict_of(&summary, 1), &Verdict::Failed);
     assert!(executed <= 3, "{executed}");
     for verdict in &summary.verdicts[2..] {
-        assert!(matches!(verdict, Verdict::Passed) || matches!(verdict, Verdict::NotRun(reason) if reason.contains("--fail-fast")));
+        assert!(
+            matches!(verdict, Verdict::Passed)
+                || matches!(verdict, Verdict::NotRun(reason) if reason.contains("--fail-fast"))
+        );
     }
 }
 
 #[test]
 fn several_cases_of_one_test_make_one_attempt_with_the_worst_outcome() {
     let suite = suite(1, 1);
-    for order in [[Outcome::Passed, Outcome::Errored], [Outcome::Errored, Outcome::Passed]] {
+    for order in [
+        [Outcome::Passed, Outcome::Errored],
+        [Outcome::Errored, Outcome::Passed],
+    ] {
         let mut collector = Collector::new(&suite, policy(false), 1);
         let reading = reading(&order.map(|outcome| (0, outcome)));
         collector.finished(&all(&suite), &execution(Exit::Code(1)), Results::Report(reading));
@@ -241,7 +337,11 @@ fn several_cases_of_one_test_make_one_attempt_with_the_worst_outcome() {
 #[test]
 fn without_a_report_the_exit_status_speaks_for_all_tests_as_one() {
     let suite = suite(3, 1);
-    for (exit, verdict) in [(Exit::Code(0), Verdict::Passed), (Exit::Code(1), Verdict::Failed), (Exit::TimedOut, Verdict::Failed)] {
+    for (exit, verdict) in [
+        (Exit::Code(0), Verdict::Passed),
+        (Exit::Code(1), Verdict::Failed),
+        (Exit::TimedOut, Verdict::Failed),
+    ] {
         let mut collector = Collector::new(&suite, policy(false), 1);
         collector.finished(&all(&suite), &execution(exit), Results::ExitStatus);
         let summary = collector.finish().as_one();
@@ -264,7 +364,10 @@ fn any_runner_ends_with_a_true_verdict_for_each_test() {
     for round in 0..2000 {
         let max_attempts = u32::try_from(1 + random(3)).unwrap();
         let suite = suite(u32::try_from(1 + random(20)).unwrap(), max_attempts);
-        let policy = Policy { machines: 1 + usize::try_from(random(5)).unwrap(), fail_fast: random(4) == 0 };
+        let policy = Policy {
+            machines: 1 + usize::try_from(random(5)).unwrap(),
+            fail_fast: random(4) == 0,
+        };
         let mut collector = Collector::new(&suite, policy, 1);
         let mut passed = vec![false; suite.tests().len()];
         let mut failed = vec![false; suite.tests().len()];
@@ -290,15 +393,33 @@ fn any_runner_ends_with_a_true_verdict_for_each_test() {
                 code => Exit::Code(i32::try_from(code).unwrap()),
             };
             let error = (random(3) == 0).then(|| "cut off".to_owned());
-            (exit, Reading { error, ..reading(&found) })
+            (
+                exit,
+                Reading {
+                    error,
+                    ..reading(&found)
+                },
+            )
         });
         let summary = collector.finish();
         for (place, verdict) in summary.verdicts.iter().enumerate() {
             let good = matches!(verdict, Verdict::Passed | Verdict::Flaky);
-            assert!(!good || passed[place], "round {round}: {verdict:?} without a pass");
-            assert!(!(failed[place] && max_attempts == 1) || *verdict == Verdict::Failed, "round {round}: a failure was lost");
-            assert!(!(failed[place] && *verdict == Verdict::Passed), "round {round}: a failure was lost");
-            assert!(summary.attempts[place].len() <= max_attempts as usize, "round {round}");
+            assert!(
+                !good || passed[place],
+                "round {round}: {verdict:?} without a pass"
+            );
+            assert!(
+                !(failed[place] && max_attempts == 1) || *verdict == Verdict::Failed,
+                "round {round}: a failure was lost"
+            );
+            assert!(
+                !(failed[place] && *verdict == Verdict::Passed),
+                "round {round}: a failure was lost"
+            );
+            assert!(
+                summary.attempts[place].len() <= max_attempts as usize,
+                "round {round}"
+            );
         }
     }
 }

@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 
 use crate::command::CommandLine;
 use crate::framework::{
-    ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext, describe_failure,
+    ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext,
+    describe_failure,
 };
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
 
@@ -33,7 +34,11 @@ impl Framework for Custom {
         let list = |(number, group): (usize, &Group)| {
             let mut command = CommandLine::shell(self.discover_command.replace("{filters}", &group.filters));
             command.directory.clone_from(&self.working_dir);
-            ListCommand { groups: vec![GroupIndex(u16::try_from(number).unwrap_or(u16::MAX))], command, output: None }
+            ListCommand {
+                groups: vec![GroupIndex(u16::try_from(number).unwrap_or(u16::MAX))],
+                command,
+                output: None,
+            }
         };
         Ok(groups.iter().enumerate().map(list).collect())
     }
@@ -43,10 +48,17 @@ impl Framework for Custom {
             bail!("{}", describe_failure(output));
         }
         let mut listing = Listing::default();
-        let lines = output.stdout.lines().map(|line| line.strip_suffix('\r').unwrap_or(line));
+        let lines = output
+            .stdout
+            .lines()
+            .map(|line| line.strip_suffix('\r').unwrap_or(line));
         for line in lines.filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
             for &group in &command.groups {
-                listing.tests.push(Listed { group, id: line.into(), file: None });
+                listing.tests.push(Listed {
+                    group,
+                    id: line.into(),
+                    file: None,
+                });
             }
         }
         Ok(listing)
@@ -58,9 +70,19 @@ impl Framework for Custom {
             None => (None, true),
             Some(name) if self.run_command.contains("{result_file}") => {
                 let ending = Path::new(name).extension().map(|ending| ending.to_string_lossy());
-                (Some(context.scratch.join(format!("result.{}", ending.as_deref().unwrap_or("xml")))), true)
+                (
+                    Some(
+                        context
+                            .scratch
+                            .join(format!("result.{}", ending.as_deref().unwrap_or("xml"))),
+                    ),
+                    true,
+                )
             }
-            Some(name) => (Some(self.working_dir.clone().unwrap_or_default().join(name)), false),
+            Some(name) => (
+                Some(self.working_dir.clone().unwrap_or_default().join(name)),
+                false,
+            ),
         };
         let file = report.as_ref().map(|path| path.to_string_lossy().into_owned());
         let text = fill(&self.run_command, &shell_words::join(ids), file.as_deref());
@@ -73,12 +95,19 @@ impl Framework for Custom {
     }
 
     fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
-        Box::new(ByFormat { suite: context.suite, format: &self.test_id_format })
+        Box::new(ByFormat {
+            suite: context.suite,
+            format: &self.test_id_format,
+        })
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
         let ids = tests.iter().map(|index| suite.test(*index).id.as_str());
-        fill(&self.run_command, &shell_words::join(ids), Some(self.result_file.as_deref().unwrap_or_default()))
+        fill(
+            &self.run_command,
+            &shell_words::join(ids),
+            Some(self.result_file.as_deref().unwrap_or_default()),
+        )
     }
 }
 
@@ -111,7 +140,11 @@ mod tests {
     #[test]
     fn what_is_put_in_is_not_looked_at_again() {
         assert_eq!(
-            fill("run {tests} > {result_file} ${x}", "'{result_file}' '{tests}'", Some("a b")),
+            fill(
+                "run {tests} > {result_file} ${x}",
+                "'{result_file}' '{tests}'",
+                Some("a b")
+            ),
             "run '{result_file}' '{tests}' > 'a b' ${x}"
         );
     }

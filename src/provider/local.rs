@@ -59,17 +59,34 @@ impl Local {
     /// When the root is not a folder.
     pub fn new(settings: Settings, globs: &[String]) -> Result<Local> {
         let find = |path: &Path| {
-            path.canonicalize().with_context(|| format!("cannot find the working directory `{}`", path.display()))
+            path.canonicalize()
+                .with_context(|| format!("cannot find the working directory `{}`", path.display()))
         };
         let root = find(&settings.root)?;
-        anyhow::ensure!(root.is_dir(), "the working directory `{}` is not a folder", root.display());
+        anyhow::ensure!(
+            root.is_dir(),
+            "the working directory `{}` is not a folder",
+            root.display()
+        );
         let repo_root = find(&settings.repo_root)?;
-        let mut env = vec![("OFFLOAD_ROOT".to_owned(), repo_root.to_string_lossy().into_owned())];
+        let mut env = vec![(
+            "OFFLOAD_ROOT".to_owned(),
+            repo_root.to_string_lossy().into_owned(),
+        )];
         env.extend(settings.env);
         let output_dir = settings.output_dir.canonicalize().unwrap_or(settings.output_dir);
-        let site = Site { root, env, shell: settings.shell, output_dir, seen: Mutex::default() };
+        let site = Site {
+            root,
+            env,
+            shell: settings.shell,
+            output_dir,
+            seen: Mutex::default(),
+        };
         site.changed(globs)?;
-        Ok(Local { root: site.root.to_string_lossy().into_owned(), site: Arc::new(site) })
+        Ok(Local {
+            root: site.root.to_string_lossy().into_owned(),
+            site: Arc::new(site),
+        })
     }
 }
 
@@ -99,7 +116,9 @@ impl Site {
 
 impl Provider for Local {
     fn create(&self, _slot: usize, _cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
-        Ok(Box::new(Group { site: Arc::clone(&self.site) }))
+        Ok(Box::new(Group {
+            site: Arc::clone(&self.site),
+        }))
     }
 
     fn root(&self) -> &str {
@@ -109,7 +128,9 @@ impl Provider for Local {
     fn takes(&self, command: &CommandLine) -> bool {
         match &command.executable {
             // A pointer for each word, and the word with its end.
-            Executable::Program(words) => words.iter().map(|word| word.len() + 9).sum::<usize>() <= ALL_ARGUMENTS,
+            Executable::Program(words) => {
+                words.iter().map(|word| word.len() + 9).sum::<usize>() <= ALL_ARGUMENTS
+            }
             Executable::Shell(text) => text.len() <= ONE_ARGUMENT,
         }
     }
@@ -149,7 +170,11 @@ impl Sandbox for Group {
             return Ok(());
         }
         std::fs::copy(&remote, local).map(drop).map_err(|error| {
-            ProviderError::Lost(format!("cannot copy `{}` to `{}`: {error}", remote.display(), local.display()))
+            ProviderError::Lost(format!(
+                "cannot copy `{}` to `{}`: {error}",
+                remote.display(),
+                local.display()
+            ))
         })
     }
 
@@ -157,8 +182,10 @@ impl Sandbox for Group {
         let changed = self.site.changed(globs)?;
         for path in &changed {
             let inside = path.strip_prefix(&self.site.root).unwrap_or(path);
-            let relative: PathBuf =
-                inside.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+            let relative: PathBuf = inside
+                .components()
+                .filter(|part| matches!(part, Component::Normal(_)))
+                .collect();
             let target = place(&relative)?;
             std::fs::copy(path, &target)
                 .with_context(|| format!("cannot copy `{}` to `{}`", path.display(), target.display()))?;

@@ -3,9 +3,9 @@
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
-mod runner;
-#[cfg(test)]
 mod pytest;
+#[cfg(test)]
+mod runner;
 #[cfg(test)]
 mod safety;
 #[cfg(test)]
