@@ -31,10 +31,7 @@ impl Cancel {
 
     /// A flag of its own that is also raised whenever `self` is.
     pub fn child(&self) -> Cancel {
-        Cancel {
-            level: Arc::default(),
-            parent: Some(Arc::new(self.clone())),
-        }
+        Cancel { level: Arc::default(), parent: Some(Arc::new(self.clone())) }
     }
 
     /// Asks to stop; a second call asks with force.
@@ -56,9 +53,7 @@ impl Cancel {
             1 => Urgency::Graceful,
             _ => Urgency::Forced,
         };
-        self.parent
-            .as_ref()
-            .map_or(own, |parent| own.max(parent.urgency()))
+        self.parent.as_ref().map_or(own, |parent| own.max(parent.urgency()))
     }
 
     /// Whether anybody asked to stop.
@@ -78,16 +73,10 @@ mod tests {
         assert!(!child.is_raised());
         child.raise_gracefully();
         child.raise_gracefully();
-        assert_eq!(
-            (child.urgency(), parent.urgency()),
-            (Urgency::Graceful, Urgency::None)
-        );
+        assert_eq!((child.urgency(), parent.urgency()), (Urgency::Graceful, Urgency::None));
         parent.raise();
         parent.raise();
         parent.raise();
-        assert_eq!(
-            (child.urgency(), parent.urgency()),
-            (Urgency::Forced, Urgency::Forced)
-        );
+        assert_eq!((child.urgency(), parent.urgency()), (Urgency::Forced, Urgency::Forced));
     }
 }

@@ -28,13 +28,7 @@ Exit codes:
 #[command(name = "offload", version, about = "Runs a test suite in many sandboxes at once", after_help = EXIT_CODES)]
 struct Arguments {
     /// The configuration file
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "PATH",
-        default_value = "offload.toml"
-    )]
+    #[arg(short, long, global = true, value_name = "PATH", default_value = "offload.toml")]
     config: PathBuf,
     /// Tell more on standard error
     #[arg(short, long, global = true)]
@@ -163,11 +157,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // A closed stream changes nothing about the exit code.
             let _ = error.print();
-            let status = if error.use_stderr() {
-                Status::Usage
-            } else {
-                Status::Passed
-            };
+            let status = if error.use_stderr() { Status::Usage } else { Status::Passed };
             return ExitCode::from(status.code());
         }
     };
@@ -180,9 +170,7 @@ pub fn main() -> ExitCode {
 /// Tells what went wrong; the end of a closed stdout is no news.
 fn tell(problem: &Problem, mut screen: Screen) -> Status {
     let is_closed = |cause: &(dyn std::error::Error + 'static)| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
     };
     if problem.error.chain().any(is_closed) {
         return Status::Passed;
@@ -208,11 +196,7 @@ fn style(arguments: &Arguments) -> Style {
 }
 
 fn start_logging(verbose: bool, screen: &Screen) {
-    let level = if verbose {
-        log::LevelFilter::Debug
-    } else {
-        log::LevelFilter::Warn
-    };
+    let level = if verbose { log::LevelFilter::Debug } else { log::LevelFilter::Warn };
     env_logger::Builder::new()
         .filter_level(level)
         .parse_env("OFFLOAD_LOG")
@@ -235,13 +219,7 @@ fn dispatch(arguments: &Arguments, screen: &Screen, started: Instant) -> Result<
                 ListFormat::Json => Format::Json,
             };
             let cancel = cancel_on_signals()?;
-            collect::run(
-                &load(config)?,
-                (format, (*no_tests).into()),
-                &[],
-                &cancel,
-                &mut output,
-            )
+            collect::run(&load(config)?, (format, (*no_tests).into()), &[], &cancel, &mut output)
         }
         Command::Validate => validate::run(config, &mut output),
         Command::Init { provider, framework } => {
@@ -249,12 +227,7 @@ fn dispatch(arguments: &Arguments, screen: &Screen, started: Instant) -> Result<
             let framework = framework.parse().map_err(Problem::usage)?;
             init::run(config, provider, framework, &mut io::stderr())
         }
-        Command::Logs {
-            failures,
-            errors,
-            tests,
-            test_regex,
-        } => {
+        Command::Logs { failures, errors, tests, test_regex } => {
             let report = load(config)?.report;
             let filter = logs::Filter {
                 failures: *failures,
@@ -278,11 +251,7 @@ fn cancel_on_signals() -> Result<Cancel, Problem> {
     ctrlc::set_handler(move || {
         log::warn!(
             "{}",
-            if flag.is_raised() {
-                "stopping at once"
-            } else {
-                "stopping; a second signal ends all at once"
-            }
+            if flag.is_raised() { "stopping at once" } else { "stopping; a second signal ends all at once" }
         );
         flag.raise();
     })
@@ -298,11 +267,7 @@ fn run(
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
     let cancel = cancel_on_signals()?;
-    let trace = if flags.trace {
-        Trace::on(started)
-    } else {
-        Trace::off()
-    };
+    let trace = if flags.trace { Trace::on(started) } else { Trace::off() };
     let span = trace.span(Track::Phases, || "config".into());
     let mut config = load(path)?;
     drop(span);
@@ -324,15 +289,11 @@ fn run(
 /// Says of each flag that cannot work with this configuration what it needs.
 fn check_flags(flags: &RunArguments, config: &Config) -> Result<(), Problem> {
     if config.shares_result_file() {
-        return Err(
-            Problem::usage("local sandboxes would overwrite each other's result file")
-                .hint("put `{result_file}` into `run_command`, or use `--parallel 1`"),
-        );
+        return Err(Problem::usage("local sandboxes would overwrite each other's result file")
+            .hint("put `{result_file}` into `run_command`, or use `--parallel 1`"));
     }
     if flags.record_history && config.history.is_none() {
-        return Err(Problem::usage(
-            "`--record-history` needs a [history] section in the configuration",
-        ));
+        return Err(Problem::usage("`--record-history` needs a [history] section in the configuration"));
     }
     if flags.record_history {
         log::warn!(

@@ -11,8 +11,10 @@ use crate::model::{
 };
 use crate::summary::{self, Extra, Summary};
 
+mod end;
 pub mod reading;
 
+use end::{End, by_exit_status, merge};
 pub use reading::Reading;
 
 /// A batch tree that gave no result in so many executions is not divided further: its runner does
@@ -22,6 +24,9 @@ const FRUITLESS: u32 = 32;
 const BREAKS: u32 = 2;
 /// A batch that broke is divided into at most so many parts.
 const PARTS: usize = 8;
+
+/// Past so many bytes of texts, results are kept without output and backtraces; the logs have them.
+const KEPT: usize = 64 * 1024 * 1024;
 
 /// The rules of a run.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +111,8 @@ pub struct Collector<'a> {
     stopped: bool,
     extras: Vec<Extra>,
     errors: Vec<String>,
+    /// Bytes of texts that came with results.
+    kept: usize,
 }
 
 impl<'a> Collector<'a> {
@@ -121,6 +128,7 @@ impl<'a> Collector<'a> {
             stopped: false,
             extras: Vec::new(),
             errors: Vec::new(),
+            kept: 0,
         }
     }
 
@@ -132,26 +140,12 @@ impl<'a> Collector<'a> {
         };
         let before = self.bad_extras();
         let (reported, cases) = self.take(batch, &reading);
-        let bad: Vec<TestIndex> = reported
-            .iter()
-            .copied()
-            .filter(|index| self.is_bad(*index))
-            .collect();
+        let bad: Vec<TestIndex> = reported.iter().copied().filter(|index| self.is_bad(*index)).collect();
         let failed = !bad.is_empty() || self.bad_extras() > before;
-        let missing: Vec<TestIndex> = batch
-            .tests
-            .iter()
-            .copied()
-            .filter(|index| reported.binary_search(index).is_err())
-            .collect();
+        let missing: Vec<TestIndex> =
+            batch.tests.iter().copied().filter(|index| reported.binary_search(index).is_err()).collect();
         let mut step = Step::default();
-        let end = End {
-            batch,
-            execution,
-            reading: &reading,
-            failed,
-            cases,
-        };
+        let end = End { batch, execution, reading: &reading, failed, cases };
         self.note_breakdown(&end, &missing);
         let broken =
             !missing.is_empty() || (execution.exit != Exit::Code(0) && !failed) || reading.error.is_some();
@@ -174,20 +168,12 @@ impl<'a> Collector<'a> {
         }
         let root = self.root(batch.index);
         batch.index = self.number(root);
-        Step {
-            batches: vec![batch],
-            outcome: Some(BatchOutcome::Error),
-            stop: false,
-        }
+        Step { batches: vec![batch], outcome: Some(BatchOutcome::Error), stop: false }
     }
 
     /// Takes in a batch that will not be executed.
     pub fn dropped(&mut self, batch: &Batch, reason: &str) -> Step {
-        let reason: Arc<str> = if self.stopped {
-            STOPPED.into()
-        } else {
-            reason.into()
-        };
+        let reason: Arc<str> = if self.stopped { STOPPED.into() } else { reason.into() };
         for index in &batch.tests {
             let state = &mut self.states[index.0 as usize];
             state.reason = Some(match &state.reason {
@@ -207,12 +193,10 @@ impl<'a> Collector<'a> {
     pub fn counts(&self) -> (usize, usize) {
         let decided = |state: &&State| !state.attempts.is_empty();
         let judged = self.states.iter().filter(decided).count();
-        let bad = self.states.iter().filter(|state| {
-            state
-                .attempts
-                .last()
-                .is_some_and(|last| last.result.outcome.is_bad())
-        });
+        let bad = self
+            .states
+            .iter()
+            .filter(|state| state.attempts.last().is_some_and(|last| last.result.outcome.is_bad()));
         (judged, bad.count())
     }
 
@@ -225,15 +209,8 @@ impl<'a> Collector<'a> {
         let attempts = self.states.into_iter().map(|state| state.attempts).collect();
         let mut errors = self.errors;
         for extra in self.extras.iter().filter(|extra| extra.outcome.is_bad()) {
-            let message = extra
-                .message
-                .as_deref()
-                .map(|text| format!(": {text}"))
-                .unwrap_or_default();
-            errors.push(format!(
-                "`{}` failed, and no discovered test has that name{message}",
-                extra.name
-            ));
+            let message = extra.message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+            errors.push(format!("`{}` failed, and no discovered test has that name{message}", extra.name));
         }
         Summary::new(verdicts, attempts, self.extras, errors)
     }
@@ -266,23 +243,22 @@ impl<'a> Collector<'a> {
         (reported, reading.found.len() + reading.extras.len())
     }
 
-    fn attempt(&mut self, index: TestIndex, batch: u32, result: CaseResult) {
+    fn attempt(&mut self, index: TestIndex, batch: u32, mut result: CaseResult) {
+        if let Some(details) = &mut result.details {
+            self.kept += details.size();
+            if self.kept > KEPT {
+                details.stdout = None;
+                details.stderr = None;
+                details.text = None;
+            }
+        }
         let attempts = &mut self.states[index.0 as usize].attempts;
-        let number = u32::try_from(attempts.len())
-            .unwrap_or(u32::MAX)
-            .saturating_add(1);
-        attempts.push(Attempt {
-            number,
-            batch,
-            result,
-        });
+        let number = u32::try_from(attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
+        attempts.push(Attempt { number, batch, result });
     }
 
     fn is_bad(&self, index: TestIndex) -> bool {
-        self.states[index.0 as usize]
-            .attempts
-            .last()
-            .is_some_and(|last| last.result.outcome.is_bad())
+        self.states[index.0 as usize].attempts.last().is_some_and(|last| last.result.outcome.is_bad())
     }
 
     fn bad_extras(&self) -> usize {
@@ -301,13 +277,11 @@ impl<'a> Collector<'a> {
         }
         let number = end.batch.index;
         if let Some(error) = &end.reading.error {
-            self.errors
-                .push(format!("batch {number}: its report is broken: {error}"));
+            self.errors.push(format!("batch {number}: its report is broken: {error}"));
         } else if end.execution.exit != Exit::Code(0) && !end.failed {
             let exit = end.execution.exit;
-            self.errors.push(format!(
-                "batch {number}: the runner ended with {exit}, but reported no failure"
-            ));
+            self.errors
+                .push(format!("batch {number}: the runner ended with {exit}, but reported no failure"));
         }
     }
 
@@ -373,11 +347,7 @@ impl<'a> Collector<'a> {
             step.batches.push(again);
             return;
         }
-        let outcome = if timed_out {
-            Outcome::TimedOut
-        } else {
-            Outcome::Errored
-        };
+        let outcome = if timed_out { Outcome::TimedOut } else { Outcome::Errored };
         let result = CaseResult::stated(outcome, end.execution.elapsed, end.complaint());
         self.attempt(index, end.batch.index, result);
         self.states[index.0 as usize].breaks = 0;
@@ -420,96 +390,17 @@ impl<'a> Collector<'a> {
         root: Option<u32>,
     ) -> Batch {
         let index = self.number(root.unwrap_or(self.next_batch));
-        let load = tests
-            .iter()
-            .filter_map(|index| self.suite.test(*index).expected)
-            .sum();
-        Batch {
-            index,
-            group,
-            tests,
-            load,
-            origin,
-        }
+        let load = tests.iter().filter_map(|index| self.suite.test(*index).expected).sum();
+        Batch { index, group, tests, load, origin }
     }
 }
 
 const STOPPED: &str = "stopped after the first failure (`--fail-fast`)";
 
-/// How an execution ended, with all that is needed to judge it.
-struct End<'a> {
-    batch: &'a Batch,
-    execution: &'a Execution,
-    reading: &'a Reading,
-    /// The report shows a failure, of whichever test.
-    failed: bool,
-    /// How many cases the report has.
-    cases: usize,
-}
-
-impl End<'_> {
-    /// Why a test of this batch has no result.
-    fn complaint(&self) -> String {
-        let how = match self.execution.exit {
-            Exit::TimedOut => format!("timed out after {:.1} s", self.execution.elapsed.as_secs_f64()),
-            Exit::Cancelled => "the run was stopped while it was running".into(),
-            exit @ (Exit::Code(_) | Exit::Signal(_)) => format!("the runner ended with {exit}"),
-        };
-        let what = match (&self.reading.error, self.reading.nearest.as_slice()) {
-            _ if matches!(self.execution.exit, Exit::TimedOut | Exit::Cancelled) => String::new(),
-            (Some(error), _) => format!("; {error}"),
-            (None, []) => " without a result for this test".into(),
-            (None, names) => format!(
-                " without a result for this test, but with one for `{}`",
-                names.join("`, `")
-            ),
-        };
-        format!("{how}{what} (batch {})", self.batch.index)
-    }
-}
-
 /// The tests in at most `parts` runs of neighbours.
 fn split(tests: &[TestIndex], parts: usize) -> Vec<Vec<TestIndex>> {
     let size = tests.len().div_ceil(parts.max(1)).max(1);
     tests.chunks(size).map(<[TestIndex]>::to_vec).collect()
-}
-
-/// Several cases of one report stand for the same test (a failure and an error of its teardown,
-/// subtests): the worst one speaks, and their times add up.
-fn merge(result: &mut CaseResult, other: &CaseResult) {
-    let duration = result.duration.saturating_add(other.duration);
-    let flaky = result.flaky_in_runner | other.flaky_in_runner;
-    if other.outcome > result.outcome {
-        *result = other.clone();
-    }
-    result.duration = duration;
-    result.flaky_in_runner = flaky;
-}
-
-/// The exit status speaks for each test of the batch.
-fn by_exit_status(batch: &Batch, execution: &Execution) -> Reading {
-    let share = execution.elapsed / u32::try_from(batch.tests.len().max(1)).unwrap_or(u32::MAX);
-    let result = match execution.exit {
-        Exit::Code(0) => CaseResult::new(Outcome::Passed, share),
-        Exit::Cancelled => return Reading::default(),
-        exit => {
-            let outcome = match exit {
-                Exit::TimedOut => Outcome::TimedOut,
-                Exit::Signal(_) => Outcome::Errored,
-                Exit::Code(_) | Exit::Cancelled => Outcome::Failed,
-            };
-            CaseResult::stated(
-                outcome,
-                share,
-                format!("the command ended with {exit} (batch {})", batch.index),
-            )
-        }
-    };
-    let found = batch.tests.iter().map(|index| (*index, result.clone())).collect();
-    Reading {
-        found,
-        ..Reading::default()
-    }
 }
 
 #[cfg(test)]

@@ -29,11 +29,7 @@ pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result
     let text = String::from_utf8_lossy(&bytes);
     if let Err(error) = std::str::from_utf8(&bytes) {
         let notes = mistakes::Notes::new(&file, &text);
-        notes.add(
-            &(error.valid_up_to()..error.valid_up_to()),
-            "",
-            "invalid TOML: not UTF-8".to_owned(),
-        );
+        notes.add(&(error.valid_up_to()..error.valid_up_to()), "", "invalid TOML: not UTF-8".to_owned());
         return notes.settle(None);
     }
     parse(&text, &file, environment)
@@ -114,14 +110,9 @@ impl Config {
     pub fn secrets(&self, environment: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
         let is_secret = |name: &String| self.secret_env().contains(name);
         let configured = self.test_env().iter().chain(&self.framework.env);
-        let configured = configured
-            .filter(|(name, _)| is_secret(name))
-            .map(|(_, value)| value.clone());
+        let configured = configured.filter(|(name, _)| is_secret(name)).map(|(_, value)| value.clone());
         let inherited = self.secret_env().iter().filter_map(|name| environment(name));
-        let mut values: Vec<_> = configured
-            .chain(inherited)
-            .filter(|value| !value.is_empty())
-            .collect();
+        let mut values: Vec<_> = configured.chain(inherited).filter(|value| !value.is_empty()).collect();
         values.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         values.dedup();
         values

@@ -124,11 +124,8 @@ fn list_all(
 }
 
 fn name(groups: &[Group], command: &ListCommand) -> String {
-    let names: Vec<String> = command
-        .groups
-        .iter()
-        .map(|group| format!("`{}`", groups[usize::from(group.0)].name))
-        .collect();
+    let names: Vec<String> =
+        command.groups.iter().map(|group| format!("`{}`", groups[usize::from(group.0)].name)).collect();
     match names.len() {
         0 => "the project".into(),
         1 => format!("group {}", names[0]),
@@ -143,30 +140,18 @@ fn list(
     (site, cancel): (&Site, &Cancel),
 ) -> Result<Listing> {
     let mut command = order.command.clone();
-    site.surroundings
-        .apply(&mut command, &site.root.to_string_lossy());
+    site.surroundings.apply(&mut command, &site.root.to_string_lossy());
     command.directory = Some(site.root.join(command.directory.unwrap_or_default()));
-    let stream = |kind: &str| {
-        site.scratch
-            .join(format!("list-{}-{number}.{kind}", order.groups.len()))
-    };
-    let streams = Streams {
-        stdout: stream("stdout"),
-        stderr: stream("stderr"),
-        mask: Arc::clone(&site.mask),
-    };
+    let stream = |kind: &str| site.scratch.join(format!("list-{}-{number}.{kind}", order.groups.len()));
+    let streams =
+        Streams { stdout: stream("stdout"), stderr: stream("stderr"), mask: Arc::clone(&site.mask) };
     log::debug!("{}", site.mask.hide(&command.to_shell()));
     let finished = process::run(&command, &site.shell, &streams, site.timeout, cancel)?;
     let read = |path: &Path| -> Result<String> {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let file = order
-        .output
-        .as_deref()
-        .filter(|path| path.exists())
-        .map(read)
-        .transpose()?;
+    let file = order.output.as_deref().filter(|path| path.exists()).map(read).transpose()?;
     let output = ListOutput {
         exit: finished.exit,
         stdout: read(&streams.stdout)?,
@@ -181,9 +166,9 @@ fn list(
             describe_failure(&output)
         ),
         Exit::Cancelled => bail!("`{line}` was cancelled"),
-        Exit::Code(_) | Exit::Signal(_) => framework
-            .parse_list(order, &output)
-            .with_context(|| format!("`{line}`")),
+        Exit::Code(_) | Exit::Signal(_) => {
+            framework.parse_list(order, &output).with_context(|| format!("`{line}`"))
+        }
     }
 }
 

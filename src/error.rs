@@ -40,11 +40,7 @@ pub struct Problem {
 impl Problem {
     /// A problem with the exit code `status`.
     pub fn new(status: Status, error: impl Into<anyhow::Error>) -> Problem {
-        Problem {
-            status,
-            error: error.into(),
-            hint: None,
-        }
+        Problem { status, error: error.into(), hint: None }
     }
 
     /// A mistake in the command line or the configuration.

@@ -71,11 +71,7 @@ impl OutputDir {
             .create(true)
             .open(&manifest)
             .with_context(|| format!("cannot open `{}`", manifest.display()))?;
-        Ok(OutputDir {
-            path: path.to_owned(),
-            manifest: Mutex::new(manifest),
-            _lock: lock,
-        })
+        Ok(OutputDir { path: path.to_owned(), manifest: Mutex::new(manifest), _lock: lock })
     }
 
     /// The folder.
@@ -89,10 +85,7 @@ impl OutputDir {
     /// # Errors
     /// When one of these files cannot be removed.
     pub fn clear(&self, kept: &Path) -> Result<()> {
-        let mut manifest = self
-            .manifest
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut manifest = self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut text = Vec::new();
         manifest
             .rewind()
@@ -102,9 +95,7 @@ impl OutputDir {
         let mut folders = Vec::new();
         for line in text.lines() {
             let relative = Path::new(line);
-            let is_inside = relative
-                .components()
-                .all(|part| matches!(part, Component::Normal(_)));
+            let is_inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
             if line.is_empty() || !is_inside || relative == kept {
                 continue;
             }
@@ -140,10 +131,7 @@ impl OutputDir {
         let path = self.path.join(relative);
         let mut line = relative.as_os_str().as_encoded_bytes().to_vec();
         line.push(b'\n');
-        let mut manifest = self
-            .manifest
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut manifest = self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         manifest
             .write_all(&line)
             .with_context(|| format!("cannot write the manifest of `{}`", self.path.display()))?;
@@ -160,9 +148,7 @@ fn refuse_foreign_roots(path: &Path) -> Result<()> {
         return Ok(());
     };
     let home = std::env::var_os("HOME").and_then(|home| Path::new(&home).canonicalize().ok());
-    let current = std::env::current_dir()
-        .and_then(|current| current.canonicalize())
-        .ok();
+    let current = std::env::current_dir().and_then(|current| current.canonicalize()).ok();
     let what = if real == Path::new("/") {
         "the root of the file system"
     } else if Some(&real) == home.as_ref() {
@@ -191,11 +177,7 @@ fn take_lock(path: &Path, folder: &Path) -> Result<File> {
             let mut holder = String::new();
             // Without a readable name the message still says what matters.
             let _ = lock.read_to_string(&mut holder);
-            bail!(
-                "the output folder `{}` is in use by another run ({})",
-                folder.display(),
-                holder.trim()
-            );
+            bail!("the output folder `{}` is in use by another run ({})", folder.display(), holder.trim());
         }
         Err(TryLockError::Error(error)) => {
             return Err(error).with_context(|| format!("cannot lock `{}`", path.display()));
@@ -238,15 +220,9 @@ mod tests {
         first.place(Path::new("../escape")).unwrap();
         std::fs::write(folder.path().join("escape"), "x").unwrap();
         let second = OutputDir::claim(&output).unwrap_err().to_string();
-        assert!(
-            second.contains(&format!("process {}", std::process::id())),
-            "{second}"
-        );
+        assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
         drop(first);
-        OutputDir::claim(&output)
-            .unwrap()
-            .clear(Path::new("kept.xml"))
-            .unwrap();
+        OutputDir::claim(&output).unwrap().clear(Path::new("kept.xml")).unwrap();
         assert!(
             output.join("kept.xml").exists()
                 && output.join("mine.txt").exists()

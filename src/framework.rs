@@ -216,15 +216,8 @@ pub struct Surroundings {
 impl Surroundings {
     /// Puts `command` into these surroundings; variables that it sets itself stay.
     pub fn apply(&self, command: &mut CommandLine, root: &str) {
-        let env = self
-            .env
-            .iter()
-            .map(|(key, value)| (key.clone(), value.replace("{root}", root)));
+        let env = self.env.iter().map(|(key, value)| (key.clone(), value.replace("{root}", root)));
         command.env.splice(0..0, self.plain.iter().cloned().chain(env));
-        command.prepend_path.extend(
-            self.prepend_path
-                .iter()
-                .map(|folder| folder.replace("{root}", root)),
-        );
+        command.prepend_path.extend(self.prepend_path.iter().map(|folder| folder.replace("{root}", root)));
     }
 }

@@ -13,11 +13,8 @@ pub struct Mask {
 impl Mask {
     /// A mask for `values`; empty ones are left out, the longest match wins.
     pub fn new(values: impl IntoIterator<Item = String>) -> Mask {
-        let mut secrets: Vec<Vec<u8>> = values
-            .into_iter()
-            .filter(|value| !value.is_empty())
-            .map(String::into_bytes)
-            .collect();
+        let mut secrets: Vec<Vec<u8>> =
+            values.into_iter().filter(|value| !value.is_empty()).map(String::into_bytes).collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
         Mask { secrets }
@@ -46,10 +43,7 @@ impl Mask {
         while place < bytes.len() {
             let rest = &bytes[place..];
             if !last
-                && self
-                    .secrets
-                    .iter()
-                    .any(|secret| secret.len() > rest.len() && secret.starts_with(rest))
+                && self.secrets.iter().any(|secret| secret.len() > rest.len() && secret.starts_with(rest))
             {
                 return place;
             }
@@ -79,11 +73,7 @@ pub struct Masked<'a, W: Write> {
 impl<'a, W: Write> Masked<'a, W> {
     /// A masking writer in front of `inner`.
     pub fn new(mask: &'a Mask, inner: W) -> Masked<'a, W> {
-        Masked {
-            mask,
-            inner,
-            held: Vec::new(),
-        }
+        Masked { mask, inner, held: Vec::new() }
     }
 
     /// Writes what is still held back.
@@ -129,11 +119,7 @@ mod tests {
             masked.write_all(&text[..cut]).unwrap();
             masked.write_all(&text[cut..]).unwrap();
             masked.finish().unwrap();
-            assert_eq!(
-                String::from_utf8(output).unwrap(),
-                "a *** b ****** hunt ***",
-                "cut at {cut}"
-            );
+            assert_eq!(String::from_utf8(output).unwrap(), "a *** b ****** hunt ***", "cut at {cut}");
         }
         assert_eq!(mask.hide("é hunter2 hunt"), "é *** hunt");
     }

@@ -91,18 +91,13 @@ pub struct Suite {
 impl Suite {
     /// A suite without tests.
     pub fn new(groups: Vec<Group>) -> Suite {
-        Suite {
-            groups,
-            ..Suite::default()
-        }
+        Suite { groups, ..Suite::default() }
     }
 
     /// Adds a test that `group` lists, in `file`. A test that another group listed before stays with
     /// that group and takes the larger number of attempts of both; then the answer is `false`.
     pub fn add(&mut self, group: GroupIndex, id: TestId, file: Option<Arc<str>>) -> bool {
-        let Group {
-            max_attempts, solo, ..
-        } = self.groups[usize::from(group.0)];
+        let Group { max_attempts, solo, .. } = self.groups[usize::from(group.0)];
         if let Some(&known) = self.by_id.get(&id) {
             let test = &mut self.tests[known.0 as usize];
             test.max_attempts = test.max_attempts.max(max_attempts);
@@ -114,14 +109,7 @@ impl Suite {
         }
         let index = TestIndex(u32::try_from(self.tests.len()).unwrap_or(u32::MAX));
         self.by_id.insert(id.clone(), index);
-        self.tests.push(TestCase {
-            id,
-            group,
-            file,
-            max_attempts,
-            solo,
-            expected: None,
-        });
+        self.tests.push(TestCase { id, group, file, max_attempts, solo, expected: None });
         true
     }
 
@@ -164,10 +152,7 @@ impl Suite {
 
     /// Tests that `group` lists but that run with another group, which listed them first.
     pub fn runs_elsewhere(&self, group: GroupIndex) -> impl Iterator<Item = &TestCase> {
-        self.shared
-            .iter()
-            .filter(move |(lister, _)| *lister == group)
-            .map(|(_, index)| self.test(*index))
+        self.shared.iter().filter(move |(lister, _)| *lister == group).map(|(_, index)| self.test(*index))
     }
 }
 
@@ -236,6 +221,14 @@ pub struct Details {
     pub stderr: Option<String>,
 }
 
+impl Details {
+    /// How many bytes of text these are.
+    pub fn size(&self) -> usize {
+        let texts = [&self.kind, &self.message, &self.text, &self.stdout, &self.stderr];
+        texts.into_iter().flatten().map(String::len).sum()
+    }
+}
+
 /// The result of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaseResult {
@@ -252,24 +245,13 @@ pub struct CaseResult {
 impl CaseResult {
     /// A result without texts.
     pub fn new(outcome: Outcome, duration: Duration) -> CaseResult {
-        CaseResult {
-            outcome,
-            duration,
-            flaky_in_runner: false,
-            details: None,
-        }
+        CaseResult { outcome, duration, flaky_in_runner: false, details: None }
     }
 
     /// A result that we state ourselves, with a message.
     pub fn stated(outcome: Outcome, duration: Duration, message: impl Into<String>) -> CaseResult {
-        let details = Details {
-            message: Some(message.into()),
-            ..Details::default()
-        };
-        CaseResult {
-            details: Some(Box::new(details)),
-            ..CaseResult::new(outcome, duration)
-        }
+        let details = Details { message: Some(message.into()), ..Details::default() };
+        CaseResult { details: Some(Box::new(details)), ..CaseResult::new(outcome, duration) }
     }
 
     /// The one-line message, where there is one.
@@ -333,12 +315,7 @@ mod tests {
     use super::*;
 
     fn group(name: &str, max_attempts: u32, solo: bool) -> Group {
-        Group {
-            name: name.into(),
-            filters: String::new(),
-            max_attempts,
-            solo,
-        }
+        Group { name: name.into(), filters: String::new(), max_attempts, solo }
     }
 
     #[test]

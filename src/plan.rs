@@ -43,14 +43,10 @@ pub fn estimate(suite: &mut Suite, known: &HashMap<String, Duration>) {
             by_group.entry(Some(test.group)).or_default().push(duration);
         }
     }
-    let percentiles: HashMap<Option<GroupIndex>, Duration> = by_group
-        .into_iter()
-        .map(|(group, durations)| (group, percentile(durations)))
-        .collect();
+    let percentiles: HashMap<Option<GroupIndex>, Duration> =
+        by_group.into_iter().map(|(group, durations)| (group, percentile(durations))).collect();
     suite.expect(|test| {
-        let own = known
-            .get(test.id.as_str())
-            .or_else(|| percentiles.get(&Some(test.group)));
+        let own = known.get(test.id.as_str()).or_else(|| percentiles.get(&Some(test.group)));
         own.or_else(|| percentiles.get(&None)).copied()
     });
 }
@@ -89,9 +85,7 @@ impl Plan {
         pieces.extend(solo);
         let mut bins = pack(suite, pieces, machines);
         bins.retain(|bin| !bin.is_empty());
-        Plan {
-            batches: number(bins.into_iter().flat_map(|bin| to_batches(suite, bin)).collect()),
-        }
+        Plan { batches: number(bins.into_iter().flat_map(|bin| to_batches(suite, bin)).collect()) }
     }
 
     /// Cuts the batches that exceed `limits` in halves, down to single tests.
@@ -100,10 +94,7 @@ impl Plan {
         let mut batches = Vec::new();
         let mut waiting: Vec<Batch> = self.batches.into_iter().rev().collect();
         while let Some(mut batch) = waiting.pop() {
-            let known = batch
-                .tests
-                .iter()
-                .all(|index| suite.test(*index).expected.is_some());
+            let known = batch.tests.iter().all(|index| suite.test(*index).expected.is_some());
             let slow = known && batch.load > limits.timeout / 2;
             if batch.tests.len() < 2 || (!slow && (limits.fits)(&batch.tests, batch.group)) {
                 batches.push(batch);
@@ -115,9 +106,7 @@ impl Plan {
                 waiting.push(Batch { tests, load, ..batch });
             }
         }
-        Plan {
-            batches: number(batches),
-        }
+        Plan { batches: number(batches) }
     }
 
     /// How long the batches take on `machines` sandboxes that each pull the next one when free.
@@ -154,11 +143,7 @@ fn divide(suite: &Suite, files: &[Vec<TestIndex>], machines: usize, grain: Grain
     if grain == Grain::File {
         return whole;
     }
-    let single: Vec<Piece> = files
-        .iter()
-        .flatten()
-        .map(|index| piece(suite, vec![*index]))
-        .collect();
+    let single: Vec<Piece> = files.iter().flatten().map(|index| piece(suite, vec![*index])).collect();
     let best = heaviest(&single, machines);
     let allowed = best + best * TOLERANCE / 100;
     if heaviest(&whole, machines) <= allowed {
@@ -167,10 +152,7 @@ fn divide(suite: &Suite, files: &[Vec<TestIndex>], machines: usize, grain: Grain
     let total: Duration = whole.iter().map(|piece| piece.load).sum();
     let fair = total / u32::try_from(machines).unwrap_or(u32::MAX);
     for parts in [1, 2, 4, 8, 16, 32] {
-        let chunks: Vec<Piece> = files
-            .iter()
-            .flat_map(|tests| chunk(suite, tests, fair / parts))
-            .collect();
+        let chunks: Vec<Piece> = files.iter().flat_map(|tests| chunk(suite, tests, fair / parts)).collect();
         if heaviest(&chunks, machines) <= allowed {
             return chunks;
         }
@@ -207,10 +189,7 @@ fn sorted(suite: Option<&Suite>, mut pieces: Vec<Piece>) -> Vec<Piece> {
             let suite = suite?;
             Some(key(suite.test(one.tests[0])).cmp(&key(suite.test(other.tests[0]))))
         };
-        other
-            .load
-            .cmp(&one.load)
-            .then_with(|| ids().unwrap_or(std::cmp::Ordering::Equal))
+        other.load.cmp(&one.load).then_with(|| ids().unwrap_or(std::cmp::Ordering::Equal))
     });
     pieces
 }
@@ -260,13 +239,7 @@ fn to_batches(suite: &Suite, bin: Vec<Piece>) -> Vec<Batch> {
         if !first.solo {
             by_group.insert(first.group, batches.len());
         }
-        batches.push(Batch {
-            index: 0,
-            group: first.group,
-            tests,
-            load,
-            origin: Origin::Planned,
-        });
+        batches.push(Batch { index: 0, group: first.group, tests, load, origin: Origin::Planned });
     }
     for batch in &mut batches {
         batch.tests.sort_unstable();

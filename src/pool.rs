@@ -63,10 +63,7 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> V
     let mut collector = Collector {
         observe,
         outstanding: batches.len(),
-        queue: Queue {
-            urgent: urgent_queue.clone(),
-            planned: planned_queue.clone(),
-        },
+        queue: Queue { urgent: urgent_queue.clone(), planned: planned_queue.clone() },
         sender: urgent,
     };
     for batch in batches {
@@ -75,21 +72,10 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> V
     }
     std::thread::scope(|scope| {
         for slot in 0..workers {
-            let queue = Queue {
-                urgent: urgent_queue.clone(),
-                planned: planned_queue.clone(),
-            };
-            let worker = Worker {
-                slot,
-                pool,
-                events: events.clone(),
-                alive: &alive,
-            };
+            let queue = Queue { urgent: urgent_queue.clone(), planned: planned_queue.clone() };
+            let worker = Worker { slot, pool, events: events.clone(), alive: &alive };
             let name = std::thread::Builder::new().name(format!("sandbox {slot}"));
-            if let Err(error) = name
-                .stack_size(512 * 1024)
-                .spawn_scoped(scope, move || worker.work(&queue))
-            {
+            if let Err(error) = name.stack_size(512 * 1024).spawn_scoped(scope, move || worker.work(&queue)) {
                 alive.fetch_sub(1, Ordering::SeqCst);
                 log::warn!("cannot start worker {slot}: {error}");
             }
@@ -97,21 +83,14 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> V
         drop((events, urgent_queue, planned_queue));
         let collect = || {
             collector.collect(&inbox, &alive, pool.cancel);
-            let Collector {
-                mut observe,
-                queue,
-                sender,
-                ..
-            } = collector;
+            let Collector { mut observe, queue, sender, .. } = collector;
             // Closed queues end the workers; they may still have something to say.
             drop((planned, queue, sender));
             for event in inbox {
                 observe(event);
             }
         };
-        if let Err(error) = std::thread::Builder::new()
-            .name("collector".into())
-            .spawn_scoped(scope, collect)
+        if let Err(error) = std::thread::Builder::new().name("collector".into()).spawn_scoped(scope, collect)
         {
             log::error!("cannot start the collector thread: {error}");
         }
@@ -147,10 +126,7 @@ impl<F: FnMut(Event) -> Vec<Batch>> Collector<F> {
     }
 
     fn hear(&mut self, event: Event) {
-        let done = matches!(
-            event,
-            Event::Finished { .. } | Event::Lost { .. } | Event::Dropped { .. }
-        );
+        let done = matches!(event, Event::Finished { .. } | Event::Lost { .. } | Event::Dropped { .. });
         let more = (self.observe)(event);
         self.outstanding = self.outstanding + more.len() - usize::from(done);
         for batch in more {
@@ -160,16 +136,8 @@ impl<F: FnMut(Event) -> Vec<Batch>> Collector<F> {
     }
 
     fn drop_waiting(&mut self, reason: &str) {
-        while let Ok(batch) = self
-            .queue
-            .urgent
-            .try_recv()
-            .or_else(|_| self.queue.planned.try_recv())
-        {
-            self.hear(Event::Dropped {
-                batch,
-                reason: reason.into(),
-            });
+        while let Ok(batch) = self.queue.urgent.try_recv().or_else(|_| self.queue.planned.try_recv()) {
+            self.hear(Event::Dropped { batch, reason: reason.into() });
         }
     }
 }
@@ -222,10 +190,7 @@ impl Worker<'_> {
         }
         self.alive.fetch_sub(1, Ordering::SeqCst);
         if strikes >= STRIKES {
-            self.tell(Event::Retired {
-                slot: self.slot,
-                error,
-            });
+            self.tell(Event::Retired { slot: self.slot, error });
         }
     }
 
@@ -237,44 +202,23 @@ impl Worker<'_> {
                 recv(queue.planned) -> batch => batch.ok()?,
             };
             if self.pool.cancel.is_raised() {
-                self.tell(Event::Dropped {
-                    batch,
-                    reason: "the run was stopped before it started".into(),
-                });
+                self.tell(Event::Dropped { batch, reason: "the run was stopped before it started".into() });
                 continue;
             }
             let sandbox = held.0.as_deref_mut()?;
-            self.tell(Event::Started {
-                slot: self.slot,
-                batch: batch.index,
-                tests: batch.tests.len(),
-            });
-            let execute = || {
-                self.pool
-                    .bench
-                    .execute(self.slot, &batch, sandbox, self.pool.cancel)
-            };
+            self.tell(Event::Started { slot: self.slot, batch: batch.index, tests: batch.tests.len() });
+            let execute = || self.pool.bench.execute(self.slot, &batch, sandbox, self.pool.cancel);
             let execution = catch_unwind(AssertUnwindSafe(execute)).unwrap_or_else(|_| {
-                Err(ProviderError::Lost(
-                    "the worker broke down; this is a fault of offload".into(),
-                ))
+                Err(ProviderError::Lost("the worker broke down; this is a fault of offload".into()))
             });
             match execution {
                 Ok(execution) => {
                     *strikes = 0;
-                    self.tell(Event::Finished {
-                        slot: self.slot,
-                        batch,
-                        execution,
-                    });
+                    self.tell(Event::Finished { slot: self.slot, batch, execution });
                 }
                 Err(error) => {
                     *strikes += 1;
-                    self.tell(Event::Lost {
-                        slot: self.slot,
-                        batch,
-                        error: error.to_string(),
-                    });
+                    self.tell(Event::Lost { slot: self.slot, batch, error: error.to_string() });
                     return Some(error.to_string());
                 }
             }

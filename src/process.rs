@@ -78,30 +78,18 @@ pub fn run(
     if masked {
         process.stdout(Stdio::piped()).stderr(Stdio::piped());
     } else {
-        process
-            .stdout(files[0].try_clone()?)
-            .stderr(files[1].try_clone()?);
+        process.stdout(files[0].try_clone()?).stderr(files[1].try_clone()?);
     }
     let started = Instant::now();
-    let mut child = process
-        .spawn()
-        .map_err(|error| cannot_start(&error, command, shell))?;
+    let mut child = process.spawn().map_err(|error| cannot_start(&error, command, shell))?;
     // The pipes' other ends, and with `process` our copies of the log files, are closed here.
     drop(process);
-    let drains = if masked {
-        drain(&mut child, files, &streams.mask)?
-    } else {
-        Vec::new()
-    };
+    let drains = if masked { drain(&mut child, files, &streams.mask)? } else { Vec::new() };
     let group = Pid::from_raw(child.id().cast_signed());
     let exit = wait(&mut child, group, deadline, cancel)?;
     let elapsed = started.elapsed();
     let leaked = sweep(group, exit) | !finish(&drains);
-    Ok(Finished {
-        exit,
-        elapsed,
-        leaked,
-    })
+    Ok(Finished { exit, elapsed, leaked })
 }
 
 fn to_process(command: &CommandLine, shell: &str) -> Command {
@@ -124,11 +112,7 @@ fn to_process(command: &CommandLine, shell: &str) -> Command {
         process.current_dir(directory);
     }
     // A root without /dev still has a stdin that is at its end: a pipe that nobody writes to.
-    process.stdin(if Path::new("/dev/null").exists() {
-        Stdio::null()
-    } else {
-        Stdio::piped()
-    });
+    process.stdin(if Path::new("/dev/null").exists() { Stdio::null() } else { Stdio::piped() });
     process.process_group(0);
     process
 }
@@ -136,29 +120,17 @@ fn to_process(command: &CommandLine, shell: &str) -> Command {
 fn cannot_start(error: &io::Error, command: &CommandLine, shell: &str) -> io::Error {
     let mut line = command.to_shell();
     if line.len() > 200 {
-        let end = (0..=200)
-            .rev()
-            .find(|end| line.is_char_boundary(*end))
-            .unwrap_or(0);
+        let end = (0..=200).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
         line.truncate(end);
         line.push('…');
     }
-    let place = command
-        .directory
-        .as_ref()
-        .map(|path| format!(" in `{}`", path.display()))
-        .unwrap_or_default();
-    io::Error::new(
-        error.kind(),
-        format!("cannot start `{line}` with `{shell}`{place}: {error}"),
-    )
+    let place =
+        command.directory.as_ref().map(|path| format!(" in `{}`", path.display())).unwrap_or_default();
+    io::Error::new(error.kind(), format!("cannot start `{line}` with `{shell}`{place}: {error}"))
 }
 
 fn about(error: &io::Error, verb: &str, path: &Path) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("cannot {verb} `{}`: {error}", path.display()),
-    )
+    io::Error::new(error.kind(), format!("cannot {verb} `{}`: {error}", path.display()))
 }
 
 fn remove_if_present(path: &Path) -> io::Result<()> {
@@ -239,14 +211,8 @@ fn is_alive(group: Pid) -> bool {
 
 /// Copies the child's pipes through the mask into `files`; each receiver tells when a copy is done.
 fn drain(child: &mut Child, files: Vec<File>, mask: &Arc<Mask>) -> io::Result<Vec<Receiver<()>>> {
-    let stdout = child
-        .stdout
-        .take()
-        .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
-    let stderr = child
-        .stderr
-        .take()
-        .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
+    let stdout = child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
+    let stderr = child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
     let mut drains = Vec::new();
     for (pipe, file) in [stdout, stderr].into_iter().flatten().zip(files) {
         let (done, receiver) = bounded(1);

@@ -73,23 +73,12 @@ impl Progress {
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tests, {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         }
-        Progress {
-            screen,
-            total,
-            running: BTreeMap::new(),
-            last: Instant::now(),
-        }
+        Progress { screen, total, running: BTreeMap::new(), last: Instant::now() }
     }
 
     /// The worker `slot` runs something called `name` now.
     pub fn started(&mut self, slot: usize, name: String) {
-        self.running.insert(
-            slot,
-            Running {
-                name,
-                since: Instant::now(),
-            },
-        );
+        self.running.insert(slot, Running { name, since: Instant::now() });
     }
 
     /// The worker `slot` has ended it.
@@ -99,11 +88,7 @@ impl Progress {
 
     /// Whether it is time to show something; plain lines are rare, a bar is quick.
     pub fn is_due(&self) -> bool {
-        let pace = if self.screen.bar.is_some() {
-            Duration::from_millis(100)
-        } else {
-            PACE
-        };
+        let pace = if self.screen.bar.is_some() { Duration::from_millis(100) } else { PACE };
         self.last.elapsed() >= pace
     }
 
@@ -112,17 +97,9 @@ impl Progress {
         self.last = Instant::now();
         let longest = self.running.values().min_by_key(|running| running.since);
         let longest = longest.map(|running| {
-            format!(
-                ", longest: {} for {} s",
-                running.name,
-                running.since.elapsed().as_secs()
-            )
+            format!(", longest: {} for {} s", running.name, running.since.elapsed().as_secs())
         });
-        let state = format!(
-            "{bad} failed, {} running{}",
-            self.running.len(),
-            longest.unwrap_or_default()
-        );
+        let state = format!("{bad} failed, {} running{}", self.running.len(), longest.unwrap_or_default());
         match &self.screen.bar {
             Some(bar) => {
                 bar.set_position(judged as u64);
@@ -130,11 +107,7 @@ impl Progress {
             }
             None => {
                 // A closed stderr must not end the run.
-                let _ = writeln!(
-                    self.screen,
-                    "offload: {judged} of {} tests done, {state}",
-                    self.total
-                );
+                let _ = writeln!(self.screen, "offload: {judged} of {} tests done, {state}", self.total);
             }
         }
     }

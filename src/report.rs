@@ -19,13 +19,10 @@ const ALIKE: usize = 3;
 
 /// Counts a reason; tells whether it has been shown often enough.
 fn is_known<'a>(reasons: &mut Vec<(&'a str, usize)>, reason: &'a str) -> bool {
-    let place = reasons
-        .iter()
-        .position(|(known, _)| *known == reason)
-        .unwrap_or_else(|| {
-            reasons.push((reason, 0));
-            reasons.len() - 1
-        });
+    let place = reasons.iter().position(|(known, _)| *known == reason).unwrap_or_else(|| {
+        reasons.push((reason, 0));
+        reasons.len() - 1
+    });
     reasons[place].1 += 1;
     reasons[place].1 > ALIKE
 }
@@ -57,16 +54,9 @@ pub struct Circumstances {
 
 impl Report<'_> {
     fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        let rows = self
-            .summary
-            .verdicts
-            .iter()
-            .zip(&self.summary.attempts)
-            .enumerate();
+        let rows = self.summary.verdicts.iter().zip(&self.summary.attempts).enumerate();
         rows.map(|(place, (verdict, attempts))| {
-            let test = self
-                .suite
-                .test(TestIndex(u32::try_from(place).unwrap_or(u32::MAX)));
+            let test = self.suite.test(TestIndex(u32::try_from(place).unwrap_or(u32::MAX)));
             Entry {
                 id: self.only.unwrap_or(test.id.as_str()),
                 file: test.file.as_deref().filter(|_| self.only.is_none()),
@@ -115,10 +105,7 @@ impl Report<'_> {
             writeln!(output, "NOT RUN {} more tests\n    {reason}", more - ALIKE)?;
         }
         if left > 0 {
-            writeln!(
-                output,
-                "and {left} more: `offload logs --failures`, `offload logs --errors`"
-            )?;
+            writeln!(output, "and {left} more: `offload logs --failures`, `offload logs --errors`")?;
         }
         for error in &self.summary.errors {
             writeln!(output, "ERROR {error}")?;
@@ -134,11 +121,7 @@ impl Report<'_> {
     }
 
     fn write_entry(&self, word: &str, entry: &Entry<'_>, output: &mut dyn Write) -> io::Result<()> {
-        let bad = entry
-            .attempts
-            .iter()
-            .rev()
-            .find(|attempt| attempt.result.outcome.is_bad());
+        let bad = entry.attempts.iter().rev().find(|attempt| attempt.result.outcome.is_bad());
         let word = match bad.map(|attempt| attempt.result.outcome) {
             Some(crate::model::Outcome::TimedOut) if word == "FAILED" => "TIMED OUT",
             Some(crate::model::Outcome::Errored) if word == "FAILED" => "ERROR",
@@ -146,27 +129,14 @@ impl Report<'_> {
         };
         writeln!(output, "{word} {}", entry.id)?;
         if entry.attempts.len() > 1 {
-            let failures = entry
-                .attempts
-                .iter()
-                .filter(|attempt| attempt.result.outcome.is_bad())
-                .count();
-            writeln!(
-                output,
-                "    {failures} of {} attempts failed",
-                entry.attempts.len()
-            )?;
+            let failures = entry.attempts.iter().filter(|attempt| attempt.result.outcome.is_bad()).count();
+            writeln!(output, "    {failures} of {} attempts failed", entry.attempts.len())?;
         }
         let message = match entry.verdict {
             Verdict::NotRun(reason) => Some(reason.as_str()),
             _ => bad.and_then(|attempt| attempt.result.message()),
         };
-        for line in message
-            .into_iter()
-            .flat_map(str::lines)
-            .filter(|line| !line.trim().is_empty())
-            .take(3)
-        {
+        for line in message.into_iter().flat_map(str::lines).filter(|line| !line.trim().is_empty()).take(3) {
             writeln!(output, "    {line}")?;
         }
         if let Some(log) = bad.and_then(self.log) {
@@ -188,11 +158,7 @@ impl Report<'_> {
         for (count, word) in parts.into_iter().filter(|(count, _)| *count > 0) {
             text += &format!(", {count} {word}");
         }
-        let sandboxes = if circumstances.machines == 1 {
-            "sandbox"
-        } else {
-            "sandboxes"
-        };
+        let sandboxes = if circumstances.machines == 1 { "sandbox" } else { "sandboxes" };
         let seconds = circumstances.elapsed.as_secs_f64();
         text + &format!(" in {seconds:.1} s on {} {sandboxes}", circumstances.machines)
     }

@@ -58,11 +58,7 @@ pub fn judge(attempts: &[Attempt], max_attempts: u32, reason: Option<&str>) -> V
     if attempts.is_empty() {
         Verdict::NotRun(reason.unwrap_or("it was not started").to_owned())
     } else if has(Outcome::is_bad) {
-        if passed && max_attempts > 1 {
-            Verdict::Flaky
-        } else {
-            Verdict::Failed
-        }
+        if passed && max_attempts > 1 { Verdict::Flaky } else { Verdict::Failed }
     } else if attempts.iter().any(|attempt| attempt.result.flaky_in_runner) {
         Verdict::Flaky
     } else if passed {
@@ -93,13 +89,7 @@ impl Summary {
             };
             *counter += 1;
         }
-        Summary {
-            verdicts,
-            attempts,
-            extras,
-            errors,
-            counts,
-        }
+        Summary { verdicts, attempts, extras, errors, counts }
     }
 
     /// All tests as one, for runners that report nothing but their exit status.
@@ -116,21 +106,11 @@ impl Summary {
             return self;
         };
         let mut attempts = self.attempts[place].clone();
-        let total: Duration = self
-            .attempts
-            .iter()
-            .flatten()
-            .map(|attempt| attempt.result.duration)
-            .sum();
+        let total: Duration = self.attempts.iter().flatten().map(|attempt| attempt.result.duration).sum();
         if let Some(last) = attempts.last_mut() {
             last.result.duration = total;
         }
-        Summary::new(
-            vec![self.verdicts[place].clone()],
-            vec![attempts],
-            self.extras,
-            self.errors,
-        )
+        Summary::new(vec![self.verdicts[place].clone()], vec![attempts], self.extras, self.errors)
     }
 
     /// The exit status of a run that was not interrupted.

@@ -64,10 +64,7 @@ impl Trace {
 
     /// A recording that starts at `epoch`.
     pub fn on(epoch: Instant) -> Trace {
-        Trace(Some(Arc::new(Recording {
-            epoch,
-            slices: Mutex::default(),
-        })))
+        Trace(Some(Arc::new(Recording { epoch, slices: Mutex::default() })))
     }
 
     /// Whether anything is recorded.
@@ -95,18 +92,8 @@ impl Trace {
     /// Adds a slice that ended `before_now` ago and took `length`.
     pub fn add(&self, track: Track, name: String, before_now: Duration, length: Duration) {
         if let Some(recording) = &self.0 {
-            let start = recording
-                .epoch
-                .elapsed()
-                .saturating_sub(before_now)
-                .saturating_sub(length);
-            recording.push(Slice {
-                track,
-                name,
-                start,
-                length,
-                arguments: Value::Null,
-            });
+            let start = recording.epoch.elapsed().saturating_sub(before_now).saturating_sub(length);
+            recording.push(Slice { track, name, start, length, arguments: Value::Null });
         }
     }
 
@@ -117,7 +104,7 @@ impl Trace {
     pub fn write(&self, output: &mut dyn Write) -> io::Result<()> {
         let Some(recording) = &self.0 else { return Ok(()) };
         let mut slices = recording.slices.lock().unwrap_or_else(PoisonError::into_inner);
-        slices.sort_by(|one, other| (one.track, one.start).cmp(&(other.track, other.start)));
+        slices.sort_by_key(|slice| (slice.track, slice.start));
         let mut tracks: Vec<Track> = slices.iter().map(|slice| slice.track).collect();
         tracks.dedup();
         write!(output, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
@@ -151,10 +138,7 @@ impl Trace {
 
 impl Recording {
     fn push(&self, slice: Slice) {
-        self.slices
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(slice);
+        self.slices.lock().unwrap_or_else(PoisonError::into_inner).push(slice);
     }
 }
 
@@ -194,31 +178,16 @@ mod tests {
     #[test]
     fn the_file_names_each_track_and_holds_each_slice() {
         let trace = Trace::on(Instant::now());
-        trace
-            .span(Track::Sandbox(1), || "batch \"0\"".into())
-            .note("tests", 3);
+        trace.span(Track::Sandbox(1), || "batch \"0\"".into()).note("tests", 3);
         drop(trace.span(Track::Phases, || "discovery".into()));
-        trace.add(
-            Track::Sandbox(1),
-            "test".into(),
-            Duration::ZERO,
-            Duration::from_secs(100),
-        );
+        trace.add(Track::Sandbox(1), "test".into(), Duration::ZERO, Duration::from_secs(100));
         let mut output = Vec::new();
         trace.write(&mut output).unwrap();
         let value: Value = serde_json::from_slice(&output).unwrap();
         let events = value["traceEvents"].as_array().unwrap();
-        let of = |phase: &str| {
-            events
-                .iter()
-                .filter(|event| event["ph"] == phase)
-                .collect::<Vec<_>>()
-        };
+        let of = |phase: &str| events.iter().filter(|event| event["ph"] == phase).collect::<Vec<_>>();
         assert_eq!((of("M").len(), of("X").len()), (5, 3));
-        let batch = of("X")
-            .into_iter()
-            .find(|event| event["name"] == "batch \"0\"")
-            .unwrap();
+        let batch = of("X").into_iter().find(|event| event["name"] == "batch \"0\"").unwrap();
         assert_eq!((&batch["args"]["tests"], &batch["tid"]), (&json!(3), &json!(4)));
     }
 

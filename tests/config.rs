@@ -159,12 +159,7 @@ fn mistakes(text: &str) -> Vec<String> {
 fn mistake(text: &str) -> String {
     let mistakes = mistakes(text);
     assert_eq!(mistakes.len(), 1, "{mistakes:#?}\n{text}");
-    mistakes[0]
-        .splitn(4, ':')
-        .skip(3)
-        .collect::<String>()
-        .trim_start()
-        .to_owned()
+    mistakes[0].splitn(4, ':').skip(3).collect::<String>().trim_start().to_owned()
 }
 
 #[test]
@@ -174,95 +169,47 @@ fn every_example_of_the_requirements_is_valid() {
     }
     valid(&format!("{POST_PATCH}{LEAST}{HISTORY}"));
     let options = "[provider]\ntype = \"modal\"\n[provider.experimental_options]\nenable_docker = true\n";
-    let config = valid(&format!(
-        "{options}[framework]\ntype = \"vitest\"\n[groups.all]\n"
-    ));
-    let Provider::Modal(modal) = config.provider else {
-        panic!()
-    };
+    let config = valid(&format!("{options}[framework]\ntype = \"vitest\"\n[groups.all]\n"));
+    let Provider::Modal(modal) = config.provider else { panic!() };
     assert_eq!(modal.experimental_options, r#"{"enable_docker":true}"#);
 }
 
 #[test]
 fn groups_and_variables_keep_the_order_of_the_file() {
-    let names: Vec<_> = valid(PYTEST_COMMANDS)
-        .groups
-        .into_iter()
-        .map(|group| group.name)
-        .collect();
+    let names: Vec<_> = valid(PYTEST_COMMANDS).groups.into_iter().map(|group| group.name).collect();
     assert_eq!(names, ["unit", "slow", "flaky"]);
     let text = format!("{LEAST}[provider.env]\nZ = \"1\"\nA = \"${{SET}}\"\nM = \"\"\n");
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    assert_eq!(
-        valid(&text).test_env(),
-        [pair("Z", "1"), pair("A", "value"), pair("M", "")]
-    );
+    assert_eq!(valid(&text).test_env(), [pair("Z", "1"), pair("A", "value"), pair("M", "")]);
 }
 
 #[test]
 fn defaults_are_those_of_the_requirements() {
     let config = valid(LEAST);
-    assert_eq!(
-        (
-            config.offload.max_parallel,
-            config.offload.max_parallel_collection
-        ),
-        (10, None)
-    );
+    assert_eq!((config.offload.max_parallel, config.offload.max_parallel_collection), (10, None));
     assert_eq!(config.offload.test_timeout, Duration::from_secs(900));
     assert_eq!(config.offload.discovery_timeout, Duration::from_secs(900));
     assert!(config.offload.impatiently_requeue_batches);
     assert_eq!((config.history, config.checkpoint), (None, None));
-    assert_eq!(
-        (config.report.output_dir.as_path(), config.report.junit),
-        (Path::new("test-results"), true)
-    );
-    assert_eq!(
-        (
-            config.report.junit_file.as_str(),
-            config.report.download_globs.len()
-        ),
-        ("junit.xml", 0)
-    );
+    assert_eq!((config.report.output_dir.as_path(), config.report.junit), (Path::new("test-results"), true));
+    assert_eq!((config.report.junit_file.as_str(), config.report.download_globs.len()), ("junit.xml", 0));
     assert!(!config.report.download_globs_failure_only);
     let group = &config.groups[0];
-    assert_eq!(
-        (
-            group.retry_count,
-            group.filters.as_str(),
-            group.schedule_individual
-        ),
-        (0, "", false)
-    );
-    let Provider::Local(local) = config.provider else {
-        panic!()
-    };
-    assert_eq!(
-        (local.shell.as_str(), local.working_dir, local.env.len()),
-        ("/bin/sh", None, 0)
-    );
+    assert_eq!((group.retry_count, group.filters.as_str(), group.schedule_individual), (0, "", false));
+    let Provider::Local(local) = config.provider else { panic!() };
+    assert_eq!((local.shell.as_str(), local.working_dir, local.env.len()), ("/bin/sh", None, 0));
 
     let history = valid(&format!("{LEAST}[history]\n")).history.unwrap();
-    assert_eq!(
-        (history.record, history.reservoir_size),
-        (RecordHistory::Flag, 20)
-    );
+    assert_eq!((history.record, history.reservoir_size), (RecordHistory::Flag, 20));
     assert_eq!(history.path, Path::new("offload-history.jsonl"));
     assert_eq!(history.default_duration, Duration::from_secs(1));
 
-    let Provider::Modal(modal) = valid(NEXTEST_MODAL).provider else {
-        panic!()
-    };
+    let Provider::Modal(modal) = valid(NEXTEST_MODAL).provider else { panic!() };
     assert_eq!((modal.cpu_cores, modal.memory_gb), (0.125, None));
     assert_eq!(modal.experimental_options, "{}");
     let without_timeout = PYTEST_COMMANDS.replacen("\ntimeout_secs = 600", "", 1);
-    let Provider::Command(command) = valid(&without_timeout).provider else {
-        panic!()
-    };
-    assert_eq!(
-        (command.cpu_cores, command.timeout),
-        (1.0, Duration::from_secs(3600))
-    );
+    let Provider::Command(command) = valid(&without_timeout).provider else { panic!() };
+    assert_eq!((command.cpu_cores, command.timeout), (1.0, Duration::from_secs(3600)));
 }
 
 #[test]
@@ -270,25 +217,12 @@ fn each_framework_has_its_own_defaults() {
     let framework = |kind: &str| valid(&LEAST.replace("pytest", kind)).framework;
     let pytest = framework("pytest");
     assert_eq!(pytest.test_id_format, "{name}");
-    let FrameworkKind::Pytest {
-        command,
-        paths: None,
-        run_args: None,
-    } = pytest.kind
-    else {
-        panic!()
-    };
+    let FrameworkKind::Pytest { command, paths: None, run_args: None } = pytest.kind else { panic!() };
     assert_eq!(command, "python -m pytest");
     assert_eq!(framework("nextest").test_id_format, "{classname} {name}");
     let vitest = framework("vitest");
     assert_eq!(vitest.test_id_format, "{classname} > {name}");
-    assert_eq!(
-        vitest.kind,
-        FrameworkKind::Vitest {
-            command: "npx vitest".to_owned(),
-            run_args: None
-        }
-    );
+    assert_eq!(vitest.kind, FrameworkKind::Vitest { command: "npx vitest".to_owned(), run_args: None });
 }
 
 #[test]
@@ -304,10 +238,7 @@ fn sandbox_roots_default_to_each_other_and_locally_to_here() {
         ("[offload]\nsandbox_project_root = \"/b\"\n", both("/b")),
     ] {
         assert_eq!(roots(&format!("{table}{LEAST}")), expected);
-        assert_eq!(
-            roots(&format!("{table}{}", LEAST.replace("local", "modal"))),
-            expected
-        );
+        assert_eq!(roots(&format!("{table}{}", LEAST.replace("local", "modal"))), expected);
     }
     assert_eq!(roots(&LEAST.replace("local", "modal")), (None, None));
 }
@@ -359,14 +290,9 @@ paths = ["a", "${SET}"]
 filters = "-k '${SET}'"
 "#;
     let config = valid(text);
-    let Provider::Command(command) = config.provider else {
-        panic!()
-    };
+    let Provider::Command(command) = config.provider else { panic!() };
     assert_eq!(command.create_command, "echo $$ ${p%%:*} $(date) ${SET}");
-    assert_eq!(
-        (command.exec_command.as_str(), &*command.copy_dirs[0]),
-        ("x value", "value:/to")
-    );
+    assert_eq!((command.exec_command.as_str(), &*command.copy_dirs[0]), ("x value", "value:/to"));
     assert_eq!(config.groups[0].filters, "-k 'value'");
 }
 
@@ -378,10 +304,7 @@ fn files_that_cannot_be_read_are_usage_problems() {
         problem.error.to_string(),
         "cannot read config `no-such.toml`: No such file or directory (os error 2)"
     );
-    assert_eq!(
-        problem.hint.as_deref(),
-        Some("run `offload -c no-such.toml init` to write one")
-    );
+    assert_eq!(problem.hint.as_deref(), Some("run `offload -c no-such.toml init` to write one"));
     assert_eq!(problem.status, Status::Usage);
 
     let file = folder.path().join("o.toml");
@@ -390,15 +313,9 @@ fn files_that_cannot_be_read_are_usage_problems() {
         config::load(&file, &environment).map_err(|mistakes| mistakes.list[0].clone())
     };
     let error = load(b"a = 1\nb = \"\xff\"\n").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("{}:2:6: invalid TOML: not UTF-8", file.display())
-    );
+    assert_eq!(error.to_string(), format!("{}:2:6: invalid TOML: not UTF-8", file.display()));
     let error = load(b"[offload]\nmax_parallel 4\n").unwrap_err();
-    assert!(
-        error.to_string().starts_with(&format!("{}:2:", file.display())),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with(&format!("{}:2:", file.display())), "{error}");
     assert!(error.message.starts_with("invalid TOML: "), "{error}");
     assert!(load(format!("\u{feff}{}", LEAST.replace('\n', "\r\n")).as_bytes()).is_ok());
 }

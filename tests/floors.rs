@@ -13,23 +13,17 @@ const FLOORS: [&[&str]; 7] = [
     &["process", "event", "files", "bundled", "summary"],
     &["config", "junit", "history", "trace", "journal", "notes"],
     &["framework", "provider"],
-    &[
-        "discover", "image", "plan", "pool", "collect", "report", "progress",
-    ],
+    &["discover", "image", "plan", "pool", "collect", "report", "progress"],
     &["commands"],
     &["cli", "main", "lib"],
 ];
 
 /// Implementers of a trait, which only their own room and `commands` may name.
-const IMPLEMENTERS: [(&str, &[&str]); 2] = [
-    ("framework", &["pytest", "nextest", "vitest", "custom"]),
-    ("provider", &["local", "command", "modal"]),
-];
+const IMPLEMENTERS: [(&str, &[&str]); 2] =
+    [("framework", &["pytest", "nextest", "vitest", "custom"]), ("provider", &["local", "command", "modal"])];
 
 /// Words that say nothing about what a file holds.
-const EMPTY_WORDS: [&str; 8] = [
-    "mod", "util", "utils", "helper", "helpers", "manager", "misc", "common",
-];
+const EMPTY_WORDS: [&str; 8] = ["mod", "util", "utils", "helper", "helpers", "manager", "misc", "common"];
 
 const MOST_LINES: usize = 450;
 
@@ -56,11 +50,7 @@ impl Source {
     /// The top-level module that the file belongs to.
     fn room(&self) -> String {
         let below = self.path.iter().nth(1).unwrap();
-        Path::new(below)
-            .file_stem()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned()
+        Path::new(below).file_stem().unwrap().to_string_lossy().into_owned()
     }
 
     /// Every path that starts at the root of the crate, without the word `crate`.
@@ -112,16 +102,10 @@ fn expand<'a>(text: &'a str, prefix: &[String], found: &mut BTreeSet<Vec<String>
             }
             let after = expand(rest, prefix, found);
             // What is neither a word nor a brace (`*`, ` as name`) is passed over.
-            rest = if after.len() == rest.len() {
-                skip_one(after)
-            } else {
-                after
-            };
+            rest = if after.len() == rest.len() { skip_one(after) } else { after };
         }
     }
-    let end = text
-        .find(|c: char| !c.is_alphanumeric() && c != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     if end == 0 {
         return text;
     }
@@ -155,9 +139,7 @@ fn none_of(faults: &[String]) {
 
 #[test]
 fn every_file_stands_on_a_floor() {
-    let homeless = sources(&["src"])
-        .into_iter()
-        .filter(|source| floor_of(&source.room()).is_none());
+    let homeless = sources(&["src"]).into_iter().filter(|source| floor_of(&source.room()).is_none());
     let faults = homeless.map(|source| format!("{}: its room is on no floor", source.path.display()));
     none_of(&faults.collect::<Vec<_>>());
 }
@@ -174,9 +156,7 @@ fn files_import_only_from_floors_below_their_own() {
             };
             if *wanted != room && other >= own {
                 let place = source.path.display();
-                faults.insert(format!(
-                    "{place}: `{room}` (floor {own}) imports `{wanted}` (floor {other})"
-                ));
+                faults.insert(format!("{place}: `{room}` (floor {own}) imports `{wanted}` (floor {other})"));
             }
         }
     }
@@ -196,9 +176,7 @@ fn imports_name_rooms_that_exist() {
 
 #[test]
 fn no_file_reaches_its_imports_by_climbing() {
-    let climbs = sources(&["src"])
-        .into_iter()
-        .filter(|source| source.code.contains("super::super"));
+    let climbs = sources(&["src"]).into_iter().filter(|source| source.code.contains("super::super"));
     let faults = climbs.map(|source| format!("{}: `super::super`; start at `crate`", source.path.display()));
     none_of(&faults.collect::<Vec<_>>());
 }
@@ -212,12 +190,7 @@ fn only_commands_name_implementers() {
             let implements =
                 |(home, names): &(&str, &[&str])| path[0] == *home && names.contains(&path[1].as_str());
             if room != "commands" && room != path[0] && IMPLEMENTERS.iter().any(implements) {
-                faults.push(format!(
-                    "{}: names `{}::{}`",
-                    source.path.display(),
-                    path[0],
-                    path[1]
-                ));
+                faults.push(format!("{}: names `{}::{}`", source.path.display(), path[0], path[1]));
             }
         }
     }
@@ -232,14 +205,8 @@ fn only_process_starts_processes() {
         if source.room() == "process" {
             continue;
         }
-        let listed = source
-            .code
-            .split("std::process::{")
-            .skip(1)
-            .filter_map(|rest| rest.split('}').next());
-        let imported = listed
-            .flat_map(|list| list.split(','))
-            .any(|word| word.trim() == "Command");
+        let listed = source.code.split("std::process::{").skip(1).filter_map(|rest| rest.split('}').next());
+        let imported = listed.flat_map(|list| list.split(',')).any(|word| word.trim() == "Command");
         // A thread's `spawn` takes a closure, a process's takes nothing.
         if imported || source.code.contains("process::Command") || source.code.contains(".spawn()") {
             faults.push(format!("{}: starts a process of its own", source.path.display()));
@@ -250,16 +217,9 @@ fn only_process_starts_processes() {
 
 #[test]
 fn no_file_is_too_long() {
-    let long = sources(&["src", "tests"])
-        .into_iter()
-        .filter(|source| source.lines > MOST_LINES);
-    let faults = long.map(|source| {
-        format!(
-            "{}: {} lines of at most {MOST_LINES}",
-            source.path.display(),
-            source.lines
-        )
-    });
+    let long = sources(&["src", "tests"]).into_iter().filter(|source| source.lines > MOST_LINES);
+    let faults = long
+        .map(|source| format!("{}: {} lines of at most {MOST_LINES}", source.path.display(), source.lines));
     none_of(&faults.collect::<Vec<_>>());
 }
 
@@ -270,19 +230,12 @@ fn no_file_has_a_name_that_says_nothing() {
         stem.split('_').any(|word| EMPTY_WORDS.contains(&word))
     };
     let faults = sources(&["src", "tests"]).into_iter().filter(named_badly);
-    none_of(
-        &faults
-            .map(|source| format!("{}: says nothing", source.path.display()))
-            .collect::<Vec<_>>(),
-    );
+    none_of(&faults.map(|source| format!("{}: says nothing", source.path.display())).collect::<Vec<_>>());
 }
 
 #[test]
 fn main_is_a_few_lines() {
-    let main = sources(&["src"])
-        .into_iter()
-        .find(|source| source.path.ends_with("main.rs"))
-        .unwrap();
+    let main = sources(&["src"]).into_iter().find(|source| source.path.ends_with("main.rs")).unwrap();
     assert!(main.lines <= 20, "src/main.rs has {} lines", main.lines);
 }
 

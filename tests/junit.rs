@@ -41,12 +41,7 @@ fn picture(cases: &[Case], end: &ReadEnd) -> String {
     for case in cases {
         let word = Word::of(&case.result);
         let seconds = case.result.duration.as_secs_f64();
-        writeln!(
-            text,
-            "{word} {:?} of {:?} in {seconds}",
-            case.name, case.classname
-        )
-        .unwrap();
+        writeln!(text, "{word} {:?} of {:?} in {seconds}", case.name, case.classname).unwrap();
         if let Some(file) = &case.file {
             writeln!(text, "    file: {file}").unwrap();
         }
@@ -62,12 +57,7 @@ fn picture(cases: &[Case], end: &ReadEnd) -> String {
         ];
         for (name, part) in parts {
             if let Some(part) = part {
-                writeln!(
-                    text,
-                    "    {name}: {:?}",
-                    part.chars().take(200).collect::<String>()
-                )
-                .unwrap();
+                writeln!(text, "    {name}: {:?}", part.chars().take(200).collect::<String>()).unwrap();
             }
         }
     }
@@ -132,11 +122,7 @@ fn a_report_cut_anywhere_never_shows_a_failure_as_a_pass() {
                 );
             }
             if is_whole && length <= end_of_root {
-                assert!(
-                    end.error.is_some(),
-                    "{} cut at {length}: {part:?}",
-                    path.display()
-                );
+                assert!(end.error.is_some(), "{} cut at {length}: {part:?}", path.display());
             }
         }
     }
@@ -146,9 +132,7 @@ fn a_report_cut_anywhere_never_shows_a_failure_as_a_pass() {
 fn any_damage_ends_without_a_panic() {
     let mut state = 7_u64;
     let mut random = move |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(state >> 33).unwrap() % below
     };
     for path in reports(&fixtures()) {
@@ -173,21 +157,9 @@ fn caps_bound_every_text() {
     let mut longest = 0;
     read_within(Caps { text: 100 }, File::open(path).unwrap(), &mut |case| {
         if let Some(details) = case.result.details {
-            let texts = [
-                details.kind,
-                details.message,
-                details.text,
-                details.stdout,
-                details.stderr,
-            ];
-            longest = longest.max(
-                texts
-                    .into_iter()
-                    .flatten()
-                    .map(|text| text.len())
-                    .max()
-                    .unwrap_or_default(),
-            );
+            let texts = [details.kind, details.message, details.text, details.stdout, details.stderr];
+            longest =
+                longest.max(texts.into_iter().flatten().map(|text| text.len()).max().unwrap_or_default());
         }
     });
     assert!((100..=300).contains(&longest), "{longest}");

@@ -50,13 +50,7 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
         }
         if case.result.outcome.is_bad() {
             for index in matcher.covers(&case) {
-                reading.found.push((
-                    index,
-                    CaseResult {
-                        outcome: Outcome::Errored,
-                        ..case.result.clone()
-                    },
-                ));
+                reading.found.push((index, CaseResult { outcome: Outcome::Errored, ..case.result.clone() }));
             }
         }
         if matcher.is_extra(&case) {
@@ -85,13 +79,7 @@ fn hide(result: &mut CaseResult, mask: &Mask) {
     let Some(details) = &mut result.details else {
         return;
     };
-    let Details {
-        kind,
-        message,
-        text,
-        stdout,
-        stderr,
-    } = &mut **details;
+    let Details { kind, message, text, stdout, stderr } = &mut **details;
     for text in [kind, message, text, stdout, stderr].into_iter().flatten() {
         *text = mask.hide(text);
     }

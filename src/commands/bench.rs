@@ -87,24 +87,14 @@ impl Workbench<'_> {
     }
 
     fn streams(&self, batch: u32) -> Result<Streams> {
-        let log = |kind: &str| {
-            self.output
-                .place(Path::new(&format!("logs/batch-{batch}.{kind}")))
-        };
-        Ok(Streams {
-            stdout: log("stdout")?,
-            stderr: log("stderr")?,
-            mask: Arc::clone(&self.mask),
-        })
+        let log = |kind: &str| self.output.place(Path::new(&format!("logs/batch-{batch}.{kind}")));
+        Ok(Streams { stdout: log("stdout")?, stderr: log("stderr")?, mask: Arc::clone(&self.mask) })
     }
 
     /// The run cannot go on: everything is stopped, the first reason is kept.
     fn give_up(&self, error: anyhow::Error) -> ProviderError {
         let message = format!("{error:#}");
-        self.fatal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.stop.raise_gracefully();
         ProviderError::Refused(message)
     }
@@ -113,11 +103,7 @@ impl Workbench<'_> {
     fn local_report(&self, run: &RunCommand, scratch: &Path) -> Option<PathBuf> {
         let report = run.report.as_ref()?;
         let same = self.shared.is_some() && report.is_absolute();
-        Some(if same {
-            report.clone()
-        } else {
-            scratch.join("fetched.xml")
-        })
+        Some(if same { report.clone() } else { scratch.join("fetched.xml") })
     }
 
     fn download(&self, batch: u32, sandbox: &mut dyn Sandbox) {
@@ -125,10 +111,9 @@ impl Workbench<'_> {
         let place = |relative: &Path| self.output.place(&folder.join(relative));
         match sandbox.download(&self.rules.globs, &place) {
             Ok(0) => {}
-            Ok(count) => log::info!(
-                "batch {batch}: {count} files in `{}`",
-                self.output.path().join(&folder).display()
-            ),
+            Ok(count) => {
+                log::info!("batch {batch}: {count} files in `{}`", self.output.path().join(&folder).display())
+            }
             Err(error) => log::warn!("batch {batch}: cannot download files: {error:#}"),
         }
     }
@@ -163,14 +148,8 @@ impl Bench for Workbench<'_> {
             .map_err(|error| self.give_up(error))?;
         let streams = self.streams(batch.index).map_err(|error| self.give_up(error))?;
         let run = self.command(&batch.tests, batch.group, &scratch);
-        log::debug!(
-            "batch {}: {}",
-            batch.index,
-            self.mask.hide(&run.command.to_shell())
-        );
-        let mut span = self
-            .trace
-            .span(Track::Sandbox(slot), || format!("batch {}", batch.index));
+        log::debug!("batch {}: {}", batch.index, self.mask.hide(&run.command.to_shell()));
+        let mut span = self.trace.span(Track::Sandbox(slot), || format!("batch {}", batch.index));
         span.note("tests", batch.tests.len());
         let finished = sandbox.exec(&run.command, &streams, self.rules.timeout, cancel)?;
         span.note("exit", finished.exit.to_string());
@@ -178,9 +157,7 @@ impl Bench for Workbench<'_> {
         let ended = self.trace.is_on().then(Instant::now);
         let report = self.local_report(&run, &scratch);
         if let (Some(remote), Some(local)) = (&run.report, &report) {
-            let _span = self
-                .trace
-                .span(Track::Sandbox(slot), || "fetch the report".into());
+            let _span = self.trace.span(Track::Sandbox(slot), || "fetch the report".into());
             sandbox.fetch(remote, local)?;
         }
         if self.wants_downloads(finished.exit, report.as_deref()) {
@@ -188,10 +165,7 @@ impl Bench for Workbench<'_> {
             self.download(batch.index, sandbox);
         }
         if finished.leaked {
-            log::warn!(
-                "batch {}: its command left processes behind; they were ended",
-                batch.index
-            );
+            log::warn!("batch {}: its command left processes behind; they were ended", batch.index);
         }
         Ok(Execution {
             exit: finished.exit,

@@ -73,11 +73,7 @@ pub fn run(
     let setup = Setup::new(config, env)?;
     let discovery = setup.discover(cancel, &Trace::off())?;
     write(&discovery.suite, format, output).context("cannot write the list")?;
-    Ok(if discovery.suite.tests().is_empty() {
-        no_tests.status()
-    } else {
-        Status::Passed
-    })
+    Ok(if discovery.suite.tests().is_empty() { no_tests.status() } else { Status::Passed })
 }
 
 /// Writes the tests of `suite`.

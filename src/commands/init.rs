@@ -179,10 +179,7 @@ mod tests {
                 let text = template(provider, framework);
                 let config = config::parse(&text, "offload.toml", &|_| None).unwrap();
                 assert_eq!(config.groups.len(), 1);
-                assert_eq!(
-                    (config.groups[0].name.as_str(), config.groups[0].retry_count),
-                    ("all", 0)
-                );
+                assert_eq!((config.groups[0].name.as_str(), config.groups[0].retry_count), ("all", 0));
                 assert!(text.lines().count() <= 50, "{text}");
             }
         }
@@ -199,13 +196,7 @@ mod tests {
                 };
                 let text: Vec<_> = text
                     .lines()
-                    .map(|line| {
-                        if is_setting(line) {
-                            line.trim_start_matches("# ")
-                        } else {
-                            line
-                        }
-                    })
+                    .map(|line| if is_setting(line) { line.trim_start_matches("# ") } else { line })
                     .collect();
                 let config = config::parse(&text.join("\n"), "offload.toml", &|_| None).unwrap();
                 assert!(config.history.is_some());
@@ -248,9 +239,6 @@ mod tests {
         let file = folder.path().join("no/offload.toml");
         let problem = run(&file, ProviderType::Local, FrameworkType::Pytest, &mut Vec::new()).unwrap_err();
         let message = format!("{:#}", problem.error);
-        assert!(
-            message.starts_with(&format!("cannot write `{}`: ", file.display())),
-            "{message}"
-        );
+        assert!(message.starts_with(&format!("cannot write `{}`: ", file.display())), "{message}");
     }
 }

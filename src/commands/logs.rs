@@ -47,18 +47,11 @@ pub fn run(report: &Path, filter: &Filter, out: &mut dyn Write) -> Result<Status
         }
         ControlFlow::Continue(())
     });
-    broken_pipe
-        .and_then(|()| out.flush())
-        .map_err(anyhow::Error::from)?;
+    broken_pipe.and_then(|()| out.flush()).map_err(anyhow::Error::from)?;
     if let Some(error) = end.error {
         return Err(anyhow!("report `{}` is broken: {error}", report.display()).into());
     }
-    let missing = filter
-        .ids
-        .iter()
-        .zip(&found)
-        .filter(|(_, found)| !**found)
-        .map(|(id, _)| id.as_str());
+    let missing = filter.ids.iter().zip(&found).filter(|(_, found)| !**found).map(|(id, _)| id.as_str());
     let missing: Vec<&str> = missing.collect();
     warn_of(&missing, report)?;
     let none = !filter.ids.is_empty() && missing.len() == filter.ids.len();
@@ -103,12 +96,7 @@ fn show(test: &Recorded, out: &mut dyn Write) -> io::Result<()> {
     }
     if test.batches.len() > 1 {
         let batches: Vec<String> = test.batches.iter().map(u32::to_string).collect();
-        writeln!(
-            out,
-            "({} attempts, in batches {})",
-            batches.len(),
-            batches.join(", ")
-        )?;
+        writeln!(out, "({} attempts, in batches {})", batches.len(), batches.join(", "))?;
     }
     Ok(())
 }
@@ -152,11 +140,7 @@ fn warn_of(missing: &[&str], report: &Path) -> Result<(), Problem> {
     });
     for (wanted, nearest) in missing.iter().zip(nearest) {
         let names: Vec<String> = nearest.into_iter().map(|(_, id)| format!("`{id}`")).collect();
-        let hint = if names.is_empty() {
-            String::new()
-        } else {
-            format!("; nearest: {}", names.join(", "))
-        };
+        let hint = if names.is_empty() { String::new() } else { format!("; nearest: {}", names.join(", ")) };
         log::warn!("no test `{wanted}` in `{}`{hint}", report.display());
     }
     Ok(())
@@ -195,12 +179,8 @@ err
     /// The last part of each shown id.
     fn names(filter: &Filter) -> String {
         let (_, text) = shown_of(REPORT, filter).unwrap();
-        let ids = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("=== t.py::test_"));
-        ids.filter_map(|line| line.split(' ').next())
-            .collect::<Vec<_>>()
-            .join(" ")
+        let ids = text.lines().filter_map(|line| line.strip_prefix("=== t.py::test_"));
+        ids.filter_map(|line| line.split(' ').next()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -236,95 +216,40 @@ no sandbox
     #[test]
     fn every_condition_must_be_met() {
         let all = Filter::default();
-        assert_eq!(
-            names(&Filter {
-                failures: true,
-                ..all.clone()
-            }),
-            "div"
-        );
-        assert_eq!(
-            names(&Filter {
-                errors: true,
-                ..all.clone()
-            }),
-            "error slow lost"
-        );
-        assert_eq!(
-            names(&Filter {
-                failures: true,
-                errors: true,
-                ..all.clone()
-            }),
-            ""
-        );
-        assert_eq!(
-            names(&Filter {
-                pattern: Some("_s(low|kip)$".into()),
-                ..all.clone()
-            }),
-            "skip slow"
-        );
+        assert_eq!(names(&Filter { failures: true, ..all.clone() }), "div");
+        assert_eq!(names(&Filter { errors: true, ..all.clone() }), "error slow lost");
+        assert_eq!(names(&Filter { failures: true, errors: true, ..all.clone() }), "");
+        assert_eq!(names(&Filter { pattern: Some("_s(low|kip)$".into()), ..all.clone() }), "skip slow");
         let ids = vec!["t.py::test_lost".to_owned(), "t.py::test_add".to_owned()];
-        assert_eq!(
-            names(&Filter {
-                ids: ids.clone(),
-                ..all.clone()
-            }),
-            "add lost"
-        );
-        assert_eq!(
-            names(&Filter {
-                ids,
-                errors: true,
-                ..all
-            }),
-            "lost"
-        );
+        assert_eq!(names(&Filter { ids: ids.clone(), ..all.clone() }), "add lost");
+        assert_eq!(names(&Filter { ids, errors: true, ..all }), "lost");
     }
 
     #[test]
     fn only_unknown_ids_are_a_usage_error() {
         let unknown = "t.py::test_ad".to_owned();
-        let filter = Filter {
-            ids: vec![unknown.clone()],
-            ..Filter::default()
-        };
+        let filter = Filter { ids: vec![unknown.clone()], ..Filter::default() };
         assert_eq!(shown_of(REPORT, &filter).unwrap(), (Status::Usage, String::new()));
-        let filter = Filter {
-            ids: vec![unknown, "t.py::test_add".to_owned()],
-            ..Filter::default()
-        };
+        let filter = Filter { ids: vec![unknown, "t.py::test_add".to_owned()], ..Filter::default() };
         assert_eq!(shown_of(REPORT, &filter).unwrap().0, Status::Passed);
     }
 
     #[test]
     fn a_malformed_pattern_is_a_usage_error() {
-        let filter = Filter {
-            pattern: Some("(".into()),
-            ..Filter::default()
-        };
+        let filter = Filter { pattern: Some("(".into()), ..Filter::default() };
         assert_eq!(shown_of(REPORT, &filter).unwrap_err().status, Status::Usage);
     }
 
     #[test]
     fn a_missing_report_says_how_to_get_one() {
-        let problem = run(
-            Path::new("/nowhere/junit.xml"),
-            &Filter::default(),
-            &mut io::sink(),
-        )
-        .unwrap_err();
+        let problem = run(Path::new("/nowhere/junit.xml"), &Filter::default(), &mut io::sink()).unwrap_err();
         assert_eq!(problem.status, Status::NothingRun);
         assert_eq!(problem.hint.as_deref(), Some("`offload run` writes it"));
     }
 
     #[test]
     fn a_broken_report_shows_what_can_be_read_and_fails() {
-        assert_eq!(
-            shown_of(&REPORT[..400], &Filter::default()).unwrap_err().status,
-            Status::NothingRun
-        );
+        assert_eq!(shown_of(&REPORT[..400], &Filter::default()).unwrap_err().status, Status::NothingRun);
     }
 
     #[test]

@@ -59,17 +59,9 @@ pub fn run(
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
     let setup = Setup::new(config, &options.env)?;
-    let provider = (!options.collect_only)
-        .then(|| setup::local_provider(config, &setup.env))
-        .transpose()?;
+    let provider = (!options.collect_only).then(|| setup::local_provider(config, &setup.env)).transpose()?;
     let Some(provider) = provider else {
-        return collect::run(
-            config,
-            (Format::Text, options.no_tests),
-            &options.env,
-            cancel,
-            output,
-        );
+        return collect::run(config, (Format::Text, options.no_tests), &options.env, cancel, output);
     };
     OutputDir::check(&config.report.output_dir).map_err(|error| {
         Problem::new(Status::Usage, error)
@@ -80,38 +72,24 @@ pub fn run(
     folder.clear(Path::new(&config.report.junit_file))?;
     let mut discovery = {
         let _span = options.trace.span(Track::Phases, || "discovery".into());
-        setup
-            .discover(cancel, &options.trace)
-            .map_err(|error| interrupted_or(error, cancel))?
+        setup.discover(cancel, &options.trace).map_err(|error| interrupted_or(error, cancel))?
     };
     if discovery.suite.tests().is_empty() {
         return Ok(options.no_tests.status());
     }
     plan::estimate(&mut discovery.suite, &known);
-    let parts = Parts {
-        config,
-        options,
-        setup: &setup,
-        provider: &provider,
-        folder: &folder,
-    };
+    let parts = Parts { config, options, setup: &setup, provider: &provider, folder: &folder };
     parts.execute(&discovery, cancel, output)
 }
 
 fn interrupted_or(error: anyhow::Error, cancel: &Cancel) -> Problem {
-    let status = if cancel.is_raised() {
-        Status::Interrupted
-    } else {
-        Status::NothingRun
-    };
+    let status = if cancel.is_raised() { Status::Interrupted } else { Status::NothingRun };
     Problem::new(status, error)
 }
 
 fn previous_durations(config: &Config) -> HashMap<String, Duration> {
     let path = config.report.output_dir.join(&config.report.junit_file);
-    File::open(&path)
-        .map(junit::previous_durations)
-        .unwrap_or_default()
+    File::open(&path).map(junit::previous_durations).unwrap_or_default()
 }
 
 /// What a run is made of once its tests are known.
@@ -141,19 +119,11 @@ impl Parts<'_> {
             discovery.suite.tests().len(),
             plan.batches.len()
         );
-        let policy = Policy {
-            machines,
-            fail_fast: self.options.fail_fast,
-        };
+        let policy = Policy { machines, fail_fast: self.options.fail_fast };
         let next = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
         let progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
         let mut watch = Watch::new(&bench, policy, next, progress);
-        let pool = Pool {
-            provider: self.provider,
-            machines,
-            bench: &bench,
-            cancel: &stop,
-        };
+        let pool = Pool { provider: self.provider, machines, bench: &bench, cancel: &stop };
         let span = self.options.trace.span(Track::Phases, || "run".into());
         pool::run(&pool, plan.batches, |event| watch.hear(event));
         drop(span);
@@ -164,10 +134,7 @@ impl Parts<'_> {
             return Err(error.into());
         }
         if cancel.is_raised() {
-            return Err(Problem::new(
-                Status::Interrupted,
-                anyhow::anyhow!("the run was interrupted"),
-            ));
+            return Err(Problem::new(Status::Interrupted, anyhow::anyhow!("the run was interrupted")));
         }
         if let Some(error) = nothing {
             return Err(anyhow::anyhow!("no test could be run in any sandbox: {error}").into());
@@ -183,58 +150,23 @@ impl Parts<'_> {
         (outcomes, machines, elapsed): (&Outcomes, usize, Duration),
         output: &mut dyn Write,
     ) -> Result<Status, Problem> {
-        let failed = |place: &usize| matches!(summary.verdicts[*place], Verdict::Failed | Verdict::NotRun(_));
-        let failed: Vec<TestIndex> = bench
-            .suite
-            .indices()
-            .zip(0..summary.verdicts.len())
-            .filter(|(_, place)| failed(place))
-            .map(|(index, _)| index)
-            .collect();
-        let again = (1..=SHOWN_AGAIN)
-            .contains(&failed.len())
-            .then(|| bench.framework.by_hand(&failed, bench.suite));
-        let as_one = matches!(
-            self.config.framework.kind,
-            FrameworkKind::Custom {
-                result_file: None,
-                ..
-            }
-        );
+        let again = again(bench, &summary);
+        let as_one = matches!(self.config.framework.kind, FrameworkKind::Custom { result_file: None, .. });
         let summary = if as_one { summary.as_one() } else { summary };
         let log = |attempt: &Attempt| {
             let outcome = outcomes.get(&attempt.batch)?;
-            Some(
-                self.folder
-                    .path()
-                    .join(format!("logs/batch-{}.stdout.{}", attempt.batch, outcome.word())),
-            )
+            Some(self.folder.path().join(format!("logs/batch-{}.stdout.{}", attempt.batch, outcome.word())))
         };
-        let report = Report {
-            suite: bench.suite,
-            summary: &summary,
-            only: as_one.then_some(ALL_TESTS),
-            log: &log,
-        };
+        let report =
+            Report { suite: bench.suite, summary: &summary, only: as_one.then_some(ALL_TESTS), log: &log };
         let settings = &self.config.report;
-        let junit = settings
-            .junit
-            .then(|| self.folder.place(Path::new(&settings.junit_file)))
-            .transpose()?;
+        let junit = settings.junit.then(|| self.folder.place(Path::new(&settings.junit_file))).transpose()?;
         warn_of_extras(&summary, bench.suite);
-        let circumstances = Circumstances {
-            elapsed,
-            machines,
-            junit,
-            again,
-        };
+        let circumstances = Circumstances { elapsed, machines, junit, again };
         // What people wait for comes first: a full disk must not hide it.
         let shown = report.write_summary(&circumstances, output);
         if let Some(path) = &circumstances.junit {
-            let _span = self
-                .options
-                .trace
-                .span(Track::Phases, || "write the report".into());
+            let _span = self.options.trace.span(Track::Phases, || "write the report".into());
             report.write_junit(path, elapsed)?;
         }
         if self.options.trace.is_on() {
@@ -242,9 +174,9 @@ impl Parts<'_> {
             files::write_whole(&path, |writer| self.options.trace.write(writer))?;
         }
         match shown {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow::Error::new(error)
-                .context("cannot write the summary")
-                .into()),
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(anyhow::Error::new(error).context("cannot write the summary").into())
+            }
             _ => Ok(summary.status()),
         }
     }
@@ -276,16 +208,20 @@ impl Parts<'_> {
     fn plan(&self, bench: &Workbench<'_>, machines: usize) -> Plan {
         let _span = self.options.trace.span(Track::Phases, || "plan".into());
         let scratch = bench.scratch(u32::MAX);
-        let fits = |tests: &[TestIndex], group| {
-            self.provider
-                .takes(&bench.command(tests, group, &scratch).command)
-        };
-        let limits = Limits {
-            timeout: self.config.offload.test_timeout,
-            fits: &fits,
-        };
+        let fits =
+            |tests: &[TestIndex], group| self.provider.takes(&bench.command(tests, group, &scratch).command);
+        let limits = Limits { timeout: self.config.offload.test_timeout, fits: &fits };
         Plan::new(bench.suite, machines, bench.framework.grain()).cut(bench.suite, &limits)
     }
+}
+
+/// The command that runs again what failed, where that is not too much for a line.
+fn again(bench: &Workbench<'_>, summary: &Summary) -> Option<String> {
+    let is_failed = |verdict: &Verdict| matches!(verdict, Verdict::Failed | Verdict::NotRun(_));
+    let verdicts = bench.suite.indices().zip(&summary.verdicts);
+    let failed: Vec<TestIndex> =
+        verdicts.filter(|(_, verdict)| is_failed(verdict)).map(|(index, _)| index).collect();
+    (1..=SHOWN_AGAIN).contains(&failed.len()).then(|| bench.framework.by_hand(&failed, bench.suite))
 }
 
 /// Results for unknown tests are told once, with the known ids that come nearest.
@@ -296,12 +232,7 @@ fn warn_of_extras(summary: &Summary, suite: &Suite) {
     let mut known: Vec<(usize, &str)> = suite
         .tests()
         .iter()
-        .map(|test| {
-            (
-                strsim::levenshtein(&extra.name, test.id.as_str()),
-                test.id.as_str(),
-            )
-        })
+        .map(|test| (strsim::levenshtein(&extra.name, test.id.as_str()), test.id.as_str()))
         .collect();
     known.sort_unstable();
     let nearest: Vec<String> = known.iter().take(3).map(|(_, id)| format!("`{id}`")).collect();

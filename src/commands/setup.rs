@@ -58,15 +58,10 @@ impl Setup {
         };
         let lookup = |key: &str| {
             let of = |pairs: &[(String, String)]| {
-                pairs
-                    .iter()
-                    .rev()
-                    .find(|(name, _)| name == key)
-                    .map(|(_, value)| value.clone())
+                pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.clone())
             };
             let own = of(&surroundings.env).map(|value| value.replace("{root}", &root.to_string_lossy()));
-            own.or_else(|| of(&surroundings.plain))
-                .or_else(|| std::env::var(key).ok())
+            own.or_else(|| of(&surroundings.plain)).or_else(|| std::env::var(key).ok())
         };
         let framework = framework(&config.framework, &lookup)?;
         let shell = match &config.provider {
@@ -82,13 +77,7 @@ impl Setup {
             scratch: scratch.path().to_owned(),
             mask: Arc::new(mask(config, extra)),
         };
-        Ok(Setup {
-            framework,
-            groups: config.groups.iter().map(group).collect(),
-            site,
-            scratch,
-            env,
-        })
+        Ok(Setup { framework, groups: config.groups.iter().map(group).collect(), site, scratch, env })
     }
 
     /// Lists all tests.
@@ -112,17 +101,12 @@ fn local_root(config: &Config) -> Result<PathBuf> {
 /// When the provider is another one, or its folders do not exist.
 pub fn local_provider(config: &Config, env: &[(String, String)]) -> Result<local::Local, Problem> {
     let config::Provider::Local(provider) = &config.provider else {
-        return Err(
-            Problem::usage("this version of `offload` runs tests with the provider `local` only")
-                .hint("set `type = \"local\"` in [provider]"),
-        );
+        return Err(Problem::usage("this version of `offload` runs tests with the provider `local` only")
+            .hint("set `type = \"local\"` in [provider]"));
     };
     let root = local_root(config)?;
     let repo_root = config.offload.sandbox_repo_root.as_deref().unwrap_or(".");
-    let folder = provider
-        .working_dir
-        .as_deref()
-        .or(config.offload.working_dir.as_deref());
+    let folder = provider.working_dir.as_deref().or(config.offload.working_dir.as_deref());
     let settings = local::Settings {
         root,
         repo_root: folder.unwrap_or(Path::new("")).join(repo_root),
@@ -147,16 +131,9 @@ fn group(config: &config::GroupConfig) -> Group {
 }
 
 fn mask(config: &Config, extra: &[(String, String)]) -> Mask {
-    let secret = extra
-        .iter()
-        .filter(|(name, _)| config.secret_env().contains(name))
-        .map(|(_, value)| value.clone());
-    Mask::new(
-        config
-            .secrets(&|name| std::env::var(name).ok())
-            .into_iter()
-            .chain(secret),
-    )
+    let secret =
+        extra.iter().filter(|(name, _)| config.secret_env().contains(name)).map(|(_, value)| value.clone());
+    Mask::new(config.secrets(&|name| std::env::var(name).ok()).into_iter().chain(secret))
 }
 
 fn words(text: &str, key: &str) -> Result<Vec<String>> {
@@ -167,41 +144,28 @@ fn framework(
     config: &config::Framework,
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Box<dyn Framework>> {
-    let discovery_args = words(
-        config.discovery_args.as_deref().unwrap_or_default(),
-        "discovery_args",
-    )?;
+    let discovery_args = words(config.discovery_args.as_deref().unwrap_or_default(), "discovery_args")?;
     Ok(match &config.kind {
-        FrameworkKind::Pytest {
-            paths,
-            command,
-            run_args,
-        } => Box::new(Pytest {
+        FrameworkKind::Pytest { paths, command, run_args } => Box::new(Pytest {
             command: words(command, "command")?,
             paths: paths.clone().unwrap_or_default(),
             discovery_args,
             run_args: words(run_args.as_deref().unwrap_or_default(), "run_args")?,
             test_id_format: config.test_id_format.clone(),
-            inherited: Inherited {
-                python_path: lookup("PYTHONPATH"),
-                plugins: lookup("PYTEST_PLUGINS"),
-            },
+            inherited: Inherited { python_path: lookup("PYTHONPATH"), plugins: lookup("PYTEST_PLUGINS") },
         }),
         FrameworkKind::Nextest { .. } => {
             Box::new(Nextest::new(config)?.with_profile(lookup("NEXTEST_PROFILE")))
         }
         FrameworkKind::Vitest { .. } => Box::new(Vitest::new(config)?),
-        FrameworkKind::Custom {
-            discover_command,
-            run_command,
-            result_file,
-            working_dir,
-        } => Box::new(Custom {
-            discover_command: discover_command.clone(),
-            run_command: run_command.clone(),
-            result_file: result_file.clone(),
-            working_dir: working_dir.clone(),
-            test_id_format: config.test_id_format.clone(),
-        }),
+        FrameworkKind::Custom { discover_command, run_command, result_file, working_dir } => {
+            Box::new(Custom {
+                discover_command: discover_command.clone(),
+                run_command: run_command.clone(),
+                result_file: result_file.clone(),
+                working_dir: working_dir.clone(),
+                test_id_format: config.test_id_format.clone(),
+            })
+        }
     })
 }

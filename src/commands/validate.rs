@@ -25,8 +25,7 @@ fn check(
 ) -> Result<Status, Problem> {
     let config = config::load(path, environment)?;
     let summary = config.summary(&config.secrets(environment));
-    out.write_all(summary.as_bytes())
-        .context("cannot write the settings")?;
+    out.write_all(summary.as_bytes()).context("cannot write the settings")?;
     for warning in missing_programs(&config, environment) {
         log::warn!("{warning}");
     }
@@ -75,24 +74,14 @@ fn provider_programs(config: &Config, path: &str) -> Vec<Named> {
     };
     match &config.provider {
         Provider::Local(local) => {
-            vec![named(
-                "`shell` in [provider]",
-                Some(local.shell.clone()),
-                &local.working_dir,
-            )]
+            vec![named("`shell` in [provider]", Some(local.shell.clone()), &local.working_dir)]
         }
         Provider::Command(command) => [
-            (
-                "`prepare_command` in [provider]",
-                command.prepare_command.as_ref(),
-            ),
+            ("`prepare_command` in [provider]", command.prepare_command.as_ref()),
             ("`create_command` in [provider]", Some(&command.create_command)),
             ("`exec_command` in [provider]", Some(&command.exec_command)),
             ("`destroy_command` in [provider]", Some(&command.destroy_command)),
-            (
-                "`download_command` in [provider]",
-                command.download_command.as_ref(),
-            ),
+            ("`download_command` in [provider]", command.download_command.as_ref()),
         ]
         .into_iter()
         .filter_map(|(key, text)| Some(named(key, first_word(text?), &command.working_dir)))
@@ -121,27 +110,13 @@ fn framework_programs(config: &Config, path: &str) -> Vec<Named> {
         FrameworkKind::Nextest { .. } => ["cargo", "cargo-nextest"]
             .map(|program| named("`type` in [framework]", Some(program.to_owned()), &root))
             .into(),
-        FrameworkKind::Custom {
-            discover_command,
-            run_command,
-            working_dir,
-            ..
-        } => {
-            let directory = working_dir
-                .as_ref()
-                .map_or(root.clone(), |folder| root.join(folder));
-            let mut all = vec![named(
-                "`discover_command` in [framework]",
-                first_word(discover_command),
-                &directory,
-            )];
+        FrameworkKind::Custom { discover_command, run_command, working_dir, .. } => {
+            let directory = working_dir.as_ref().map_or(root.clone(), |folder| root.join(folder));
+            let mut all =
+                vec![named("`discover_command` in [framework]", first_word(discover_command), &directory)];
             // Elsewhere it is the sandbox that needs the program.
             if matches!(config.provider, Provider::Local(_)) {
-                all.push(named(
-                    "`run_command` in [framework]",
-                    first_word(run_command),
-                    &directory,
-                ));
+                all.push(named("`run_command` in [framework]", first_word(run_command), &directory));
             }
             all
         }
@@ -154,9 +129,7 @@ fn first_word(text: &str) -> Option<String> {
     let start = text.trim_start();
     let mut word = start;
     loop {
-        let end = word
-            .find(|c: char| c.is_whitespace() || ";&|<>()".contains(c))
-            .unwrap_or(word.len());
+        let end = word.find(|c: char| c.is_whitespace() || ";&|<>()".contains(c)).unwrap_or(word.len());
         let (first, rest) = word.split_at(end);
         let is_assignment = first.split_once('=').is_some_and(|(name, _)| is_variable(name));
         // Quotes, variables, placeholders, patterns, comments: not for us to work out.
@@ -186,8 +159,7 @@ const SHELL_WORDS: [&str; 46] = [
 ];
 
 fn is_executable(file: &Path) -> bool {
-    file.metadata()
-        .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]
@@ -197,9 +169,7 @@ mod tests {
     fn warnings(provider: &str, framework: &str) -> Vec<String> {
         let text = format!("[provider]\n{provider}\n[framework]\n{framework}\n[groups.all]\n");
         let config = config::parse(&text, "x.toml", &|_| None).unwrap();
-        missing_programs(&config, &|name| {
-            (name == "PATH").then(|| "/usr/bin:/bin".to_owned())
-        })
+        missing_programs(&config, &|name| (name == "PATH").then(|| "/usr/bin:/bin".to_owned()))
     }
 
     #[test]
@@ -287,11 +257,8 @@ mod tests {
     fn mistakes_are_listed_one_a_line_as_a_usage_problem() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("offload.toml");
-        std::fs::write(
-            &file,
-            "[provider]\ntype = \"locl\"\n[framework]\ntype = \"pytest\"\n[groups]\n",
-        )
-        .unwrap();
+        std::fs::write(&file, "[provider]\ntype = \"locl\"\n[framework]\ntype = \"pytest\"\n[groups]\n")
+            .unwrap();
         let mut out = Vec::new();
         let problem = check(&file, &|_| None, &mut out).unwrap_err();
         let file = file.display();

@@ -28,13 +28,7 @@ impl<'a> Watch<'a> {
     /// A watch over a run; batches that come up are numbered from `next_batch`.
     pub fn new(bench: &'a Workbench<'a>, policy: Policy, next_batch: u32, progress: Progress) -> Watch<'a> {
         let collector = Collector::new(bench.suite, policy, next_batch);
-        Watch {
-            bench,
-            collector,
-            outcomes: Outcomes::new(),
-            progress,
-            retired: Vec::new(),
-        }
+        Watch { bench, collector, outcomes: Outcomes::new(), progress, retired: Vec::new() }
     }
 
     /// Takes in one event and gives the batches to execute because of it.
@@ -45,24 +39,16 @@ impl<'a> Watch<'a> {
                 Step::default()
             }
             Event::Started { slot, batch, tests } => {
-                self.progress
-                    .started(slot, format!("batch {batch} ({tests} tests)"));
+                self.progress.started(slot, format!("batch {batch} ({tests} tests)"));
                 Step::default()
             }
-            Event::Finished {
-                slot,
-                batch,
-                execution,
-            } => {
+            Event::Finished { slot, batch, execution } => {
                 self.progress.ended(slot);
                 self.finished(slot, &batch, &execution)
             }
             Event::Lost { slot, batch, error } => {
                 self.progress.ended(slot);
-                log::warn!(
-                    "batch {} could not be executed and runs again: {error}",
-                    batch.index
-                );
+                log::warn!("batch {} could not be executed and runs again: {error}", batch.index);
                 let number = batch.index;
                 let step = self.collector.lost(batch, &error);
                 self.close(number, step.outcome);
@@ -90,15 +76,9 @@ impl<'a> Watch<'a> {
         let results = match &execution.report {
             None => Results::ExitStatus,
             Some(report) => {
-                let _span = self
-                    .bench
-                    .trace
-                    .span(Track::Collector, || format!("read batch {}", batch.index));
+                let _span = self.bench.trace.span(Track::Collector, || format!("read batch {}", batch.index));
                 let scratch = self.bench.scratch(batch.index);
-                let matcher = self
-                    .bench
-                    .framework
-                    .matcher(&batch.tests, &self.bench.context(&scratch));
+                let matcher = self.bench.framework.matcher(&batch.tests, &self.bench.context(&scratch));
                 Results::Report(reading::read(report, &*matcher, &self.bench.mask))
             }
         };
@@ -123,9 +103,7 @@ impl<'a> Watch<'a> {
         let mut before_now = ended.elapsed();
         for (index, result) in reading.found.iter().rev() {
             let name = self.bench.suite.test(*index).id.to_string();
-            self.bench
-                .trace
-                .add(Track::Sandbox(slot), name, before_now, result.duration);
+            self.bench.trace.add(Track::Sandbox(slot), name, before_now, result.duration);
             before_now += result.duration;
         }
     }
@@ -135,17 +113,9 @@ impl<'a> Watch<'a> {
         let Some(outcome) = outcome else { return };
         self.outcomes.insert(batch, outcome);
         for kind in ["stdout", "stderr"] {
-            let from = self
-                .bench
-                .output
-                .path()
-                .join(format!("logs/batch-{batch}.{kind}"));
+            let from = self.bench.output.path().join(format!("logs/batch-{batch}.{kind}"));
             let name = PathBuf::from(format!("logs/batch-{batch}.{kind}.{}", outcome.word()));
-            let renamed = self
-                .bench
-                .output
-                .place(&name)
-                .map(|to| std::fs::rename(&from, to));
+            let renamed = self.bench.output.place(&name).map(|to| std::fs::rename(&from, to));
             match renamed {
                 Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
                     log::warn!("cannot rename `{}`: {error}", from.display());
@@ -160,11 +130,7 @@ impl<'a> Watch<'a> {
     /// no test has a result because of that.
     pub fn finish(mut self) -> (Summary, Outcomes, Option<String>) {
         self.progress.finish();
-        let nothing = if self.collector.has_results() {
-            None
-        } else {
-            self.retired.pop()
-        };
+        let nothing = if self.collector.has_results() { None } else { self.retired.pop() };
         (self.collector.finish(), self.outcomes, nothing)
     }
 }

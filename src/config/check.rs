@@ -21,12 +21,10 @@ pub(super) fn program(value: &Value<'_>) -> Option<String> {
 
 /// Variables for processes.
 pub(super) fn variables(value: &Value<'_>) -> Option<Vec<(String, String)>> {
-    value.entries(
-        |name, value| match name.is_empty() || name.contains(['=', '\0']) {
-            true => value.fail("is not a name that a variable can have"),
-            false => Some((name.to_owned(), value.text()?)),
-        },
-    )
+    value.entries(|name, value| match name.is_empty() || name.contains(['=', '\0']) {
+        true => value.fail("is not a name that a variable can have"),
+        false => Some((name.to_owned(), value.text()?)),
+    })
 }
 
 /// Texts that are not empty.
@@ -47,8 +45,7 @@ pub(super) fn copy_dirs(value: &Value<'_>) -> Option<Vec<String>> {
 
 /// The two sides of `local:remote`, split at the first colon; `None` if one is missing.
 pub fn split_copy_dir(text: &str) -> Option<(&str, &str)> {
-    text.split_once(':')
-        .filter(|(local, remote)| !local.is_empty() && !remote.is_empty())
+    text.split_once(':').filter(|(local, remote)| !local.is_empty() && !remote.is_empty())
 }
 
 /// Patterns of the crate `glob`.
@@ -57,10 +54,9 @@ pub(super) fn globs(value: &Value<'_>) -> Option<Vec<String>> {
         let text = item.filled()?;
         match glob::Pattern::new(&text) {
             Ok(_) => Some(text),
-            Err(error) => item.fail(&format!(
-                "is not a glob pattern: {} at position {}",
-                error.msg, error.pos
-            )),
+            Err(error) => {
+                item.fail(&format!("is not a glob pattern: {} at position {}", error.msg, error.pos))
+            }
         }
     })
 }
@@ -68,10 +64,7 @@ pub(super) fn globs(value: &Value<'_>) -> Option<Vec<String>> {
 /// The name of a file, without a folder.
 pub(super) fn file_name(value: &Value<'_>) -> Option<String> {
     let text = value.filled()?;
-    match Path::new(&text)
-        .file_name()
-        .is_some_and(|name| name == text.as_str())
-    {
+    match Path::new(&text).file_name().is_some_and(|name| name == text.as_str()) {
         true => Some(text),
         false => value.fail("must be a file name without a folder"),
     }

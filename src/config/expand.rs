@@ -95,9 +95,7 @@ mod tests {
 
     /// Texts made of the pieces that matter, the same ones each time.
     fn texts() -> impl Iterator<Item = String> {
-        let pieces = [
-            "$", "{", "}", "${", "A", "no", ":-", "%%:*", " ", "ü", "'", "$$", "(", "1",
-        ];
+        let pieces = ["$", "{", "}", "${", "A", "no", ":-", "%%:*", " ", "ü", "'", "$$", "(", "1"];
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = move || {
             state ^= state << 13;
@@ -113,10 +111,7 @@ mod tests {
         assert_eq!(expanded("x${A}y${_b2}z"), "x1ytwoz");
         assert_eq!(expanded("${A:-other} ${NO:-other} ${NO:-}"), "1 other ");
         assert_eq!(expanded("[${EMPTY}] [${EMPTY:-other}]"), "[] []");
-        assert_eq!(
-            expand("a ${NO} b", &environment),
-            Err(ExpandError::Unset("NO".to_owned()))
-        );
+        assert_eq!(expand("a ${NO} b", &environment), Err(ExpandError::Unset("NO".to_owned())));
     }
 
     #[test]
@@ -169,18 +164,9 @@ mod tests {
         assert_eq!(expanded("${A:-${NO}}"), "1");
         assert_eq!(expanded("${NO:-$${A}}"), "${A}");
         assert_eq!(expanded("${NO:-a:-b}"), "a:-b");
-        assert_eq!(
-            expand("${NO:-${NO2}}", &environment),
-            Err(ExpandError::Unset("NO2".to_owned()))
-        );
-        assert_eq!(
-            expand("${A:-x", &environment),
-            Err(ExpandError::Unclosed("A".to_owned()))
-        );
-        assert_eq!(
-            expand("${NO:-{}", &environment),
-            Err(ExpandError::Unclosed("NO".to_owned()))
-        );
+        assert_eq!(expand("${NO:-${NO2}}", &environment), Err(ExpandError::Unset("NO2".to_owned())));
+        assert_eq!(expand("${A:-x", &environment), Err(ExpandError::Unclosed("A".to_owned())));
+        assert_eq!(expand("${NO:-{}", &environment), Err(ExpandError::Unclosed("NO".to_owned())));
     }
 
     #[test]
@@ -203,10 +189,7 @@ mod tests {
 
     #[test]
     fn text_without_a_dollar_and_brace_is_never_changed() {
-        for text in texts()
-            .map(|text| text.replace("${", "$"))
-            .filter(|text| !text.contains("${"))
-        {
+        for text in texts().map(|text| text.replace("${", "$")).filter(|text| !text.contains("${")) {
             assert_eq!(expanded(&text), text);
         }
     }

@@ -10,9 +10,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Option<Framework> {
         return None;
     };
     let id_format = |table: &mut Table<'_>, usual: &str| {
-        table
-            .read("test_id_format", check::id_format)
-            .unwrap_or_else(|| usual.to_owned())
+        table.read("test_id_format", check::id_format).unwrap_or_else(|| usual.to_owned())
     };
     let (test_id_format, kind) = match kind {
         FrameworkType::Pytest => (id_format(table, "{name}"), pytest(table)),
@@ -37,9 +35,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Option<Framework> {
 fn pytest(table: &mut Table<'_>) -> FrameworkKind {
     FrameworkKind::Pytest {
         paths: table.read("paths", check::names),
-        command: table
-            .read("command", check::program)
-            .unwrap_or_else(|| "python -m pytest".to_owned()),
+        command: table.read("command", check::program).unwrap_or_else(|| "python -m pytest".to_owned()),
         run_args: table.read("run_args", check::words),
     }
 }
@@ -56,9 +52,7 @@ fn nextest(table: &mut Table<'_>) -> FrameworkKind {
 
 fn vitest(table: &mut Table<'_>) -> FrameworkKind {
     FrameworkKind::Vitest {
-        command: table
-            .read("command", check::program)
-            .unwrap_or_else(|| "npx vitest".to_owned()),
+        command: table.read("command", check::program).unwrap_or_else(|| "npx vitest".to_owned()),
         run_args: table.read("run_args", check::words),
     }
 }
@@ -66,16 +60,10 @@ fn vitest(table: &mut Table<'_>) -> FrameworkKind {
 fn custom(table: &mut Table<'_>) -> (String, FrameworkKind) {
     let discover_command = |value: &Value<'_>| {
         let text = value.filled()?;
-        if text.contains("{filters}") {
-            Some(text)
-        } else {
-            value.fail("must hold `{filters}`")
-        }
+        if text.contains("{filters}") { Some(text) } else { value.fail("must hold `{filters}`") }
     };
     let kind = FrameworkKind::Custom {
-        discover_command: table
-            .need("discover_command", discover_command)
-            .unwrap_or_default(),
+        discover_command: table.need("discover_command", discover_command).unwrap_or_default(),
         run_command: table.need("run_command", Value::filled).unwrap_or_default(),
         result_file: table.read("result_file", Value::filled),
         working_dir: table.read("working_dir", Value::path),
@@ -83,11 +71,7 @@ fn custom(table: &mut Table<'_>) -> (String, FrameworkKind) {
     // Without a result file nothing is looked up, but the key is asked for all the same.
     let has_result_file = table.has("result_file");
     let id_format = |value: &Value<'_>| {
-        if has_result_file {
-            check::id_format(value)
-        } else {
-            value.text()
-        }
+        if has_result_file { check::id_format(value) } else { value.text() }
     };
     (table.need("test_id_format", id_format).unwrap_or_default(), kind)
 }

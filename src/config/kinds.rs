@@ -15,11 +15,8 @@ pub enum ProviderType {
 
 impl ProviderType {
     /// Each with its name in the file and on the command line.
-    pub const NAMES: [(&'static str, ProviderType); 3] = [
-        ("local", ProviderType::Local),
-        ("default", ProviderType::Default),
-        ("modal", ProviderType::Modal),
-    ];
+    pub const NAMES: [(&'static str, ProviderType); 3] =
+        [("local", ProviderType::Local), ("default", ProviderType::Default), ("modal", ProviderType::Modal)];
 
     /// The name in the file.
     pub fn name(self) -> &'static str {
@@ -74,22 +71,14 @@ impl FromStr for FrameworkType {
 }
 
 fn name<T: PartialEq>(names: &[(&'static str, T)], wanted: T) -> &'static str {
-    names
-        .iter()
-        .find(|(_, value)| *value == wanted)
-        .map(|(name, _)| *name)
-        .unwrap_or_default()
+    names.iter().find(|(_, value)| *value == wanted).map(|(name, _)| *name).unwrap_or_default()
 }
 
 fn find<T: Copy>(names: &[(&'static str, T)], text: &str) -> Result<T, String> {
-    names
-        .iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, value)| *value)
-        .ok_or_else(|| {
-            let known: Vec<_> = names.iter().map(|(name, _)| format!("`{name}`")).collect();
-            format!("unknown type `{text}`, known are {}", known.join(", "))
-        })
+    names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<_> = names.iter().map(|(name, _)| format!("`{name}`")).collect();
+        format!("unknown type `{text}`, known are {}", known.join(", "))
+    })
 }
 
 #[cfg(test)]
@@ -105,9 +94,6 @@ mod tests {
             assert_eq!((framework.name(), name.parse()), (name, Ok(framework)));
         }
         let error = "docker".parse::<ProviderType>().unwrap_err();
-        assert_eq!(
-            error,
-            "unknown type `docker`, known are `local`, `default`, `modal`"
-        );
+        assert_eq!(error, "unknown type `docker`, known are `local`, `default`, `modal`");
     }
 }

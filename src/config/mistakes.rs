@@ -66,21 +66,13 @@ impl Mistakes {
     /// The one mistake of a file that is not there to be read.
     pub(super) fn unreadable(file: &str, error: &std::io::Error) -> Mistakes {
         let message = format!("cannot read config `{file}`: {error}");
-        let mistake = Mistake {
-            file: file.to_owned(),
-            place: None,
-            key: String::new(),
-            message,
-            nearest: None,
-        };
+        let mistake =
+            Mistake { file: file.to_owned(), place: None, key: String::new(), message, nearest: None };
         let hint = (error.kind() == std::io::ErrorKind::NotFound).then(|| match file {
             "offload.toml" => "run `offload init` to write one".to_owned(),
             _ => format!("run `offload -c {} init` to write one", shell_words::quote(file)),
         });
-        Mistakes {
-            list: vec![mistake],
-            hint,
-        }
+        Mistakes { list: vec![mistake], hint }
     }
 }
 
@@ -100,10 +92,7 @@ impl std::error::Error for Mistakes {}
 impl From<Mistakes> for Problem {
     fn from(mut mistakes: Mistakes) -> Problem {
         let hint = mistakes.hint.take();
-        Problem {
-            hint,
-            ..Problem::new(Status::Usage, mistakes)
-        }
+        Problem { hint, ..Problem::new(Status::Usage, mistakes) }
     }
 }
 
@@ -116,11 +105,7 @@ pub(super) struct Notes<'t> {
 
 impl<'t> Notes<'t> {
     pub(super) fn new(file: &'t str, text: &'t str) -> Notes<'t> {
-        Notes {
-            file,
-            text,
-            list: RefCell::default(),
-        }
+        Notes { file, text, list: RefCell::default() }
     }
 
     /// Notes that `message` is wrong with the key at the path `key`, which stands at `span`.
@@ -160,12 +145,8 @@ impl<'t> Notes<'t> {
 /// a missing ending (`test_timeout` for `test_timeout_secs`), which counting edits does not.
 pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let likeness = |name: &str| strsim::jaro_winkler(&word.to_lowercase(), name);
-    let best = known
-        .into_iter()
-        .map(|name| (likeness(name), name))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(likeness, _)| *likeness >= 0.8)
-        .map(|(_, name)| name)
+    let best = known.into_iter().map(|name| (likeness(name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness >= 0.8).map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -176,10 +157,7 @@ mod tests {
     fn columns_count_characters_not_bytes() {
         let text = "a = 1\nüü = 2\n";
         assert_eq!(Place::of(text, 0), Place { line: 1, column: 1 });
-        assert_eq!(
-            Place::of(text, text.find('2').unwrap()),
-            Place { line: 2, column: 6 }
-        );
+        assert_eq!(Place::of(text, text.find('2').unwrap()), Place { line: 2, column: 6 });
         assert_eq!(Place::of(text, 999), Place { line: 3, column: 1 });
     }
 
@@ -201,10 +179,7 @@ mod tests {
             problem.error.to_string(),
             "cannot read config `a b.toml`: No such file or directory (os error 2)"
         );
-        assert_eq!(
-            problem.hint.as_deref(),
-            Some("run `offload -c 'a b.toml' init` to write one")
-        );
+        assert_eq!(problem.hint.as_deref(), Some("run `offload -c 'a b.toml' init` to write one"));
         assert_eq!(problem.status, Status::Usage);
     }
 }

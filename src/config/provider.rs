@@ -22,9 +22,7 @@ fn local(table: &mut Table<'_>) -> Local {
     Local {
         working_dir: table.read("working_dir", Value::path),
         env: table.read("env", check::variables).unwrap_or_default(),
-        shell: table
-            .read("shell", Value::filled)
-            .unwrap_or_else(|| "/bin/sh".to_owned()),
+        shell: table.read("shell", Value::filled).unwrap_or_else(|| "/bin/sh".to_owned()),
         secret_env: table.read("secret_env", check::names).unwrap_or_default(),
     }
 }
@@ -37,19 +35,14 @@ fn command(table: &mut Table<'_>) -> CommandProvider {
         destroy_command: table.need("destroy_command", Value::filled).unwrap_or_default(),
         download_command: table.read("download_command", Value::optional).flatten(),
         working_dir: table.read("working_dir", Value::path),
-        timeout: table
-            .read("timeout_secs", Value::seconds)
-            .unwrap_or(Duration::from_secs(3600)),
+        timeout: table.read("timeout_secs", Value::seconds).unwrap_or(Duration::from_secs(3600)),
         copy_dirs: table.read("copy_dirs", check::copy_dirs).unwrap_or_default(),
         env: table.read("env", check::variables).unwrap_or_default(),
         cpu_cores: table.read("cpu_cores", Value::amount).unwrap_or(1.0),
         secret_env: table.read("secret_env", check::names).unwrap_or_default(),
     };
     if provider.prepare_command.is_none() && provider.create_command.contains("{image_id}") {
-        table.fail(
-            "create_command",
-            "holds `{image_id}`, but there is no `prepare_command` that makes one",
-        );
+        table.fail("create_command", "holds `{image_id}`, but there is no `prepare_command` that makes one");
     }
     provider
 }

@@ -20,22 +20,13 @@ pub(super) struct Value<'t> {
 impl<'t> Value<'t> {
     /// The whole file.
     pub(super) fn root(node: &'t Node, notes: &'t Notes<'t>) -> Value<'t> {
-        Value {
-            node,
-            table: String::new(),
-            key: String::new(),
-            notes,
-        }
+        Value { node, table: String::new(), key: String::new(), notes }
     }
 
     /// Notes that the value `message`, e.g. "must not be empty".
     pub(super) fn fail<T>(&self, message: &str) -> Option<T> {
         let path = join(&self.table, &self.key);
-        self.notes.add(
-            &self.node.span,
-            path,
-            format!("{} {message}", placed(&self.table, &self.key)),
-        );
+        self.notes.add(&self.node.span, path, format!("{} {message}", placed(&self.table, &self.key)));
         None
     }
 
@@ -64,17 +55,12 @@ impl<'t> Value<'t> {
     /// A text that is more than spaces.
     pub(super) fn filled(&self) -> Option<String> {
         let text = self.text()?;
-        if text.trim().is_empty() {
-            self.fail("must not be empty")
-        } else {
-            Some(text)
-        }
+        if text.trim().is_empty() { self.fail("must not be empty") } else { Some(text) }
     }
 
     /// A text where an empty one means the same as none.
     pub(super) fn optional(&self) -> Option<Option<String>> {
-        self.text()
-            .map(|text| Some(text).filter(|text| !text.trim().is_empty()))
+        self.text().map(|text| Some(text).filter(|text| !text.trim().is_empty()))
     }
 
     /// A path, not looked at.
@@ -94,40 +80,30 @@ impl<'t> Value<'t> {
         let Data::Integer(found) = self.node.data else {
             return self.mismatch("an integer");
         };
-        match found
-            .and_then(|found| u32::try_from(found).ok())
-            .filter(|found| range.contains(found))
-        {
+        match found.and_then(|found| u32::try_from(found).ok()).filter(|found| range.contains(found)) {
             Some(found) => Some(found),
-            None if found.is_some_and(|found| found < i64::from(*range.start())) => self.fail(&format!(
-                "must be at least {}, found {}",
-                range.start(),
-                found.unwrap_or_default()
-            )),
+            None if found.is_some_and(|found| found < i64::from(*range.start())) => {
+                self.fail(&format!("must be at least {}, found {}", range.start(), found.unwrap_or_default()))
+            }
             None => self.fail(&format!("must be at most {}", range.end())),
         }
     }
 
     /// A number of things, at least `least`.
     pub(super) fn count(&self, least: u32) -> Option<usize> {
-        self.integer(least..=u32::MAX)
-            .and_then(|count| usize::try_from(count).ok())
+        self.integer(least..=u32::MAX).and_then(|count| usize::try_from(count).ok())
     }
 
     /// Whole seconds, more than none. The upper bound keeps any clock from overflowing.
     pub(super) fn seconds(&self) -> Option<Duration> {
-        self.integer(1..=u32::MAX)
-            .map(|seconds| Duration::from_secs(seconds.into()))
+        self.integer(1..=u32::MAX).map(|seconds| Duration::from_secs(seconds.into()))
     }
 
     /// A finite number, not below 0; an integer will do.
     pub(super) fn amount(&self) -> Option<f64> {
         let found = match self.node.data {
             Data::Float(found) => found,
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "amounts are small, and floats by nature"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "amounts are small, and floats by nature")]
             Data::Integer(Some(found)) => found as f64,
             _ => return self.mismatch("a float"),
         };
@@ -142,19 +118,8 @@ impl<'t> Value<'t> {
         let Data::Array(items) = &self.node.data else {
             return self.mismatch("an array");
         };
-        let item = |(index, node)| Value {
-            node,
-            key: format!("{}[{index}]", self.key),
-            ..self.clone()
-        };
-        Some(
-            items
-                .iter()
-                .enumerate()
-                .map(item)
-                .filter_map(|item| read(&item))
-                .collect(),
-        )
+        let item = |(index, node)| Value { node, key: format!("{}[{index}]", self.key), ..self.clone() };
+        Some(items.iter().enumerate().map(item).filter_map(|item| read(&item)).collect())
     }
 
     /// A table with free keys, in file order.
@@ -164,12 +129,8 @@ impl<'t> Value<'t> {
         };
         let table = join(&self.table, &self.key);
         let entry = |entry: &'t Entry| {
-            let value = Value {
-                node: &entry.value,
-                table: table.clone(),
-                key: entry.key.clone(),
-                notes: self.notes,
-            };
+            let value =
+                Value { node: &entry.value, table: table.clone(), key: entry.key.clone(), notes: self.notes };
             read(&entry.key, &value)
         };
         Some(entries.iter().filter_map(entry).collect())
@@ -200,8 +161,7 @@ impl<'t> Value<'t> {
             let names: Vec<_> = names().map(|name| format!("`{name}`")).collect();
             message += &format!(", known are {}", names.join(", "));
         }
-        self.notes
-            .add_near(&self.node.span, join(&self.table, &self.key), message, near);
+        self.notes.add_near(&self.node.span, join(&self.table, &self.key), message, near);
         None
     }
 
@@ -210,18 +170,8 @@ impl<'t> Value<'t> {
         let Data::Table(entries) = &self.node.data else {
             return self.mismatch("a table");
         };
-        let path = if self.key.is_empty() {
-            String::new()
-        } else {
-            join(&self.table, &self.key)
-        };
-        let mut table = Table {
-            value: self.clone(),
-            path,
-            entries,
-            known: Vec::new(),
-            open: false,
-        };
+        let path = if self.key.is_empty() { String::new() } else { join(&self.table, &self.key) };
+        let mut table = Table { value: self.clone(), path, entries, known: Vec::new(), open: false };
         let result = read(&mut table);
         table.report_unknown();
         Some(result)
@@ -266,12 +216,7 @@ impl<'t> Table<'t> {
     ) -> Option<T> {
         self.known.push(key);
         let node = &self.entries.iter().find(|entry| entry.key == key)?.value;
-        read(&Value {
-            node,
-            table: self.path.clone(),
-            key: key.to_owned(),
-            notes: self.value.notes,
-        })
+        read(&Value { node, table: self.path.clone(), key: key.to_owned(), notes: self.value.notes })
     }
 
     /// The same for a key that must be there.
@@ -285,9 +230,7 @@ impl<'t> Table<'t> {
                 true => format!("missing table [{key}]"),
                 false => format!("missing key `{key}` in [{}]", self.path),
             };
-            self.value
-                .notes
-                .add(&self.value.node.span, join(&self.path, key), message);
+            self.value.notes.add(&self.value.node.span, join(&self.path, key), message);
         }
         self.read(key, read)
     }

@@ -11,24 +11,16 @@ use super::{
 
 /// The configuration, which is only of use where no mistake was noted; `None` has been noted as one.
 pub(super) fn read(root: &mut Table<'_>) -> Option<Config> {
-    let offload = root
-        .read("offload", |value| value.table(offload))
-        .unwrap_or_default();
-    let provider = root
-        .need("provider", |value| value.table(provider::read))
-        .flatten();
-    let framework = root
-        .need("framework", |value| value.table(framework::read))
-        .flatten();
+    let offload = root.read("offload", |value| value.table(offload)).unwrap_or_default();
+    let provider = root.need("provider", |value| value.table(provider::read)).flatten();
+    let framework = root.need("framework", |value| value.table(framework::read)).flatten();
     let filters: fn(&Value<'_>) -> Option<String> = match &framework {
         Some(framework) if !matches!(framework.kind, FrameworkKind::Custom { .. }) => check::words,
         // A part of a shell text, which may have quotes around it.
         _ => |value| value.text(),
     };
     let groups = root.need("groups", |value| groups(value, filters));
-    let report = root
-        .read("report", |value| value.table(report))
-        .unwrap_or_default();
+    let report = root.read("report", |value| value.table(report)).unwrap_or_default();
     let history = root.read("history", |value| value.table(history));
     let checkpoint = root.read("checkpoint", |value| value.table(checkpoint));
     let mut config = Config {
@@ -68,16 +60,12 @@ fn default_roots(config: &mut Config) {
 fn offload(table: &mut Table<'_>) -> Offload {
     let usual = Offload::default();
     Offload {
-        max_parallel: table
-            .read("max_parallel", |value| value.count(1))
-            .unwrap_or(usual.max_parallel),
+        max_parallel: table.read("max_parallel", |value| value.count(1)).unwrap_or(usual.max_parallel),
         // 0 is how the peer's files say "as many as there are cores".
         max_parallel_collection: table
             .read("max_parallel_collection", |value| value.count(0))
             .filter(|count| *count > 0),
-        test_timeout: table
-            .read("test_timeout_secs", Value::seconds)
-            .unwrap_or(usual.test_timeout),
+        test_timeout: table.read("test_timeout_secs", Value::seconds).unwrap_or(usual.test_timeout),
         discovery_timeout: table
             .read("discovery_timeout_secs", Value::seconds)
             .unwrap_or(usual.discovery_timeout),
@@ -113,9 +101,7 @@ fn groups(value: &Value<'_>, filters: fn(&Value<'_>) -> Option<String>) -> Optio
     let groups = value.entries(|name, value| {
         value.table(|table| GroupConfig {
             name: name.to_owned(),
-            retry_count: table
-                .read("retry_count", |value| value.integer(0..=u32::MAX - 1))
-                .unwrap_or(0),
+            retry_count: table.read("retry_count", |value| value.integer(0..=u32::MAX - 1)).unwrap_or(0),
             filters: table.read("filters", filters).unwrap_or_default(),
             schedule_individual: table.read("schedule_individual", Value::boolean).unwrap_or(false),
         })
@@ -132,9 +118,7 @@ fn report(table: &mut Table<'_>) -> Report {
     Report {
         output_dir: table.read("output_dir", Value::path).unwrap_or(usual.output_dir),
         junit: table.read("junit", Value::boolean).unwrap_or(usual.junit),
-        junit_file: table
-            .read("junit_file", check::file_name)
-            .unwrap_or(usual.junit_file),
+        junit_file: table.read("junit_file", check::file_name).unwrap_or(usual.junit_file),
         download_globs: table.read("download_globs", check::globs).unwrap_or_default(),
         download_globs_failure_only: table
             .read("download_globs_failure_only", Value::boolean)
@@ -161,29 +145,17 @@ fn history(table: &mut Table<'_>) -> History {
         Err(_) => value.fail("is longer than any test"),
     };
     History {
-        record: table
-            .read("record_history", |value| value.choice(&records))
-            .unwrap_or(RecordHistory::Flag),
-        path: table
-            .read("path", Value::path)
-            .unwrap_or_else(|| "offload-history.jsonl".into()),
+        record: table.read("record_history", |value| value.choice(&records)).unwrap_or(RecordHistory::Flag),
+        path: table.read("path", Value::path).unwrap_or_else(|| "offload-history.jsonl".into()),
         reservoir_size: table.read("reservoir_size", |value| value.count(1)).unwrap_or(20),
-        default_duration: table
-            .read("default_duration_secs", duration)
-            .unwrap_or(Duration::from_secs(1)),
+        default_duration: table.read("default_duration_secs", duration).unwrap_or(Duration::from_secs(1)),
     }
 }
 
 fn checkpoint(table: &mut Table<'_>) -> Checkpoint {
     let build_inputs = |value: &Value<'_>| {
         let paths = check::names(value)?;
-        if value.is_empty() {
-            value.fail("must name at least one path")
-        } else {
-            Some(paths)
-        }
+        if value.is_empty() { value.fail("must name at least one path") } else { Some(paths) }
     };
-    Checkpoint {
-        build_inputs: table.need("build_inputs", build_inputs).unwrap_or_default(),
-    }
+    Checkpoint { build_inputs: table.need("build_inputs", build_inputs).unwrap_or_default() }
 }

@@ -17,10 +17,7 @@ struct Section {
 
 impl Section {
     fn new(title: impl Into<String>) -> Section {
-        Section {
-            title: title.into(),
-            rows: Vec::new(),
-        }
+        Section { title: title.into(), rows: Vec::new() }
     }
 
     fn add(mut self, key: &str, value: impl Display) -> Section {
@@ -40,11 +37,7 @@ impl Section {
     }
 
     fn list(self, key: &str, values: &[String]) -> Section {
-        if values.is_empty() {
-            self
-        } else {
-            self.add(key, values.join(", "))
-        }
+        if values.is_empty() { self } else { self.add(key, values.join(", ")) }
     }
 
     fn variables(mut self, values: &[(String, String)], secret: &[String]) -> Section {
@@ -62,19 +55,14 @@ impl Config {
     /// [`Config::secret_env`] there stands `***`.
     pub fn summary(&self, secrets: &[String]) -> String {
         let sections = self.sections();
-        let keys = sections
-            .iter()
-            .flat_map(|section| &section.rows)
-            .map(|(key, _)| key.chars().count());
+        let keys = sections.iter().flat_map(|section| &section.rows).map(|(key, _)| key.chars().count());
         let width = keys.max().unwrap_or(0);
         let mut text = String::new();
         for (index, section) in sections.iter().enumerate() {
             let gap = if index == 0 { "" } else { "\n" };
             _ = writeln!(text, "{gap}[{}]", section.title);
             for (key, value) in &section.rows {
-                let value = secrets
-                    .iter()
-                    .fold(value.clone(), |value, secret| value.replace(secret, MASK));
+                let value = secrets.iter().fold(value.clone(), |value, secret| value.replace(secret, MASK));
                 let value = value.trim_end().replace('\n', &format!("\n{:1$}", "", width + 4));
                 _ = writeln!(text, "{}", format!("  {key:width$}  {value}").trim_end());
             }
@@ -89,10 +77,7 @@ impl Config {
             sections.push(
                 Section::new(format!("groups.{}", group.name))
                     .add("retry_count", group.retry_count)
-                    .maybe(
-                        "filters",
-                        Some(&group.filters).filter(|filters| !filters.is_empty()),
-                    )
+                    .maybe("filters", Some(&group.filters).filter(|filters| !filters.is_empty()))
                     .add("schedule_individual", group.schedule_individual),
             );
         }
@@ -102,10 +87,7 @@ impl Config {
                 .add("junit", self.report.junit)
                 .add("junit_file", &self.report.junit_file)
                 .list("download_globs", &self.report.download_globs)
-                .add(
-                    "download_globs_failure_only",
-                    self.report.download_globs_failure_only,
-                ),
+                .add("download_globs_failure_only", self.report.download_globs_failure_only),
         );
         if let Some(history) = &self.history {
             let record = match history.record {
@@ -133,10 +115,7 @@ fn offload(offload: &Offload) -> Section {
         .maybe("max_parallel_collection", offload.max_parallel_collection)
         .seconds("test_timeout_secs", offload.test_timeout)
         .seconds("discovery_timeout_secs", offload.discovery_timeout)
-        .maybe(
-            "working_dir",
-            offload.working_dir.as_ref().map(|path| path.display()),
-        )
+        .maybe("working_dir", offload.working_dir.as_ref().map(|path| path.display()))
         .maybe("sandbox_repo_root", offload.sandbox_repo_root.as_ref())
         .maybe("sandbox_project_root", offload.sandbox_project_root.as_ref())
         .maybe("sandbox_init_cmd", offload.sandbox_init_cmd.as_ref())
@@ -149,10 +128,7 @@ fn provider(provider: &Provider) -> Section {
     match provider {
         Provider::Local(local) => section
             .add("type", ProviderType::Local.name())
-            .maybe(
-                "working_dir",
-                local.working_dir.as_ref().map(|path| path.display()),
-            )
+            .maybe("working_dir", local.working_dir.as_ref().map(|path| path.display()))
             .add("shell", &local.shell)
             .variables(&local.env, &local.secret_env)
             .list("secret_env", &local.secret_env),
@@ -163,10 +139,7 @@ fn provider(provider: &Provider) -> Section {
             .add("exec_command", &command.exec_command)
             .add("destroy_command", &command.destroy_command)
             .maybe("download_command", command.download_command.as_ref())
-            .maybe(
-                "working_dir",
-                command.working_dir.as_ref().map(|path| path.display()),
-            )
+            .maybe("working_dir", command.working_dir.as_ref().map(|path| path.display()))
             .seconds("timeout_secs", command.timeout)
             .list("copy_dirs", &command.copy_dirs)
             .add("cpu_cores", command.cpu_cores)
@@ -188,22 +161,12 @@ fn provider(provider: &Provider) -> Section {
 fn framework(framework: &Framework, secret: &[String]) -> Section {
     let section = Section::new("framework");
     let section = match &framework.kind {
-        FrameworkKind::Pytest {
-            paths,
-            command,
-            run_args,
-        } => section
+        FrameworkKind::Pytest { paths, command, run_args } => section
             .add("type", FrameworkType::Pytest.name())
             .add("command", command)
             .list("paths", paths.as_deref().unwrap_or_default())
             .maybe("run_args", run_args.as_ref()),
-        FrameworkKind::Nextest {
-            package,
-            features,
-            bin,
-            include_ignored,
-            run_args,
-        } => section
+        FrameworkKind::Nextest { package, features, bin, include_ignored, run_args } => section
             .add("type", FrameworkType::Nextest.name())
             .maybe("package", package.as_ref())
             .list("features", features)
@@ -214,12 +177,7 @@ fn framework(framework: &Framework, secret: &[String]) -> Section {
             .add("type", FrameworkType::Vitest.name())
             .add("command", command)
             .maybe("run_args", run_args.as_ref()),
-        FrameworkKind::Custom {
-            discover_command,
-            run_command,
-            result_file,
-            working_dir,
-        } => section
+        FrameworkKind::Custom { discover_command, run_command, result_file, working_dir } => section
             .add("type", FrameworkType::Default.name())
             .add("discover_command", discover_command)
             .add("run_command", run_command)

@@ -50,19 +50,14 @@ pub(super) fn parse(
         // One error often drags others of its line along.
         let this_line = text.get(..span.start).map(|before| before.matches('\n').count());
         if line.is_none() || line != Some(this_line) {
-            notes.add(
-                &span,
-                "",
-                format!("invalid TOML: {}", error.message().replace('\n', ", ")),
-            );
+            notes.add(&span, "", format!("invalid TOML: {}", error.message().replace('\n', ", ")));
         }
         line = Some(this_line);
     }
     let builder = Builder { environment, notes };
-    errors.is_empty().then(|| Node {
-        span: 0..0,
-        data: Data::Table(builder.entries(document.into_inner(), "")),
-    })
+    errors
+        .is_empty()
+        .then(|| Node { span: 0..0, data: Data::Table(builder.entries(document.into_inner(), "")) })
 }
 
 struct Builder<'a> {
@@ -114,8 +109,7 @@ impl Builder<'_> {
             Err(ExpandError::Unset(name)) => format!("needs the variable `{name}`, which is not set"),
             Err(ExpandError::Unclosed(name)) => format!("has no `}}` for `${{{name}:-`"),
         };
-        self.notes
-            .add(span, join(path, key), format!("{} {message}", placed(path, key)));
+        self.notes.add(span, join(path, key), format!("{} {message}", placed(path, key)));
         Data::Broken
     }
 }
@@ -123,25 +117,13 @@ impl Builder<'_> {
 /// The path of `key` in the table at `path`, as TOML writes it; an array's items keep their index.
 pub(super) fn join(path: &str, key: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || "-_[]".contains(c);
-    let key = if key.is_empty() || !key.chars().all(is_bare) {
-        format!("{key:?}")
-    } else {
-        key.to_owned()
-    };
-    if path.is_empty() {
-        key
-    } else {
-        format!("{path}.{key}")
-    }
+    let key = if key.is_empty() || !key.chars().all(is_bare) { format!("{key:?}") } else { key.to_owned() };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
 /// How messages name `key` of the table at `path`.
 pub(super) fn placed(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        format!("`{key}`")
-    } else {
-        format!("`{key}` in [{path}]")
-    }
+    if path.is_empty() { format!("`{key}`") } else { format!("`{key}` in [{path}]") }
 }
 
 #[cfg(test)]
@@ -152,18 +134,12 @@ mod tests {
     fn tables_keep_the_order_of_the_file() {
         let text = "[groups.z]\n[groups.a]\nb = 1\na = 2\n[env]\n\"x y\" = 1\n";
         let notes = Notes::new("x.toml", text);
-        let Data::Table(root) = parse(text, &|_| None, &notes).unwrap().data else {
-            panic!()
-        };
+        let Data::Table(root) = parse(text, &|_| None, &notes).unwrap().data else { panic!() };
         let keys = |entries: &[Entry]| entries.iter().map(|entry| entry.key.clone()).collect::<Vec<_>>();
         assert_eq!(keys(&root), ["groups", "env"]);
-        let Data::Table(groups) = &root[0].value.data else {
-            panic!()
-        };
+        let Data::Table(groups) = &root[0].value.data else { panic!() };
         assert_eq!(keys(groups), ["z", "a"]);
-        let Data::Table(group) = &groups[1].value.data else {
-            panic!()
-        };
+        let Data::Table(group) = &groups[1].value.data else { panic!() };
         assert_eq!(keys(group), ["b", "a"]);
     }
 
@@ -172,13 +148,8 @@ mod tests {
         let text = "[a]\nb = = 1\nc = 1\nd = [1,\n";
         let notes = Notes::new("x.toml", text);
         assert!(parse(text, &|_| None, &notes).is_none());
-        let lines: Vec<_> = notes
-            .settle(Some(()))
-            .unwrap_err()
-            .list
-            .iter()
-            .map(|one| one.place.unwrap().line)
-            .collect();
+        let lines: Vec<_> =
+            notes.settle(Some(())).unwrap_err().list.iter().map(|one| one.place.unwrap().line).collect();
         assert_eq!(lines.first(), Some(&2));
         assert!(lines.windows(2).all(|pair| pair[0] < pair[1]), "{lines:?}");
     }

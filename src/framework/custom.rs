@@ -48,17 +48,10 @@ impl Framework for Custom {
             bail!("{}", describe_failure(output));
         }
         let mut listing = Listing::default();
-        let lines = output
-            .stdout
-            .lines()
-            .map(|line| line.strip_suffix('\r').unwrap_or(line));
+        let lines = output.stdout.lines().map(|line| line.strip_suffix('\r').unwrap_or(line));
         for line in lines.filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
             for &group in &command.groups {
-                listing.tests.push(Listed {
-                    group,
-                    id: line.into(),
-                    file: None,
-                });
+                listing.tests.push(Listed { group, id: line.into(), file: None });
             }
         }
         Ok(listing)
@@ -70,19 +63,9 @@ impl Framework for Custom {
             None => (None, true),
             Some(name) if self.run_command.contains("{result_file}") => {
                 let ending = Path::new(name).extension().map(|ending| ending.to_string_lossy());
-                (
-                    Some(
-                        context
-                            .scratch
-                            .join(format!("result.{}", ending.as_deref().unwrap_or("xml"))),
-                    ),
-                    true,
-                )
+                (Some(context.scratch.join(format!("result.{}", ending.as_deref().unwrap_or("xml")))), true)
             }
-            Some(name) => (
-                Some(self.working_dir.clone().unwrap_or_default().join(name)),
-                false,
-            ),
+            Some(name) => (Some(self.working_dir.clone().unwrap_or_default().join(name)), false),
         };
         let file = report.as_ref().map(|path| path.to_string_lossy().into_owned());
         let text = fill(&self.run_command, &shell_words::join(ids), file.as_deref());
@@ -95,10 +78,7 @@ impl Framework for Custom {
     }
 
     fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
-        Box::new(ByFormat {
-            suite: context.suite,
-            format: &self.test_id_format,
-        })
+        Box::new(ByFormat { suite: context.suite, format: &self.test_id_format })
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
@@ -140,11 +120,7 @@ mod tests {
     #[test]
     fn what_is_put_in_is_not_looked_at_again() {
         assert_eq!(
-            fill(
-                "run {tests} > {result_file} ${x}",
-                "'{result_file}' '{tests}'",
-                Some("a b")
-            ),
+            fill("run {tests} > {result_file} ${x}", "'{result_file}' '{tests}'", Some("a b")),
             "run '{result_file}' '{tests}' > 'a b' ${x}"
         );
     }

@@ -48,13 +48,8 @@ impl Nextest {
     /// # Errors
     /// When arguments cannot be split into words.
     pub fn new(framework: &config::Framework) -> Result<Nextest> {
-        let config::FrameworkKind::Nextest {
-            package,
-            features,
-            bin,
-            include_ignored,
-            run_args,
-        } = &framework.kind
+        let config::FrameworkKind::Nextest { package, features, bin, include_ignored, run_args } =
+            &framework.kind
         else {
             bail!("`[framework]` is not of type `nextest`");
         };
@@ -65,11 +60,7 @@ impl Nextest {
         if !features.is_empty() {
             words.push(format!("--features={}", features.join(",")));
         }
-        let own = framework
-            .env
-            .iter()
-            .rev()
-            .find(|(name, _)| name == "NEXTEST_PROFILE");
+        let own = framework.env.iter().rev().find(|(name, _)| name == "NEXTEST_PROFILE");
         Ok(Nextest {
             settings: Arguments::parse(&words),
             include_ignored: *include_ignored,
@@ -92,12 +83,7 @@ impl Nextest {
     fn arguments(&self, group: &Group) -> Arguments {
         let words = shell_words::split(&group.filters).unwrap_or_default();
         let mut arguments = self.settings.clone().join(Arguments::parse(&words));
-        if self.include_ignored
-            && !arguments
-                .runner
-                .iter()
-                .any(|word| word.starts_with("--run-ignored"))
-        {
+        if self.include_ignored && !arguments.runner.iter().any(|word| word.starts_with("--run-ignored")) {
             arguments.runner.push("--run-ignored=all".to_owned());
         }
         arguments
@@ -112,15 +98,8 @@ impl Nextest {
     fn list_command(&self, group: &Group, index: GroupIndex) -> Result<ListCommand> {
         let filters = shell_words::split(&group.filters)
             .with_context(|| format!("cannot split the filters of group `{}`", group.name))?;
-        let mut words: Vec<String> = [
-            "cargo",
-            "nextest",
-            "list",
-            "--message-format=json",
-            "--color=never",
-        ]
-        .map(str::to_owned)
-        .into();
+        let mut words: Vec<String> =
+            ["cargo", "nextest", "list", "--message-format=json", "--color=never"].map(str::to_owned).into();
         words.extend(self.settings.build.iter().cloned());
         let said = Arguments::parse(&[self.discovery_args.as_slice(), &filters].concat());
         if self.include_ignored && !said.runner.iter().any(|word| word.starts_with("--run-ignored")) {
@@ -128,11 +107,7 @@ impl Nextest {
         }
         words.extend(self.discovery_args.iter().cloned());
         words.extend(filters);
-        Ok(ListCommand {
-            groups: vec![index],
-            command: CommandLine::program(words),
-            output: None,
-        })
+        Ok(ListCommand { groups: vec![index], command: CommandLine::program(words), output: None })
     }
 
     /// Asks cargo what nextest asks it, once, and copies the project's configuration where a batch may
@@ -147,9 +122,7 @@ impl Nextest {
         };
         let copy = scratch.join("nextest-project.toml");
         let mut text = String::new();
-        let named = all
-            .iter()
-            .any(|arguments| self.batch_profile(arguments).is_some());
+        let named = all.iter().any(|arguments| self.batch_profile(arguments).is_some());
         if named {
             let copy = shell_words::quote(&copy.to_string_lossy()).into_owned();
             let source = match &first.config_file {
@@ -166,11 +139,7 @@ impl Nextest {
             "{target}; exec cargo metadata --format-version=1 --all-features {options} \
              ${{target:+--filter-platform \"$target\"}}"
         ));
-        ListCommand {
-            groups: Vec::new(),
-            command: CommandLine::shell(text),
-            output: named.then_some(copy),
-        }
+        ListCommand { groups: Vec::new(), command: CommandLine::shell(text), output: named.then_some(copy) }
     }
 
     /// The profile that batches of a group with these arguments take.
@@ -214,12 +183,7 @@ impl Nextest {
             words.push(format!("--config-file={}", copy.display()));
             files.push(InputFile { path: copy, content });
         } else {
-            words.extend(
-                arguments
-                    .config_file
-                    .iter()
-                    .map(|file| format!("--config-file={file}")),
-            );
+            words.extend(arguments.config_file.iter().map(|file| format!("--config-file={file}")));
             let tool = context.scratch.join("offload-nextest.toml");
             words.push(format!("--tool-config-file=offload:{}", tool.display()));
             let content = format!("[profile.{}.junit]\npath = {path}\n", toml_string(&profile));
@@ -238,9 +202,7 @@ struct Configuration {
 impl Framework for Nextest {
     fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>> {
         let numbered = (0..).map(GroupIndex).zip(groups);
-        let lists: Result<Vec<_>> = numbered
-            .map(|(index, group)| self.list_command(group, index))
-            .collect();
+        let lists: Result<Vec<_>> = numbered.map(|(index, group)| self.list_command(group, index)).collect();
         let mut commands = lists?;
         commands.push(self.facts_command(groups, scratch));
         Ok(commands)
@@ -264,17 +226,11 @@ impl Framework for Nextest {
         }
         // Without this answer batches ask cargo themselves.
         if output.exit == Exit::Code(0) && serde_json::from_str::<Value>(&output.stdout).is_ok() {
-            listing
-                .facts
-                .insert(METADATA.to_owned(), "cargo-metadata.json".to_owned());
-            listing
-                .shared
-                .push(("cargo-metadata.json".to_owned(), output.stdout.clone()));
+            listing.facts.insert(METADATA.to_owned(), "cargo-metadata.json".to_owned());
+            listing.shared.push(("cargo-metadata.json".to_owned(), output.stdout.clone()));
         } else {
             let reason = describe_failure(output);
-            listing
-                .warnings
-                .push(format!("cargo metadata failed, so batches build again: {reason}"));
+            listing.warnings.push(format!("cargo metadata failed, so batches build again: {reason}"));
         }
         Ok(listing)
     }
@@ -292,31 +248,15 @@ impl Framework for Nextest {
         words.extend(reused.unwrap_or(arguments.build));
         words.extend(configuration.words);
         words.extend(arguments.runner);
-        words.push(
-            if context.fail_fast {
-                "--fail-fast"
-            } else {
-                "--no-fail-fast"
-            }
-            .to_owned(),
-        );
-        words.push(format!(
-            "--filterset={}",
-            self.filterset(tests, group, suite, selects)
-        ));
+        words.push(if context.fail_fast { "--fail-fast" } else { "--no-fail-fast" }.to_owned());
+        words.push(format!("--filterset={}", self.filterset(tests, group, suite, selects)));
         let mut command = CommandLine::program(words);
         command.files = configuration.files;
-        RunCommand {
-            command,
-            report: Some(report),
-        }
+        RunCommand { command, report: Some(report) }
     }
 
     fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
-        Box::new(Named(ByFormat {
-            suite: context.suite,
-            format: &self.format,
-        }))
+        Box::new(Named(ByFormat { suite: context.suite, format: &self.format }))
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
@@ -329,10 +269,7 @@ impl Framework for Nextest {
         words.extend(arguments.profile.map(|profile| format!("--profile={profile}")));
         words.extend(arguments.config_file.map(|file| format!("--config-file={file}")));
         words.extend(arguments.runner);
-        words.push(format!(
-            "--filterset={}",
-            self.filterset(tests, group, suite, true)
-        ));
+        words.push(format!("--filterset={}", self.filterset(tests, group, suite, true)));
         shell_words::join(words)
     }
 }
@@ -360,9 +297,7 @@ impl Nextest {
         if !selects {
             let own = suite.tests().iter().filter(|test| test.group == group);
             for test in own.chain(suite.runs_elsewhere(group)) {
-                *listed
-                    .entry(test.file.as_deref().unwrap_or_default())
-                    .or_default() += 1;
+                *listed.entry(test.file.as_deref().unwrap_or_default()).or_default() += 1;
             }
         }
         let terms = binaries.iter().map(|(binary, names)| {
@@ -370,10 +305,7 @@ impl Nextest {
             if listed.get(binary) == Some(&names.len()) {
                 return binary_term;
             }
-            let names: Vec<String> = names
-                .iter()
-                .map(|name| format!("test(={})", escape(name)))
-                .collect();
+            let names: Vec<String> = names.iter().map(|name| format!("test(={})", escape(name))).collect();
             format!("({binary_term} & ({}))", names.join(" + "))
         });
         terms.collect::<Vec<_>>().join(" + ")
@@ -386,9 +318,7 @@ impl Nextest {
         };
         let before = before.replace("{classname}", binary);
         let after = after.replace("{classname}", binary);
-        id.strip_prefix(before.as_str())
-            .and_then(|rest| rest.strip_suffix(after.as_str()))
-            .unwrap_or(id)
+        id.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str())).unwrap_or(id)
     }
 }
 

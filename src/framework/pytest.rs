@@ -94,12 +94,7 @@ impl Pytest {
     ) -> ListCommand {
         let folder = folder.join(format!("collect-{}", groups.first().map_or(0, |group| group.0)));
         let output = folder.join("collected.json");
-        let words = self
-            .command
-            .iter()
-            .cloned()
-            .chain(self.paths.iter().cloned())
-            .chain(filters);
+        let words = self.command.iter().cloned().chain(self.paths.iter().cloned()).chain(filters);
         // The last word on verbosity wins over `addopts`; without the plugin, stdout has an id a line.
         let words = words
             .chain(["--collect-only".into(), "--verbosity=-1".into()])
@@ -110,26 +105,13 @@ impl Pytest {
             _ => first.to_owned(),
         };
         let order = serde_json::json!({"output": output, "groups": choices});
-        command.files.push(InputFile {
-            path: folder.join("offload_collect.py"),
-            content: PLUGIN.into(),
-        });
+        command.files.push(InputFile { path: folder.join("offload_collect.py"), content: PLUGIN.into() });
         command.env = vec![
-            (
-                "PYTHONPATH".into(),
-                join(&folder.to_string_lossy(), &self.inherited.python_path, ':'),
-            ),
-            (
-                "PYTEST_PLUGINS".into(),
-                join("offload_collect", &self.inherited.plugins, ','),
-            ),
+            ("PYTHONPATH".into(), join(&folder.to_string_lossy(), &self.inherited.python_path, ':')),
+            ("PYTEST_PLUGINS".into(), join("offload_collect", &self.inherited.plugins, ',')),
             ("OFFLOAD_COLLECT".into(), order.to_string()),
         ];
-        ListCommand {
-            groups,
-            command,
-            output: Some(output),
-        }
+        ListCommand { groups, command, output: Some(output) }
     }
 
     /// The arguments that name `tests`: whole files where all their tests run, else functions, else
@@ -198,11 +180,7 @@ fn argument<'a>(file: Option<&'a str>, id: Option<&'a str>) -> Cow<'a, str> {
         (file, None) => file.unwrap_or_default().into(),
     };
     // A file called `-x` is no option.
-    if name.starts_with('-') {
-        format!("./{name}").into()
-    } else {
-        name
-    }
+    if name.starts_with('-') { format!("./{name}").into() } else { name }
 }
 
 impl Framework for Pytest {
@@ -215,10 +193,8 @@ impl Framework for Pytest {
         let mut commands = Vec::new();
         let together = simple.len() > 1;
         if together {
-            let (indices, choices): (Vec<_>, Vec<_>) = simple
-                .into_iter()
-                .map(|(index, choice)| (number(index), Some(choice)))
-                .unzip();
+            let (indices, choices): (Vec<_>, Vec<_>) =
+                simple.into_iter().map(|(index, choice)| (number(index), Some(choice))).unzip();
             commands.push(self.list(indices, Vec::new(), &choices, scratch));
         }
         for (index, group) in groups.iter().enumerate() {
@@ -244,19 +220,12 @@ impl Framework for Pytest {
         if collected.xdist {
             facts.insert("xdist".into(), String::new());
         }
-        let mut listing = Listing {
-            facts,
-            ..Listing::default()
-        };
+        let mut listing = Listing { facts, ..Listing::default() };
         for (&group, members) in command.groups.iter().zip(&collected.groups) {
             for id in members.iter().filter_map(|&member| collected.tests.get(member)) {
                 let part = id.split("::").next().unwrap_or_default();
                 let file = collected.files.get(part).cloned();
-                listing.tests.push(Listed {
-                    group,
-                    id: Arc::clone(id).into(),
-                    file,
-                });
+                listing.tests.push(Listed { group, id: Arc::clone(id).into(), file });
             }
         }
         Ok(listing)
@@ -274,14 +243,8 @@ impl Framework for Pytest {
         }
         words.push(format!("--junitxml={}", report.display()));
         words.extend(
-            [
-                "--junitprefix=",
-                "-o",
-                "junit_logging=all",
-                "-o",
-                "junit_log_passing_tests=false",
-            ]
-            .map(Into::into),
+            ["--junitprefix=", "-o", "junit_logging=all", "-o", "junit_log_passing_tests=false"]
+                .map(Into::into),
         );
         words.extend(self.run_args.iter().cloned());
         // Filters were split when the tests were listed.
@@ -292,29 +255,16 @@ impl Framework for Pytest {
         if context.fail_fast {
             words.push("-x".into());
         }
-        words.extend(
-            Pytest::arguments(tests, group, context.suite)
-                .into_iter()
-                .map(Into::into),
-        );
-        RunCommand {
-            command: CommandLine::program(words),
-            report: Some(report),
-        }
+        words.extend(Pytest::arguments(tests, group, context.suite).into_iter().map(Into::into));
+        RunCommand { command: CommandLine::program(words), report: Some(report) }
     }
 
     fn matcher<'a>(&'a self, tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
         let mut pairs: HashMap<(String, String), TestIndex> = HashMap::with_capacity(tests.len());
         for &index in tests {
-            pairs
-                .entry(pair(context.suite.test(index).id.as_str()))
-                .or_insert(index);
+            pairs.entry(pair(context.suite.test(index).id.as_str())).or_insert(index);
         }
-        Box::new(ByPair {
-            suite: context.suite,
-            format: &self.test_id_format,
-            pairs,
-        })
+        Box::new(ByPair { suite: context.suite, format: &self.test_id_format, pairs })
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
@@ -327,27 +277,14 @@ impl Framework for Pytest {
 /// The ids that pytest printed, where the plugin could not write them.
 fn from_stdout(command: &ListCommand, stdout: &str) -> Listing {
     let [group] = command.groups[..] else {
-        return Listing {
-            separately: true,
-            ..Listing::default()
-        };
+        return Listing { separately: true, ..Listing::default() };
     };
-    let ids = stdout
-        .lines()
-        .take_while(|line| !line.is_empty())
-        .filter(|line| line.contains("::"));
+    let ids = stdout.lines().take_while(|line| !line.is_empty()).filter(|line| line.contains("::"));
     let list = |id: &str| {
         let file = id.split("::").next().map(Arc::from);
-        Listed {
-            group,
-            id: id.into(),
-            file,
-        }
+        Listed { group, id: id.into(), file }
     };
-    Listing {
-        tests: ids.map(list).collect(),
-        ..Listing::default()
-    }
+    Listing { tests: ids.map(list).collect(), ..Listing::default() }
 }
 
 /// The `classname` and `name` that pytest gives to a node id (its `mangle_test_address`).
@@ -373,11 +310,7 @@ fn escape(text: &str) -> String {
             escaped.push(character);
         } else {
             let code = u32::from(character);
-            escaped += &if code <= 0xff {
-                format!("#x{code:02X}")
-            } else {
-                format!("#x{code:04X}")
-            };
+            escaped += &if code <= 0xff { format!("#x{code:02X}") } else { format!("#x{code:04X}") };
         }
     }
     escaped
@@ -392,11 +325,7 @@ struct ByPair<'a> {
 impl Matcher for ByPair<'_> {
     fn find(&self, case: &Case) -> Option<TestIndex> {
         let by_format = self.suite.find(&format_id(self.format, case));
-        by_format.or_else(|| {
-            self.pairs
-                .get(&(case.classname.clone(), case.name.clone()))
-                .copied()
-        })
+        by_format.or_else(|| self.pairs.get(&(case.classname.clone(), case.name.clone())).copied())
     }
 
     fn name(&self, case: &Case) -> String {
@@ -432,10 +361,7 @@ mod tests {
     fn only_keyword_and_marker_filters_share_a_collection() {
         let words = |keyword: &str, markers: &str| Some([keyword.to_owned(), markers.to_owned()]);
         assert_eq!(selection(""), words("", ""));
-        assert_eq!(
-            selection("-m 'not slow' -k 'a and b'"),
-            words("a and b", "not slow")
-        );
+        assert_eq!(selection("-m 'not slow' -k 'a and b'"), words("a and b", "not slow"));
         assert_eq!(selection("-mslow -k=x"), words("x", "slow"));
         for filters in ["--ignore=x", "tests/a.py", "-k", "-x", "-m 'open", "é"] {
             assert_eq!(selection(filters), None, "{filters}");
@@ -444,12 +370,8 @@ mod tests {
 
     #[test]
     fn a_batch_names_whole_files_and_functions_where_it_holds_all_their_tests() {
-        let group = |filters: &str| Group {
-            name: "g".into(),
-            filters: filters.into(),
-            max_attempts: 1,
-            solo: false,
-        };
+        let group =
+            |filters: &str| Group { name: "g".into(), filters: filters.into(), max_attempts: 1, solo: false };
         let mut suite = Suite::new(vec![group(""), group("-m x")]);
         let ids = [
             "a.py::f[1]",

@@ -73,10 +73,7 @@ impl Vitest {
         }
         Ok(Vitest {
             command,
-            discovery_args: split(
-                framework.discovery_args.as_deref().unwrap_or_default(),
-                "discovery_args",
-            )?,
+            discovery_args: split(framework.discovery_args.as_deref().unwrap_or_default(), "discovery_args")?,
             run_args: split(run_args.as_deref().unwrap_or_default(), "run_args")?,
             format: framework.test_id_format.clone(),
         })
@@ -89,10 +86,7 @@ impl Vitest {
         let output = scratch.join(format!("vitest-{}.json", index.0));
         let reporter = scratch.join(format!("vitest-{}.mjs", index.0));
         let settings = json!({ "list": output.to_string_lossy(), "pattern": filters.pattern });
-        let mut rest = vec![
-            "--coverage.enabled=false".to_owned(),
-            "--passWithNoTests".to_owned(),
-        ];
+        let mut rest = vec!["--coverage.enabled=false".to_owned(), "--passWithNoTests".to_owned()];
         rest.push(format!("--reporter={}", reporter.display()));
         rest.push(format!("--testNamePattern={NOTHING}"));
         rest.extend(filters.options);
@@ -105,26 +99,14 @@ impl Vitest {
         let careful = [start.as_slice(), &rest].concat();
         let text = format!("{} || {}", shell_words::join(&quick), shell_words::join(&careful));
         let mut command = CommandLine::shell(text).with_env("NO_COLOR", "1");
-        command.files.push(InputFile {
-            path: reporter,
-            content: reporter_text(&settings),
-        });
-        Ok(ListCommand {
-            groups: vec![index],
-            command,
-            output: Some(output),
-        })
+        command.files.push(InputFile { path: reporter, content: reporter_text(&settings) });
+        Ok(ListCommand { groups: vec![index], command, output: Some(output) })
     }
 
     /// The id of the test whose titles are joined as `name`.
     fn id(&self, file: &str, name: &str) -> String {
         let result = CaseResult::new(Outcome::Skipped, Duration::ZERO);
-        let case = Case {
-            classname: clean(file),
-            name: clean(name),
-            file: None,
-            result,
-        };
+        let case = Case { classname: clean(file), name: clean(name), file: None, result };
         super::format_id(&self.format, &case)
     }
 
@@ -141,20 +123,14 @@ impl Vitest {
     fn pattern(&self, tests: &[TestIndex], group: GroupIndex, suite: &Suite) -> Option<String> {
         let files = files(tests, suite);
         let inside = |file: &Option<Arc<str>>| file.as_ref().is_some_and(|file| files.contains(file));
-        let own = suite
-            .tests()
-            .iter()
-            .filter(|test| test.group == group && inside(&test.file))
-            .count();
+        let own = suite.tests().iter().filter(|test| test.group == group && inside(&test.file)).count();
         if own == tests.len() && !suite.runs_elsewhere(group).any(|test| inside(&test.file)) {
             return None;
         }
         let mut names = BTreeSet::new();
         for &index in tests {
             let test = suite.test(index);
-            names.insert(escape(
-                self.name_of(test.id.as_str(), test.file.as_deref().unwrap_or_default())?,
-            ));
+            names.insert(escape(self.name_of(test.id.as_str(), test.file.as_deref().unwrap_or_default())?));
         }
         let names: Vec<String> = names.into_iter().collect();
         Some(format!("^ ?(?:{})$", names.join("|")))
@@ -164,22 +140,17 @@ impl Vitest {
 impl Framework for Vitest {
     fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>> {
         let numbered = (0..).map(GroupIndex).zip(groups);
-        numbered
-            .map(|(index, group)| self.list_command(group, index, scratch))
-            .collect()
+        numbered.map(|(index, group)| self.list_command(group, index, scratch)).collect()
     }
 
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
         let collected: Option<Collected> = match &output.file {
-            Some(text) => serde_json::from_str(text)
-                .context("cannot read the tests that vitest collected")
-                .ok(),
+            Some(text) => {
+                serde_json::from_str(text).context("cannot read the tests that vitest collected").ok()
+            }
             None => None,
         };
-        let files = collected
-            .as_ref()
-            .map(|collected| collected.files.as_slice())
-            .unwrap_or_default();
+        let files = collected.as_ref().map(|collected| collected.files.as_slice()).unwrap_or_default();
         if let Some(message) = broken(files) {
             bail!("vitest cannot load every test file\n{message}");
         }
@@ -202,11 +173,7 @@ impl Framework for Vitest {
                     continue;
                 }
                 for &group in &command.groups {
-                    listing.tests.push(Listed {
-                        group,
-                        id: id.as_str().into(),
-                        file: Some(path.clone()),
-                    });
+                    listing.tests.push(Listed { group, id: id.as_str().into(), file: Some(path.clone()) });
                 }
             }
         }
@@ -251,21 +218,12 @@ impl Framework for Vitest {
         words.push(format!("--outputFile={}", report.display()));
         let mut command = CommandLine::program(words);
         let content = reporter_text(&json!({ "report": report.to_string_lossy() }));
-        command.files.push(InputFile {
-            path: reporter,
-            content,
-        });
-        RunCommand {
-            command,
-            report: Some(report),
-        }
+        command.files.push(InputFile { path: reporter, content });
+        RunCommand { command, report: Some(report) }
     }
 
     fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
-        Box::new(Titles {
-            suite: context.suite,
-            vitest: self,
-        })
+        Box::new(Titles { suite: context.suite, vitest: self })
     }
 
     fn grain(&self) -> Grain {
@@ -315,11 +273,7 @@ impl Matcher for Titles<'_> {
         let above = format!("{} > ", clean(&case.name));
         let below = |index: &TestIndex| {
             let test = self.suite.test(*index);
-            let Some(file) = test
-                .file
-                .as_deref()
-                .filter(|file| clean(file) == clean(&case.classname))
-            else {
+            let Some(file) = test.file.as_deref().filter(|file| clean(file) == clean(&case.classname)) else {
                 return false;
             };
             let name = self.vitest.name_of(test.id.as_str(), file);
@@ -366,27 +320,15 @@ fn also_matched<'a>(chosen: &[Arc<str>], suite: &'a Suite) -> BTreeSet<&'a str> 
 
 /// A file as a positional argument.
 fn position(file: &str) -> String {
-    if file.starts_with('-') {
-        format!("./{file}")
-    } else {
-        file.to_owned()
-    }
+    if file.starts_with('-') { format!("./{file}") } else { file.to_owned() }
 }
 
 /// What is wrong with files that did not load; of long messages the first lines.
 fn broken(files: &[CollectedFile]) -> Option<String> {
     let texts = files.iter().filter_map(|file| {
         let message = plain(file.error.as_deref()?);
-        let lines = message
-            .lines()
-            .map(str::trim_end)
-            .filter(|line| !line.is_empty())
-            .take(ERROR_LINES);
-        Some(format!(
-            "{}: {}",
-            file.file,
-            lines.collect::<Vec<_>>().join("\n    ")
-        ))
+        let lines = message.lines().map(str::trim_end).filter(|line| !line.is_empty()).take(ERROR_LINES);
+        Some(format!("{}: {}", file.file, lines.collect::<Vec<_>>().join("\n    ")))
     });
     Some(texts.collect::<Vec<_>>().join("\n")).filter(|text| !text.is_empty())
 }

@@ -157,14 +157,8 @@ impl Builder {
     }
 
     fn is_in_mark(&self) -> bool {
-        let inside = self
-            .stack
-            .iter()
-            .rev()
-            .take_while(|(element, _)| *element != Element::Case);
-        inside
-            .map(|(element, _)| *element)
-            .any(|element| element == Element::Mark)
+        let inside = self.stack.iter().rev().take_while(|(element, _)| *element != Element::Case);
+        inside.map(|(element, _)| *element).any(|element| element == Element::Mark)
     }
 
     fn mark(&mut self, mark: Mark, attributes: Vec<OwnedAttribute>) -> (Element, Target) {
@@ -175,13 +169,7 @@ impl Builder {
             return (Element::Other, Target::Nothing);
         }
         let mut open = Open::new(Vec::new(), self.cap);
-        open.name = self
-            .suites
-            .iter()
-            .rev()
-            .find(|name| !name.is_empty())
-            .cloned()
-            .unwrap_or_default();
+        open.name = self.suites.iter().rev().find(|name| !name.is_empty()).cloned().unwrap_or_default();
         let target = open.mark(Mark::Errored, attributes, self.cap);
         self.open.push(open);
         (Element::SuiteFailure, target)
@@ -221,11 +209,7 @@ impl Builder {
 
     /// The report ends early: of what is open only that counts which is known to be bad.
     pub(super) fn abandon(&mut self, each: &mut dyn FnMut(Record) -> ControlFlow<()>) {
-        for open in self
-            .open
-            .drain(..)
-            .filter(|open| open.bottom_line() >= Some(Mark::Errored))
-        {
+        for open in self.open.drain(..).filter(|open| open.bottom_line() >= Some(Mark::Errored)) {
             if each(open.finish()).is_break() {
                 return;
             }
@@ -351,17 +335,8 @@ impl Open {
             flaky_in_runner: self.retried && outcome == Outcome::Passed,
             details: (details != Details::default()).then(|| Box::new(details)),
         };
-        let case = Case {
-            classname: self.classname,
-            name: self.name,
-            file: self.file,
-            result,
-        };
-        Record {
-            case,
-            id: self.id,
-            batches: self.batches,
-        }
+        let case = Case { classname: self.classname, name: self.name, file: self.file, result };
+        Record { case, id: self.id, batches: self.batches }
     }
 }
 
@@ -377,14 +352,7 @@ fn mark_of_status(status: &str) -> Option<Mark> {
         Some(Mark::Failed)
     } else if is(&["error", "errored"]) {
         Some(Mark::Errored)
-    } else if is(&[
-        "notrun",
-        "skipped",
-        "suppressed",
-        "disabled",
-        "ignored",
-        "pending",
-    ]) {
+    } else if is(&["notrun", "skipped", "suppressed", "disabled", "ignored", "pending"]) {
         Some(Mark::Skipped)
     } else {
         None

@@ -16,12 +16,7 @@ pub(super) struct Cut {
 impl Cut {
     /// An empty text that keeps at most `limit` bytes, and a mark where some are left out.
     pub(super) fn new(limit: usize) -> Cut {
-        Cut {
-            limit,
-            head: Vec::new(),
-            tail: Vec::new(),
-            total: 0,
-        }
+        Cut { limit, head: Vec::new(), tail: Vec::new(), total: 0 }
     }
 
     /// Adds a piece; pieces need not end where characters end.
@@ -106,10 +101,7 @@ fn whole_characters_at_end(bytes: &[u8]) -> &[u8] {
 
 /// `bytes` without a character that its start cuts.
 fn whole_characters_at_start(bytes: &[u8]) -> &[u8] {
-    let start = bytes
-        .iter()
-        .position(|byte| !is_continuation(*byte))
-        .unwrap_or(bytes.len());
+    let start = bytes.iter().position(|byte| !is_continuation(*byte)).unwrap_or(bytes.len());
     &bytes[start..]
 }
 
@@ -136,10 +128,7 @@ mod tests {
 
     #[test]
     fn a_text_just_over_the_limit_loses_only_what_is_over() {
-        assert_eq!(
-            shorten("0123456789a", 10),
-            "01234\n[... 1 bytes left out ...]\n6789a"
-        );
+        assert_eq!(shorten("0123456789a", 10), "01234\n[... 1 bytes left out ...]\n6789a");
     }
 
     #[test]

@@ -35,14 +35,7 @@ pub(super) struct Decoder<R> {
 impl<R: Read> Decoder<R> {
     pub(super) fn new(source: R) -> Decoder<R> {
         let raw = vec![0; BLOCK];
-        Decoder {
-            source,
-            encoding: None,
-            raw,
-            filled: 0,
-            text: String::new(),
-            unpaired: None,
-        }
+        Decoder { source, encoding: None, raw, filled: 0, text: String::new(), unpaired: None }
     }
 
     /// The next piece of text, which may be empty; `None` at the end.
@@ -125,10 +118,7 @@ impl<R: Read> Decoder<R> {
     fn decode_single_bytes(&mut self) -> usize {
         for byte in &self.raw[..self.filled] {
             self.text.push(match byte {
-                0x80..=0x9F => WINDOWS_1252
-                    .chars()
-                    .nth(usize::from(byte - 0x80))
-                    .unwrap_or_default(),
+                0x80..=0x9F => WINDOWS_1252.chars().nth(usize::from(byte - 0x80)).unwrap_or_default(),
                 _ => char::from(*byte),
             });
         }
@@ -146,8 +136,7 @@ impl<R: Read> Decoder<R> {
             self.unpaired = units.pop();
         }
         let characters = char::decode_utf16(units);
-        self.text
-            .extend(characters.map(|character| character.unwrap_or(char::REPLACEMENT_CHARACTER)));
+        self.text.extend(characters.map(|character| character.unwrap_or(char::REPLACEMENT_CHARACTER)));
         if at_end && whole < self.filled {
             self.text.push(char::REPLACEMENT_CHARACTER);
             return self.filled;
@@ -228,10 +217,7 @@ mod tests {
 
     #[test]
     fn broken_pairs_and_an_odd_byte_are_replaced() {
-        assert_eq!(
-            decode(&[0xFF, 0xFE, 0x3D, 0xD8, b'x', 0, b'y']),
-            "\u{fffd}x\u{fffd}"
-        );
+        assert_eq!(decode(&[0xFF, 0xFE, 0x3D, 0xD8, b'x', 0, b'y']), "\u{fffd}x\u{fffd}");
         assert_eq!(decode(&[0xFF, 0xFE, 0x3D, 0xD8]), "\u{fffd}");
     }
 
@@ -246,9 +232,6 @@ mod tests {
     #[test]
     fn bytes_that_are_not_utf_8_and_forbidden_characters_are_replaced() {
         assert_eq!(decode(b"a\xFFb\xC3"), "a\u{fffd}b\u{fffd}");
-        assert_eq!(
-            decode("a\0\u{1b}\u{ffff}\t\r\nb".as_bytes()),
-            "a\u{fffd}\u{fffd}\u{fffd}\t\r\nb"
-        );
+        assert_eq!(decode("a\0\u{1b}\u{ffff}\t\r\nb".as_bytes()), "a\u{fffd}\u{fffd}\u{fffd}\t\r\nb");
     }
 }

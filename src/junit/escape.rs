@@ -141,10 +141,7 @@ mod tests {
         let text = "a<b>&\"\n\t\r\u{7}\u{ffff}\u{fffd}é";
         let mut out = Vec::new();
         escape(text, Place::Text, &mut out);
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "a&lt;b&gt;&amp;\"\n\t&#13;\u{fffd}\u{fffd}\u{fffd}é"
-        );
+        assert_eq!(String::from_utf8(out).unwrap(), "a&lt;b&gt;&amp;\"\n\t&#13;\u{fffd}\u{fffd}\u{fffd}é");
         let mut out = Vec::new();
         escape(text, Place::Value, &mut out);
         let expected = "a&lt;b&gt;&amp;&quot;&#10;&#9;&#13;\u{fffd}\u{fffd}\u{fffd}é";

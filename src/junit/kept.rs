@@ -25,10 +25,7 @@ impl Kept {
 
     /// Gives a text out, once, and forgets those before it: the parser keeps the order.
     pub(super) fn take(&mut self, number: &str) -> String {
-        let Some(place) = number
-            .parse::<usize>()
-            .ok()
-            .and_then(|number| number.checked_sub(self.first))
+        let Some(place) = number.parse::<usize>().ok().and_then(|number| number.checked_sub(self.first))
         else {
             return String::new();
         };

@@ -35,10 +35,7 @@ pub enum Word {
 impl Word {
     /// The word for a case of a merged report.
     pub fn of(result: &CaseResult) -> Word {
-        let kind = result
-            .details
-            .as_ref()
-            .and_then(|details| details.kind.as_deref());
+        let kind = result.details.as_ref().and_then(|details| details.kind.as_deref());
         match result.outcome {
             Outcome::Passed if result.flaky_in_runner => Word::Flaky,
             Outcome::Passed => Word::Passed,
@@ -85,12 +82,7 @@ impl From<Record> for Recorded {
     fn from(record: Record) -> Recorded {
         let Record { case, id, batches } = record;
         let word = Word::of(&case.result);
-        Recorded {
-            id: id.unwrap_or(case.name),
-            word,
-            result: case.result,
-            batches,
-        }
+        Recorded { id: id.unwrap_or(case.name), word, result: case.result, batches }
     }
 }
 

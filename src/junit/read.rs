@@ -102,9 +102,7 @@ fn parse(
     let mut events = EventReader::new_with_config(Tidy::new(input, caps.text.max(MARK)), config);
     loop {
         match events.next() {
-            Ok(XmlEvent::StartElement {
-                name, mut attributes, ..
-            }) => {
+            Ok(XmlEvent::StartElement { name, mut attributes, .. }) => {
                 for attribute in &mut attributes {
                     attribute.value = events.source_mut().take(&attribute.value);
                 }
@@ -138,16 +136,8 @@ fn explain(error: &xml::reader::Error, builder: &Builder) -> String {
         _ if builder.is_untouched() => return "it is empty".to_owned(),
         _ => return "it is cut off".to_owned(),
     };
-    let message = if message.contains("outside the root element") {
-        OUTSIDE
-    } else {
-        message.as_ref()
-    };
-    let what = if builder.is_untouched() {
-        "not a JUnit report"
-    } else {
-        "broken XML"
-    };
+    let message = if message.contains("outside the root element") { OUTSIDE } else { message.as_ref() };
+    let what = if builder.is_untouched() { "not a JUnit report" } else { "broken XML" };
     let mut letters = message.chars();
     let first = letters.next().unwrap_or_default().to_lowercase();
     format!("{what}: {first}{}", letters.as_str())

@@ -19,21 +19,12 @@ struct Test {
 }
 
 fn test(id: &str, verdict: Verdict, attempts: Vec<Attempt>) -> Test {
-    Test {
-        id: id.to_owned(),
-        file: None,
-        verdict,
-        attempts,
-    }
+    Test { id: id.to_owned(), file: None, verdict, attempts }
 }
 
 fn attempt(number: u32, outcome: Outcome, message: &str) -> Attempt {
     let result = CaseResult::stated(outcome, Duration::from_millis(u64::from(number) * 100), message);
-    Attempt {
-        number,
-        batch: number + 10,
-        result,
-    }
+    Attempt { number, batch: number + 10, result }
 }
 
 fn written(tests: &[Test]) -> String {
@@ -66,10 +57,7 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, sides: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % sides
     }
 
@@ -78,17 +66,11 @@ impl Dice {
             "ab\\{}u[]<>&;\"'\n\r\t]]>\0\u{1}\u{1b}\u{7f}\u{85}é日😀\u{fffd}\u{fffe}\u{ffff}\u{feff} -!?=/"
                 .chars()
                 .collect();
-        (0..self.below(12))
-            .map(|_| palette[self.below(palette.len())])
-            .collect()
+        (0..self.below(12)).map(|_| palette[self.below(palette.len())]).collect()
     }
 
     fn maybe(&mut self) -> Option<String> {
-        if self.below(2) == 0 {
-            None
-        } else {
-            Some(self.text())
-        }
+        if self.below(2) == 0 { None } else { Some(self.text()) }
     }
 
     fn attempt(&mut self, number: u32, outcome: Outcome) -> Attempt {
@@ -102,11 +84,7 @@ impl Dice {
         };
         let mut result = CaseResult::new(outcome, duration);
         result.details = Some(Box::new(details));
-        Attempt {
-            number,
-            batch: self.below(1000) as u32,
-            result,
-        }
+        Attempt { number, batch: self.below(1000) as u32, result }
     }
 
     fn test(&mut self) -> Test {
@@ -130,12 +108,7 @@ impl Dice {
                 if bad == 0 { Verdict::Passed } else { Verdict::Flaky }
             }
         };
-        Test {
-            id: self.text(),
-            file: self.maybe(),
-            verdict,
-            attempts,
-        }
+        Test { id: self.text(), file: self.maybe(), verdict, attempts }
     }
 }
 
@@ -170,11 +143,7 @@ fn whatever_is_written_is_read_again() {
         assert_eq!(again.len(), tests.len(), "round {round}: {text}");
         for (test, recorded) in tests.iter().zip(again) {
             let (word, shown) = expected(test);
-            assert_eq!(
-                (&recorded.id, recorded.word),
-                (&test.id, word),
-                "round {round}: {text}"
-            );
+            assert_eq!((&recorded.id, recorded.word), (&test.id, word), "round {round}: {text}");
             let batches: Vec<u32> = test.attempts.iter().map(|attempt| attempt.batch).collect();
             let noted = test.verdict != Verdict::Passed;
             assert_eq!(recorded.batches, if noted { batches } else { Vec::new() });
@@ -183,22 +152,14 @@ fn whatever_is_written_is_read_again() {
             let found = recorded.result.details.unwrap_or_default();
             let wanted = shown.result.details.as_deref().unwrap();
             let plain = |text: &Option<String>| {
-                text.as_deref()
-                    .filter(|text| !text.trim().is_empty())
-                    .map(|text| allowed(text).into_owned())
+                text.as_deref().filter(|text| !text.trim().is_empty()).map(|text| allowed(text).into_owned())
             };
             assert_eq!(
                 (plain(&found.stdout), plain(&found.stderr)),
                 (plain(&wanted.stdout), plain(&wanted.stderr))
             );
-            if matches!(
-                word,
-                Word::Failed | Word::Errored | Word::TimedOut | Word::Skipped
-            ) {
-                assert_eq!(
-                    found.message,
-                    wanted.message.as_deref().map(|text| allowed(text).into_owned())
-                );
+            if matches!(word, Word::Failed | Word::Errored | Word::TimedOut | Word::Skipped) {
+                assert_eq!(found.message, wanted.message.as_deref().map(|text| allowed(text).into_owned()));
             }
         }
     }
@@ -220,27 +181,17 @@ fn attempts_follow_the_convention_of_the_field() {
         test(
             "passes",
             Verdict::Passed,
-            vec![Attempt {
-                number: 1,
-                batch: 0,
-                result: CaseResult::new(Outcome::Passed, Duration::ZERO),
-            }],
+            vec![Attempt { number: 1, batch: 0, result: CaseResult::new(Outcome::Passed, Duration::ZERO) }],
         ),
         test(
             "flaky",
             Verdict::Flaky,
-            vec![
-                attempt(1, Outcome::TimedOut, "slow"),
-                attempt(2, Outcome::Passed, ""),
-            ],
+            vec![attempt(1, Outcome::TimedOut, "slow"), attempt(2, Outcome::Passed, "")],
         ),
         test(
             "fails",
             Verdict::Failed,
-            vec![
-                attempt(1, Outcome::Failed, "one"),
-                attempt(2, Outcome::Errored, "two"),
-            ],
+            vec![attempt(1, Outcome::Failed, "one"), attempt(2, Outcome::Errored, "two")],
         ),
         test("lost", Verdict::NotRun("no sandbox".to_owned()), Vec::new()),
     ];
@@ -273,11 +224,7 @@ fn flaky_is_seen_again_whoever_retried() {
     let tests = [
         test("in the runner", Verdict::Passed, vec![in_runner.clone()]),
         test("in the runner, said", Verdict::Flaky, vec![in_runner]),
-        test(
-            "without a trace",
-            Verdict::Flaky,
-            vec![attempt(1, Outcome::Passed, "")],
-        ),
+        test("without a trace", Verdict::Flaky, vec![attempt(1, Outcome::Passed, "")]),
     ];
     for recorded in read_again(&written(&tests)) {
         assert_eq!(recorded.word, Word::Flaky, "{}", recorded.id);
@@ -302,20 +249,10 @@ fn a_failed_verdict_is_never_written_as_a_pass() {
 
 #[test]
 fn an_id_of_any_characters_survives() {
-    let ids = [
-        "\0",
-        "a\u{1b}[31m\\u{1b}",
-        "\u{ffff}",
-        "two\nlines\r\n",
-        " spaces ",
-        "",
-        "\\n",
-        "<![CDATA[x]]>",
-    ];
-    let tests: Vec<Test> = ids
-        .iter()
-        .map(|id| test(id, Verdict::NotRun(String::new()), Vec::new()))
-        .collect();
+    let ids =
+        ["\0", "a\u{1b}[31m\\u{1b}", "\u{ffff}", "two\nlines\r\n", " spaces ", "", "\\n", "<![CDATA[x]]>"];
+    let tests: Vec<Test> =
+        ids.iter().map(|id| test(id, Verdict::NotRun(String::new()), Vec::new())).collect();
     let again = read_again(&written(&tests));
     assert_eq!(again.iter().map(|test| test.id.as_str()).collect::<Vec<_>>(), ids);
 }
@@ -324,51 +261,22 @@ fn an_id_of_any_characters_survives() {
 fn durations_of_passed_tests_are_known_for_the_next_run() {
     let tests = [
         test("passes", Verdict::Passed, vec![attempt(0, Outcome::Passed, "")]),
-        test(
-            "flaky",
-            Verdict::Flaky,
-            vec![attempt(1, Outcome::Failed, ""), attempt(2, Outcome::Passed, "")],
-        ),
+        test("flaky", Verdict::Flaky, vec![attempt(1, Outcome::Failed, ""), attempt(2, Outcome::Passed, "")]),
         test("fails", Verdict::Failed, vec![attempt(1, Outcome::Failed, "")]),
-        test(
-            "skipped",
-            Verdict::Skipped,
-            vec![attempt(1, Outcome::Skipped, "")],
-        ),
+        test("skipped", Verdict::Skipped, vec![attempt(1, Outcome::Skipped, "")]),
     ];
-    let durations = [
-        ("passes".to_owned(), Duration::ZERO),
-        ("flaky".to_owned(), Duration::from_millis(200)),
-    ];
-    assert_eq!(
-        previous_durations(written(&tests).as_bytes()),
-        HashMap::from(durations)
-    );
+    let durations = [("passes".to_owned(), Duration::ZERO), ("flaky".to_owned(), Duration::from_millis(200))];
+    assert_eq!(previous_durations(written(&tests).as_bytes()), HashMap::from(durations));
 }
 
 #[test]
 fn totals_count_tests_not_attempts() {
     let attempts = vec![attempt(1, Outcome::Failed, ""), attempt(2, Outcome::Failed, "")];
     let verdict = Verdict::Failed;
-    let entry = Entry {
-        id: "a",
-        file: None,
-        group: "all",
-        verdict: &verdict,
-        attempts: &attempts,
-    };
+    let entry = Entry { id: "a", file: None, group: "all", verdict: &verdict, attempts: &attempts };
     let time = Duration::from_secs(3);
     let totals = Totals::count([entry, entry], time);
-    assert_eq!(
-        totals,
-        Totals {
-            tests: 2,
-            failures: 2,
-            errors: 0,
-            skipped: 0,
-            time
-        }
-    );
+    assert_eq!(totals, Totals { tests: 2, failures: 2, errors: 0, skipped: 0, time });
 }
 
 /// A report of which one text goes on and on.
@@ -396,40 +304,19 @@ impl Read for Endless {
 #[test]
 fn a_text_of_any_length_is_cut_and_what_follows_is_read() {
     let frames: [(&[u8], &[u8]); 4] = [
-        (
-            b"<testsuite><testcase><system-out>",
-            b"</system-out><failure/></testcase></testsuite>",
-        ),
-        (
-            b"<testsuite><testcase><failure><![CDATA[",
-            b"]]></failure></testcase></testsuite>",
-        ),
-        (
-            b"<testsuite><testcase><failure message='",
-            b"'/></testcase></testsuite>",
-        ),
-        (
-            b"<testsuite><!--",
-            b"--><testcase><failure/></testcase></testsuite>",
-        ),
+        (b"<testsuite><testcase><system-out>", b"</system-out><failure/></testcase></testsuite>"),
+        (b"<testsuite><testcase><failure><![CDATA[", b"]]></failure></testcase></testsuite>"),
+        (b"<testsuite><testcase><failure message='", b"'/></testcase></testsuite>"),
+        (b"<testsuite><!--", b"--><testcase><failure/></testcase></testsuite>"),
     ];
     for (start, end) in frames {
         let mut outcomes = Vec::new();
-        let read_end = read(
-            Endless {
-                start,
-                left: 20_000_000,
-                end,
-            },
-            &mut |case| {
-                let details = case.result.details.unwrap_or_default();
-                let longest = [details.message, details.text, details.stdout]
-                    .into_iter()
-                    .flatten();
-                assert!(longest.map(|text| text.len()).max().unwrap_or_default() < 70_000);
-                outcomes.push(case.result.outcome);
-            },
-        );
+        let read_end = read(Endless { start, left: 20_000_000, end }, &mut |case| {
+            let details = case.result.details.unwrap_or_default();
+            let longest = [details.message, details.text, details.stdout].into_iter().flatten();
+            assert!(longest.map(|text| text.len()).max().unwrap_or_default() < 70_000);
+            outcomes.push(case.result.outcome);
+        });
         assert_eq!((outcomes, read_end.error), (vec![Outcome::Failed], None));
     }
 }

@@ -60,12 +60,7 @@ impl<R: Read> Tidy<R> {
             out: Vec::new(),
             kept: Kept::default(),
         };
-        Tidy {
-            source: Decoder::new(source),
-            lexer,
-            given: 0,
-            ended: false,
-        }
+        Tidy { source: Decoder::new(source), lexer, given: 0, ended: false }
     }
 
     /// The text for which the parser saw `number`.
@@ -160,18 +155,11 @@ impl Lexer {
     }
 
     fn read_text(&mut self, piece: &[u8]) -> usize {
-        let end = piece
-            .iter()
-            .position(|byte| matches!(byte, b'<' | b'&'))
-            .unwrap_or(piece.len());
+        let end = piece.iter().position(|byte| matches!(byte, b'<' | b'&')).unwrap_or(piece.len());
         self.text.push(&piece[..end]);
         let Some(byte) = piece.get(end) else { return end };
         self.held.clear();
-        self.state = if *byte == b'<' {
-            State::Opened
-        } else {
-            State::Reference(None)
-        };
+        self.state = if *byte == b'<' { State::Opened } else { State::Reference(None) };
         end + 1
     }
 
@@ -186,10 +174,7 @@ impl Lexer {
             b"![CDATA[" => self.state = State::Cdata(0),
             held if b"!--".starts_with(held) || b"![CDATA[".starts_with(held) => {}
             [b'!', ..] => {
-                self.state = State::Declaration {
-                    depth: 1,
-                    quote: None,
-                };
+                self.state = State::Declaration { depth: 1, quote: None };
                 return 0;
             }
             _ => {
@@ -203,10 +188,7 @@ impl Lexer {
     }
 
     fn read_tag(&mut self, piece: &[u8]) -> usize {
-        let end = piece
-            .iter()
-            .position(|byte| matches!(byte, b'"' | b'\'' | b'>'))
-            .unwrap_or(piece.len());
+        let end = piece.iter().position(|byte| matches!(byte, b'"' | b'\'' | b'>')).unwrap_or(piece.len());
         self.out.extend_from_slice(&piece[..end]);
         let Some(byte) = piece.get(end) else { return end };
         if *byte == b'>' {
@@ -221,10 +203,7 @@ impl Lexer {
     }
 
     fn read_value(&mut self, piece: &[u8], quote: u8) -> usize {
-        let end = piece
-            .iter()
-            .position(|byte| *byte == quote || *byte == b'&')
-            .unwrap_or(piece.len());
+        let end = piece.iter().position(|byte| *byte == quote || *byte == b'&').unwrap_or(piece.len());
         self.value.push(&piece[..end]);
         let Some(byte) = piece.get(end) else { return end };
         if *byte == quote {
@@ -260,11 +239,7 @@ impl Lexer {
     }
 
     fn run(&mut self, quote: Option<u8>) -> &mut Cut {
-        if quote.is_some() {
-            &mut self.value
-        } else {
-            &mut self.text
-        }
+        if quote.is_some() { &mut self.value } else { &mut self.text }
     }
 
     /// Takes what looked like a reference literally.
@@ -305,11 +280,7 @@ impl Lexer {
     }
 
     fn read_instruction(&mut self, byte: u8, asked: bool) -> usize {
-        self.state = if asked && byte == b'>' {
-            State::Text
-        } else {
-            State::Instruction(byte == b'?')
-        };
+        self.state = if asked && byte == b'>' { State::Text } else { State::Instruction(byte == b'?') };
         1
     }
 
@@ -321,11 +292,7 @@ impl Lexer {
             (b'>', None) => (depth - 1, None),
             _ => (depth, None),
         };
-        self.state = if depth == 0 {
-            State::Text
-        } else {
-            State::Declaration { depth, quote }
-        };
+        self.state = if depth == 0 { State::Text } else { State::Declaration { depth, quote } };
         1
     }
 }
@@ -350,11 +317,7 @@ fn resolve(held: &[u8]) -> Option<char> {
         return None;
     }
     let character = u32::from_str_radix(digits, radix).ok().and_then(char::from_u32);
-    Some(
-        character
-            .filter(|character| !is_forbidden(*character))
-            .unwrap_or(char::REPLACEMENT_CHARACTER),
-    )
+    Some(character.filter(|character| !is_forbidden(*character)).unwrap_or(char::REPLACEMENT_CHARACTER))
 }
 
 #[cfg(test)]
@@ -399,10 +362,7 @@ mod tests {
 
     #[test]
     fn cdata_becomes_text() {
-        assert_eq!(
-            tidy("<a><![CDATA[<x> & ]] ]]]]>y<![CDATA[]]></a>"),
-            "<a><x> & ]] ]]y</a>"
-        );
+        assert_eq!(tidy("<a><![CDATA[<x> & ]] ]]]]>y<![CDATA[]]></a>"), "<a><x> & ]] ]]y</a>");
     }
 
     #[test]
@@ -428,16 +388,8 @@ mod tests {
 
     #[test]
     fn long_text_is_cut() {
-        let output = tidy(&format!(
-            "<a>{}&amp;<![CDATA[{}]]></a>",
-            "x".repeat(300),
-            "y".repeat(300)
-        ));
-        let expected = format!(
-            "<a>{}\n[... 501 bytes left out ...]\n{}</a>",
-            "x".repeat(50),
-            "y".repeat(50)
-        );
+        let output = tidy(&format!("<a>{}&amp;<![CDATA[{}]]></a>", "x".repeat(300), "y".repeat(300)));
+        let expected = format!("<a>{}\n[... 501 bytes left out ...]\n{}</a>", "x".repeat(50), "y".repeat(50));
         assert_eq!(output, expected);
     }
 }

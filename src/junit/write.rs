@@ -57,10 +57,7 @@ pub struct Totals {
 impl Totals {
     /// Counts `entries`; `time` is how long the run took.
     pub fn count<'a>(entries: impl IntoIterator<Item = Entry<'a>>, time: Duration) -> Totals {
-        let mut totals = Totals {
-            time,
-            ..Totals::default()
-        };
+        let mut totals = Totals { time, ..Totals::default() };
         for entry in entries {
             totals.tests += 1;
             match Shown::of(&entry) {
@@ -88,9 +85,7 @@ where
     Entries: IntoIterator<Item = Entry<'a>>,
 {
     let totals = Totals::count(entries(), time);
-    let mut page = Page {
-        bytes: Vec::with_capacity(2 * BLOCK),
-    };
+    let mut page = Page { bytes: Vec::with_capacity(2 * BLOCK) };
     page.raw("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     page.head("<testsuites", &totals);
     page.head("  <testsuite", &totals);
@@ -109,10 +104,7 @@ where
 /// What the case of a test shows.
 enum Shown<'a> {
     /// The attempt that passed, where there is one.
-    Passed {
-        attempt: Option<&'a Attempt>,
-        flaky: bool,
-    },
+    Passed { attempt: Option<&'a Attempt>, flaky: bool },
     /// The attempt that was skipped, where there is one.
     Skipped(Option<&'a Attempt>),
     /// The first attempt that went wrong.
@@ -124,35 +116,21 @@ enum Shown<'a> {
 impl<'a> Shown<'a> {
     fn of(entry: &Entry<'a>) -> Shown<'a> {
         let last = |wanted: fn(Outcome) -> bool| {
-            entry
-                .attempts
-                .iter()
-                .rev()
-                .find(move |attempt| wanted(attempt.result.outcome))
+            entry.attempts.iter().rev().find(move |attempt| wanted(attempt.result.outcome))
         };
         match entry.verdict {
             Verdict::Passed | Verdict::Flaky => Shown::Passed {
                 attempt: last(|outcome| outcome == Outcome::Passed),
                 flaky: *entry.verdict == Verdict::Flaky,
             },
-            Verdict::Skipped => Shown::Skipped(last(|outcome| {
-                matches!(outcome, Outcome::Skipped | Outcome::ExpectedFailure)
-            })),
-            Verdict::Failed => match entry
-                .attempts
-                .iter()
-                .find(|attempt| attempt.result.outcome.is_bad())
-            {
+            Verdict::Skipped => {
+                Shown::Skipped(last(|outcome| matches!(outcome, Outcome::Skipped | Outcome::ExpectedFailure)))
+            }
+            Verdict::Failed => match entry.attempts.iter().find(|attempt| attempt.result.outcome.is_bad()) {
                 Some(attempt) => Shown::Bad(attempt),
-                None => Shown::Stated {
-                    kind: "failed",
-                    message: "no attempt passed",
-                },
+                None => Shown::Stated { kind: "failed", message: "no attempt passed" },
             },
-            Verdict::NotRun(reason) => Shown::Stated {
-                kind: NOT_RUN_TYPE,
-                message: reason,
-            },
+            Verdict::NotRun(reason) => Shown::Stated { kind: NOT_RUN_TYPE, message: reason },
         }
     }
 
@@ -191,21 +169,11 @@ impl Page {
     /// Seconds with six decimals.
     fn time(&mut self, duration: Duration) {
         let micros = duration.saturating_add(Duration::from_nanos(500)).as_micros();
-        self.formatted(format_args!(
-            " time=\"{}.{:06}\"",
-            micros / 1_000_000,
-            micros % 1_000_000
-        ));
+        self.formatted(format_args!(" time=\"{}.{:06}\"", micros / 1_000_000, micros % 1_000_000));
     }
 
     fn head(&mut self, start: &str, totals: &Totals) {
-        let Totals {
-            tests,
-            failures,
-            errors,
-            skipped,
-            time,
-        } = *totals;
+        let Totals { tests, failures, errors, skipped, time } = *totals;
         self.raw(start);
         self.attribute("name", SUITE);
         self.formatted(format_args!(
@@ -223,11 +191,7 @@ impl Page {
         if let Some(file) = entry.file {
             self.attribute("file", file);
         }
-        self.time(
-            shown
-                .attempt()
-                .map_or(Duration::ZERO, |attempt| attempt.result.duration),
-        );
+        self.time(shown.attempt().map_or(Duration::ZERO, |attempt| attempt.result.duration));
         let start = self.bytes.len();
         self.raw(">\n");
         self.properties(entry);
@@ -236,17 +200,9 @@ impl Page {
             Shown::Passed { attempt, flaky } => self.passed(entry, *attempt, *flaky),
             Shown::Skipped(attempt) => self.skipped(attempt.map(|attempt| &attempt.result)),
             Shown::Bad(attempt) => {
-                self.bad(
-                    if is_failure(attempt) { "failure" } else { "error" },
-                    attempt,
-                    None,
-                );
+                self.bad(if is_failure(attempt) { "failure" } else { "error" }, attempt, None);
                 for later in bad_attempts(entry).skip(1) {
-                    let element = if is_failure(later) {
-                        "rerunFailure"
-                    } else {
-                        "rerunError"
-                    };
+                    let element = if is_failure(later) { "rerunFailure" } else { "rerunError" };
                     self.bad(element, later, Some(later.result.duration));
                 }
             }
@@ -257,10 +213,7 @@ impl Page {
                 self.raw("/>\n");
             }
         }
-        if let Some(details) = shown
-            .attempt()
-            .and_then(|attempt| attempt.result.details.as_deref())
-        {
+        if let Some(details) = shown.attempt().and_then(|attempt| attempt.result.details.as_deref()) {
             self.output(details, "      ");
         }
         if self.bytes.len() == empty && empty == start + 2 {
@@ -303,11 +256,7 @@ impl Page {
         let mut said = false;
         if flaky {
             for attempt in bad_attempts(entry) {
-                let element = if is_failure(attempt) {
-                    "flakyFailure"
-                } else {
-                    "flakyError"
-                };
+                let element = if is_failure(attempt) { "flakyFailure" } else { "flakyError" };
                 self.bad(element, attempt, Some(attempt.result.duration));
                 said = true;
             }
@@ -333,9 +282,7 @@ impl Page {
         let kind = match result.outcome {
             Outcome::ExpectedFailure => Some(XFAIL_TYPE),
             // The outcome decides how it is read again, not what a tool called it.
-            _ => details
-                .and_then(|details| details.kind.as_deref())
-                .filter(|kind| *kind != XFAIL_TYPE),
+            _ => details.and_then(|details| details.kind.as_deref()).filter(|kind| *kind != XFAIL_TYPE),
         };
         self.texts(kind, details);
         self.raw("</skipped>\n");
@@ -397,10 +344,7 @@ impl Page {
 }
 
 fn bad_attempts<'a>(entry: &Entry<'a>) -> impl Iterator<Item = &'a Attempt> + use<'a> {
-    entry
-        .attempts
-        .iter()
-        .filter(|attempt| attempt.result.outcome.is_bad())
+    entry.attempts.iter().filter(|attempt| attempt.result.outcome.is_bad())
 }
 
 fn is_failure(attempt: &Attempt) -> bool {

@@ -27,11 +27,7 @@ fn suite(rows: &[Row], solo: &[bool]) -> Suite {
     let mut suite = Suite::new(solo.iter().enumerate().map(group).collect());
     let mut known = HashMap::new();
     for (group, file, id, millis) in rows {
-        suite.add(
-            GroupIndex(*group),
-            id.as_str().into(),
-            file.as_deref().map(Into::into),
-        );
+        suite.add(GroupIndex(*group), id.as_str().into(), file.as_deref().map(Into::into));
         known.extend(millis.map(|millis| (id.clone(), Duration::from_millis(millis))));
     }
     estimate(&mut suite, &known);
@@ -42,28 +38,16 @@ fn rows(random: &mut Random, count: u64) -> Vec<Row> {
     let row = |number| {
         let file = random.below(4);
         let file = (file > 0).then(|| format!("f{file}.py"));
-        let id = format!(
-            "{}::t{}[{number}]",
-            file.as_deref().unwrap_or("x"),
-            random.below(5)
-        );
-        (
-            u16::try_from(random.below(3)).unwrap(),
-            file,
-            id,
-            (random.below(5) > 0).then(|| random.below(3000)),
-        )
+        let id = format!("{}::t{}[{number}]", file.as_deref().unwrap_or("x"), random.below(5));
+        (u16::try_from(random.below(3)).unwrap(), file, id, (random.below(5) > 0).then(|| random.below(3000)))
     };
     (0..count).map(row).collect()
 }
 
 fn ids(suite: &Suite, plan: &Plan) -> Vec<Vec<String>> {
     let ids = |batch: &Batch| {
-        let mut ids: Vec<String> = batch
-            .tests
-            .iter()
-            .map(|index| suite.test(*index).id.to_string())
-            .collect();
+        let mut ids: Vec<String> =
+            batch.tests.iter().map(|index| suite.test(*index).id.to_string()).collect();
         ids.sort();
         ids
     };
@@ -81,26 +65,15 @@ fn every_test_stands_in_the_plan_once_and_groups_and_solo_tests_are_not_mixed() 
             let machines = usize::try_from(1 + random.below(9)).unwrap();
             let plan = Plan::new(&suite, machines, grain).cut(
                 &suite,
-                &Limits {
-                    timeout: Duration::from_secs(8),
-                    fits: &|tests, _| tests.len() <= 12,
-                },
+                &Limits { timeout: Duration::from_secs(8), fits: &|tests, _| tests.len() <= 12 },
             );
-            let mut seen: Vec<TestIndex> = plan
-                .batches
-                .iter()
-                .flat_map(|batch| batch.tests.clone())
-                .collect();
+            let mut seen: Vec<TestIndex> =
+                plan.batches.iter().flat_map(|batch| batch.tests.clone()).collect();
             seen.sort_unstable();
             assert_eq!(seen, suite.indices().collect::<Vec<_>>(), "round {round}");
             for (index, batch) in (0..).zip(&plan.batches) {
                 assert!(batch.index == index && batch.tests.is_sorted() && batch.tests.len() <= 12);
-                assert!(
-                    batch
-                        .tests
-                        .iter()
-                        .all(|test| suite.test(*test).group == batch.group)
-                );
+                assert!(batch.tests.iter().all(|test| suite.test(*test).group == batch.group));
                 assert!(batch.tests.len() == 1 || batch.group != GroupIndex(1));
             }
         }
@@ -148,40 +121,21 @@ fn the_makespan_is_within_four_thirds_of_the_best_and_the_tolerance() {
         let rows: Vec<Row> = loads
             .iter()
             .enumerate()
-            .map(|(number, load)| {
-                (
-                    0,
-                    Some(format!("f{}", number % 3)),
-                    format!("t{number}"),
-                    Some(*load),
-                )
-            })
+            .map(|(number, load)| (0, Some(format!("f{}", number % 3)), format!("t{number}"), Some(*load)))
             .collect();
         let suite = suite(&rows, &[false]);
         let machines = usize::try_from(machines).unwrap();
         let best = optimum(&loads, &mut vec![0; machines]);
-        let makespan = Plan::new(&suite, machines, Grain::Test)
-            .makespan(machines)
-            .as_micros();
+        let makespan = Plan::new(&suite, machines, Grain::Test).makespan(machines).as_micros();
         let bound = u128::from(best) * 1000 * (4 * machines as u128 - 1) / (3 * machines as u128);
-        assert!(
-            makespan <= bound * 102 / 100 + 1,
-            "{makespan} > {bound} for {loads:?} on {machines}"
-        );
+        assert!(makespan <= bound * 102 / 100 + 1, "{makespan} > {bound} for {loads:?} on {machines}");
     }
 }
 
 #[test]
 fn neighbours_stay_together_when_the_balance_allows_it() {
     let rows: Vec<Row> = (0..40)
-        .map(|number| {
-            (
-                0,
-                Some(format!("f{}", number % 4)),
-                format!("f{}::t{number}", number % 4),
-                Some(10),
-            )
-        })
+        .map(|number| (0, Some(format!("f{}", number % 4)), format!("f{}::t{number}", number % 4), Some(10)))
         .collect();
     let suite = suite(&rows, &[false]);
     for (machines, files_a_batch) in [(2, 2), (4, 1), (8, 1)] {
@@ -197,24 +151,19 @@ fn neighbours_stay_together_when_the_balance_allows_it() {
 
 #[test]
 fn tests_without_a_length_are_spread_over_all_machines() {
-    let rows: Vec<Row> = (0..12)
-        .map(|number| (0, Some("f".into()), format!("t{number:02}"), Some(0)))
-        .collect();
+    let rows: Vec<Row> =
+        (0..12).map(|number| (0, Some("f".into()), format!("t{number:02}"), Some(0))).collect();
     let suite = suite(&rows, &[false]);
-    let sizes: Vec<usize> = Plan::new(&suite, 4, Grain::Test)
-        .batches
-        .iter()
-        .map(|batch| batch.tests.len())
-        .collect();
+    let sizes: Vec<usize> =
+        Plan::new(&suite, 4, Grain::Test).batches.iter().map(|batch| batch.tests.len()).collect();
     assert_eq!(sizes, [3, 3, 3, 3]);
     assert_eq!(Plan::new(&suite, 50, Grain::Test).batches.len(), 12);
 }
 
 #[test]
 fn an_unknown_test_is_expected_to_be_among_the_slow_ones_of_its_group() {
-    let mut rows: Vec<Row> = (0..10)
-        .map(|number| (0, None, format!("a{number}"), Some(number * 10)))
-        .collect();
+    let mut rows: Vec<Row> =
+        (0..10).map(|number| (0, None, format!("a{number}"), Some(number * 10))).collect();
     rows.push((0, None, "new".into(), None));
     rows.push((1, None, "other".into(), None));
     let suite = suite(&rows, &[false, false]);

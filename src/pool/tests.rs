@@ -90,13 +90,7 @@ impl<F: Fn(usize, &Batch) -> Result<Exit, ProviderError> + Sync> Bench for Scrip
         _: &Cancel,
     ) -> Result<Execution, ProviderError> {
         let exit = (self.0)(slot, batch)?;
-        Ok(Execution {
-            exit,
-            elapsed: Duration::ZERO,
-            leaked: false,
-            report: None,
-            ended: None,
-        })
+        Ok(Execution { exit, elapsed: Duration::ZERO, leaked: false, report: None, ended: None })
     }
 }
 
@@ -127,12 +121,7 @@ fn play(
 ) -> Tally {
     let provider = Provider(site);
     let bench = Script(script);
-    let pool = Pool {
-        provider: &provider,
-        machines: 4,
-        bench: &bench,
-        cancel,
-    };
+    let pool = Pool { provider: &provider, machines: 4, bench: &bench, cancel };
     let tally = Mutex::new(Tally::default());
     run(&pool, batches(count), |event| {
         let mut tally = tally.lock().unwrap();
@@ -145,11 +134,7 @@ fn play(
         }
         Vec::new()
     });
-    assert_eq!(
-        site.living.load(Ordering::SeqCst),
-        0,
-        "a sandbox outlives the run"
-    );
+    assert_eq!(site.living.load(Ordering::SeqCst), 0, "a sandbox outlives the run");
     tally.into_inner().unwrap()
 }
 
@@ -169,11 +154,7 @@ fn a_sandbox_that_fails_every_exec_is_retired_and_its_batches_run_elsewhere() {
     let site = site(Site::default());
     let tally = play(site, 12, &Cancel::new(), |slot, _| {
         std::thread::sleep(Duration::from_millis(2));
-        if slot == 1 {
-            Err(ProviderError::Lost("broken".into()))
-        } else {
-            Ok(Exit::Code(0))
-        }
+        if slot == 1 { Err(ProviderError::Lost("broken".into())) } else { Ok(Exit::Code(0)) }
     });
     assert_eq!(tally.executed.len(), 12);
     assert!(tally.executed.values().all(|times| *times == 1));
@@ -182,29 +163,17 @@ fn a_sandbox_that_fails_every_exec_is_retired_and_its_batches_run_elsewhere() {
 
 #[test]
 fn the_run_goes_on_with_the_sandboxes_that_could_be_made() {
-    let some = site(Site {
-        barren: vec![0, 2, 3],
-        ..Site::default()
-    });
+    let some = site(Site { barren: vec![0, 2, 3], ..Site::default() });
     let tally = play(some, 9, &Cancel::new(), |_, _| Ok(Exit::Code(0)));
     assert_eq!((tally.executed.len(), tally.retired), (9, 3));
-    let none = site(Site {
-        barren: vec![0, 1, 2, 3],
-        ..Site::default()
-    });
+    let none = site(Site { barren: vec![0, 1, 2, 3], ..Site::default() });
     let tally = play(none, 9, &Cancel::new(), |_, _| Ok(Exit::Code(0)));
-    assert_eq!(
-        (tally.executed.len(), tally.dropped.len(), tally.retired),
-        (0, 9, 4)
-    );
+    assert_eq!((tally.executed.len(), tally.dropped.len(), tally.retired), (0, 9, 4));
 }
 
 #[test]
 fn a_slow_create_delays_nobody_else() {
-    let site = site(Site {
-        slow: Some(0),
-        ..Site::default()
-    });
+    let site = site(Site { slow: Some(0), ..Site::default() });
     let done = AtomicUsize::new(0);
     let tally = play(site, 8, &Cancel::new(), |_, _| {
         if done.fetch_add(1, Ordering::SeqCst) == 7 {
@@ -220,10 +189,7 @@ fn a_panic_of_a_worker_costs_one_execution_and_no_sandbox() {
     let site = site(Site::default());
     let once = AtomicBool::new(true);
     let tally = play(site, 5, &Cancel::new(), |_, batch| {
-        assert!(
-            !(batch.index == 3 && once.swap(false, Ordering::SeqCst)),
-            "expected by this test"
-        );
+        assert!(!(batch.index == 3 && once.swap(false, Ordering::SeqCst)), "expected by this test");
         Ok(Exit::Code(0))
     });
     assert_eq!(tally.executed.len(), 5);

@@ -63,30 +63,14 @@ impl Local {
                 .with_context(|| format!("cannot find the working directory `{}`", path.display()))
         };
         let root = find(&settings.root)?;
-        anyhow::ensure!(
-            root.is_dir(),
-            "the working directory `{}` is not a folder",
-            root.display()
-        );
+        anyhow::ensure!(root.is_dir(), "the working directory `{}` is not a folder", root.display());
         let repo_root = find(&settings.repo_root)?;
-        let mut env = vec![(
-            "OFFLOAD_ROOT".to_owned(),
-            repo_root.to_string_lossy().into_owned(),
-        )];
+        let mut env = vec![("OFFLOAD_ROOT".to_owned(), repo_root.to_string_lossy().into_owned())];
         env.extend(settings.env);
         let output_dir = settings.output_dir.canonicalize().unwrap_or(settings.output_dir);
-        let site = Site {
-            root,
-            env,
-            shell: settings.shell,
-            output_dir,
-            seen: Mutex::default(),
-        };
+        let site = Site { root, env, shell: settings.shell, output_dir, seen: Mutex::default() };
         site.changed(globs)?;
-        Ok(Local {
-            root: site.root.to_string_lossy().into_owned(),
-            site: Arc::new(site),
-        })
+        Ok(Local { root: site.root.to_string_lossy().into_owned(), site: Arc::new(site) })
     }
 }
 
@@ -116,9 +100,7 @@ impl Site {
 
 impl Provider for Local {
     fn create(&self, _slot: usize, _cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
-        Ok(Box::new(Group {
-            site: Arc::clone(&self.site),
-        }))
+        Ok(Box::new(Group { site: Arc::clone(&self.site) }))
     }
 
     fn root(&self) -> &str {
@@ -182,10 +164,8 @@ impl Sandbox for Group {
         let changed = self.site.changed(globs)?;
         for path in &changed {
             let inside = path.strip_prefix(&self.site.root).unwrap_or(path);
-            let relative: PathBuf = inside
-                .components()
-                .filter(|part| matches!(part, Component::Normal(_)))
-                .collect();
+            let relative: PathBuf =
+                inside.components().filter(|part| matches!(part, Component::Normal(_))).collect();
             let target = place(&relative)?;
             std::fs::copy(path, &target)
                 .with_context(|| format!("cannot copy `{}` to `{}`", path.display(), target.display()))?;

@@ -37,10 +37,7 @@ comand = "pytest"
     let list = parse(text).unwrap_err().list;
     let keys: Vec<_> = list.iter().map(|mistake| mistake.key.as_str()).collect();
     assert_eq!(keys[4..6], ["framework.comand", "framework.paths[1]"]);
-    assert_eq!(
-        (keys[7], list[7].nearest.as_deref()),
-        ("groups.all.retry_cuont", Some("retry_count"))
-    );
+    assert_eq!((keys[7], list[7].nearest.as_deref()), ("groups.all.retry_cuont", Some("retry_count")));
 }
 
 #[test]
@@ -65,14 +62,8 @@ fn missing_tables_and_keys_are_named() {
             "o.toml:5:1: `groups` must hold at least one group, e.g. [groups.all]",
         ]
     );
-    assert_eq!(
-        mistake(&format!("{LEAST}[checkpoint]\n")),
-        "missing key `build_inputs` in [checkpoint]"
-    );
-    assert_eq!(
-        mistake(&LEAST.replace("type = \"local\"\n", "")),
-        "missing key `type` in [provider]"
-    );
+    assert_eq!(mistake(&format!("{LEAST}[checkpoint]\n")), "missing key `build_inputs` in [checkpoint]");
+    assert_eq!(mistake(&LEAST.replace("type = \"local\"\n", "")), "missing key `type` in [provider]");
 }
 
 #[test]
@@ -82,55 +73,30 @@ fn numbers_out_of_range_are_refused() {
     let parallel = "`max_parallel` in [offload] must be";
     for (line, expected) in [
         ("max_parallel = -1", format!("{parallel} at least 1, found -1")),
-        (
-            "max_parallel = \"4\"",
-            format!("{parallel} an integer, found a string"),
-        ),
+        ("max_parallel = \"4\"", format!("{parallel} an integer, found a string")),
         ("test_timeout_secs = 0", format!("{timeout} at least 1, found 0")),
-        (
-            "test_timeout_secs = 9223372036854775807",
-            format!("{timeout} at most 4294967295"),
-        ),
-        (
-            "test_timeout_secs = 99999999999999999999",
-            format!("{timeout} at most 4294967295"),
-        ),
-        (
-            "test_timeout_secs = 1.5",
-            format!("{timeout} an integer, found a float"),
-        ),
+        ("test_timeout_secs = 9223372036854775807", format!("{timeout} at most 4294967295")),
+        ("test_timeout_secs = 99999999999999999999", format!("{timeout} at most 4294967295")),
+        ("test_timeout_secs = 1.5", format!("{timeout} an integer, found a float")),
     ] {
         assert_eq!(offload(line), expected);
     }
-    assert_eq!(
-        valid(&format!("[offload]\nmax_parallel = 0x1_0\n{LEAST}"))
-            .offload
-            .max_parallel,
-        16
-    );
+    assert_eq!(valid(&format!("[offload]\nmax_parallel = 0x1_0\n{LEAST}")).offload.max_parallel, 16);
 
     let history = |line: &str| mistake(&format!("{LEAST}[history]\n{line}\n"));
-    assert_eq!(
-        history("reservoir_size = 0"),
-        "`reservoir_size` in [history] must be at least 1, found 0"
-    );
+    assert_eq!(history("reservoir_size = 0"), "`reservoir_size` in [history] must be at least 1, found 0");
     let duration = "`default_duration_secs` in [history]";
     for (value, shown) in [("-0.5", "-0.5"), ("nan", "NaN"), ("inf", "inf"), ("-1", "-1")] {
         let expected = format!("{duration} must be a finite number of at least 0, found {shown}");
         assert_eq!(history(&format!("default_duration_secs = {value}")), expected);
     }
-    assert_eq!(
-        history("default_duration_secs = 1e300"),
-        format!("{duration} is longer than any test")
-    );
+    assert_eq!(history("default_duration_secs = 1e300"), format!("{duration} is longer than any test"));
     assert_eq!(
         history("record_history = \"sometimes\""),
         "unknown record_history `sometimes` in [history], known are `always`, `flag`"
     );
     let modal = LEAST.replace("\"local\"", "\"modal\"\ncpu_cores = 2\nmemory_gb = 1_0.5");
-    let Provider::Modal(modal) = valid(&modal).provider else {
-        panic!()
-    };
+    let Provider::Modal(modal) = valid(&modal).provider else { panic!() };
     assert_eq!((modal.cpu_cores, modal.memory_gb), (2.0, Some(10.5)));
 }
 
@@ -143,26 +109,11 @@ fn texts_of_the_wrong_form_are_refused() {
     }
     for (line, expected) in [
         ("command = \" \"", "`command` in [framework] must not be empty"),
-        (
-            "command = \"a\\u0000b\"",
-            "`command` in [framework] must not hold a NUL character",
-        ),
-        (
-            "command = \"${A:-b\"",
-            "`command` in [framework] has no `}` for `${A:-`",
-        ),
-        (
-            "test_id_format = \"x\"",
-            "`test_id_format` in [framework] must hold `{name}` or `{classname}`",
-        ),
-        (
-            "env = { A = 1 }",
-            "`A` in [framework.env] must be a string, found an integer",
-        ),
-        (
-            "env = { \"A=B\" = \"\" }",
-            "`A=B` in [framework.env] is not a name that a variable can have",
-        ),
+        ("command = \"a\\u0000b\"", "`command` in [framework] must not hold a NUL character"),
+        ("command = \"${A:-b\"", "`command` in [framework] has no `}` for `${A:-`"),
+        ("test_id_format = \"x\"", "`test_id_format` in [framework] must hold `{name}` or `{classname}`"),
+        ("env = { A = 1 }", "`A` in [framework.env] must be a string, found an integer"),
+        ("env = { \"A=B\" = \"\" }", "`A=B` in [framework.env] is not a name that a variable can have"),
     ] {
         assert_eq!(framework(line), expected);
     }
@@ -173,11 +124,7 @@ fn texts_of_the_wrong_form_are_refused() {
     let modal = LEAST.replace("\"local\"", "\"modal\"\ncopy_dirs = [\"a:/b\", \"a\", \":b\"]");
     let modal = mistakes(&modal);
     assert_eq!(modal.len(), 2);
-    assert!(
-        modal
-            .iter()
-            .all(|one| one.ends_with("in [provider] must be of the form `local:remote`"))
-    );
+    assert!(modal.iter().all(|one| one.ends_with("in [provider] must be of the form `local:remote`")));
 }
 
 #[test]
@@ -191,10 +138,7 @@ fn report_settings_of_the_wrong_form_are_refused() {
         report("download_globs = [\"*.png\", \"a[\"]"),
         "`download_globs[1]` in [report] is not a glob pattern: invalid range pattern at position 1"
     );
-    assert_eq!(
-        report("output_dir = \"\""),
-        "`output_dir` in [report] must not be empty"
-    );
+    assert_eq!(report("output_dir = \"\""), "`output_dir` in [report] must not be empty");
 }
 
 #[test]

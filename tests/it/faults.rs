@@ -15,11 +15,7 @@ fn a_passing_suite_with_retries_runs_each_test_once() {
     let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
     let project = configured(&tests, "[groups.all]\nretry_count = 3", "");
     let outcome = project.offload(&["run"]).expect_code(0);
-    assert!(
-        outcome.stdout.contains("20 tests: 20 passed"),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("20 tests: 20 passed"), "{}", outcome.stdout);
     assert!(ran(&project).iter().all(|line| line.ends_with(":1")) && ran(&project).len() == 20);
 }
 
@@ -28,23 +24,14 @@ fn reports_that_are_missing_empty_cut_or_garbage_give_each_test_a_reason() {
     for culprit in ["kill", "empty", "cut", "binary"] {
         let project = project(&["pass 1", "pass 2", culprit, "pass 3", "pass 4"], "");
         let outcome = project.offload(&["run", "--parallel", "1"]).expect_code(1);
+        assert!(outcome.stdout.contains("5 tests: 4 passed, 1 failed"), "{culprit}: {}", outcome.stdout);
         assert!(
-            outcome.stdout.contains("5 tests: 4 passed, 1 failed"),
-            "{culprit}: {}",
-            outcome.stdout
-        );
-        assert!(
-            outcome
-                .stdout
-                .contains(&format!("ERROR {culprit}\n    the runner ended with")),
+            outcome.stdout.contains(&format!("ERROR {culprit}\n    the runner ended with")),
             "{}",
             outcome.stdout
         );
         let logs = project.offload(&["logs", "--errors"]).expect_code(0).stdout;
-        assert!(
-            logs.contains(&format!("=== {culprit} [ERROR] ===")) && !logs.contains("pass"),
-            "{logs}"
-        );
+        assert!(logs.contains(&format!("=== {culprit} [ERROR] ===")) && !logs.contains("pass"), "{logs}");
     }
 }
 
@@ -52,20 +39,8 @@ fn reports_that_are_missing_empty_cut_or_garbage_give_each_test_a_reason() {
 fn a_runner_that_never_works_ends_with_a_reason_for_each_test() {
     let project = project(&["a", "b", "c", "d"], "").file("runner", "echo no such option >&2; exit 2");
     let outcome = project.offload(&["run"]).expect_code(1);
-    assert!(
-        outcome.stdout.contains("4 tests: 0 passed, 4 failed"),
-        "{}",
-        outcome.stdout
-    );
-    assert_eq!(
-        outcome
-            .stdout
-            .matches("the runner ended with exit code 2")
-            .count(),
-        4,
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("4 tests: 0 passed, 4 failed"), "{}", outcome.stdout);
+    assert_eq!(outcome.stdout.matches("the runner ended with exit code 2").count(), 4, "{}", outcome.stdout);
 }
 
 #[test]
@@ -77,22 +52,12 @@ fn doubled_ids_run_once_and_results_nobody_asked_for_are_told_once() {
     );
     let outcome = project.offload(&["run"]).expect_code(0);
     assert!(outcome.stdout.contains("2 tests: 2 passed"), "{}", outcome.stdout);
-    assert_eq!(
-        outcome.stderr.matches("listed more than once").count(),
-        1,
-        "{}",
-        outcome.stderr
-    );
+    assert_eq!(outcome.stderr.matches("listed more than once").count(), 1, "{}", outcome.stderr);
     assert_eq!(ran(&project), ["pass 1:1", "pass 2:1"]);
 
     let project = project_with_extra();
     let outcome = project.offload(&["run"]).expect_code(0);
-    assert_eq!(
-        outcome.stderr.matches("were not discovered").count(),
-        1,
-        "{}",
-        outcome.stderr
-    );
+    assert_eq!(outcome.stderr.matches("were not discovered").count(), 1, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("`pass 1`"), "{}", outcome.stderr);
 }
 
@@ -116,22 +81,11 @@ fn ids_that_do_not_match_the_report_are_not_run_and_the_reason_names_the_nearest
 #[test]
 fn a_hung_test_is_timed_out_and_leaves_no_process() {
     let unique = unique("hang");
-    let project = project(
-        &["pass 1", "pass 2", "hang", "pass 3"],
-        "[offload]\ntest_timeout_secs = 2\n",
-    )
-    .env("UNIQUE", &unique);
+    let project = project(&["pass 1", "pass 2", "hang", "pass 3"], "[offload]\ntest_timeout_secs = 2\n")
+        .env("UNIQUE", &unique);
     let outcome = project.offload(&["run", "--parallel", "2"]).expect_code(1);
-    assert!(
-        outcome.stdout.contains("4 tests: 3 passed, 1 failed"),
-        "{}",
-        outcome.stdout
-    );
-    assert!(
-        outcome.stdout.contains("TIMED OUT hang\n    timed out after"),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("4 tests: 3 passed, 1 failed"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("TIMED OUT hang\n    timed out after"), "{}", outcome.stdout);
     let logs = project.offload(&["logs", "--errors"]).expect_code(0).stdout;
     assert!(logs.contains("=== hang [TIMED OUT] ==="), "{logs}");
     assert_eq!(survivors(&unique), 0);
@@ -144,11 +98,7 @@ fn a_test_that_kills_its_runner_among_ten_costs_only_itself() {
     let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
     let project = project(&tests, "");
     let outcome = project.offload(&["run", "--parallel", "2"]).expect_code(1);
-    assert!(
-        outcome.stdout.contains("10 tests: 9 passed, 1 failed"),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("10 tests: 9 passed, 1 failed"), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("ERROR kill"), "{}", outcome.stdout);
 }
 
@@ -162,9 +112,7 @@ fn a_hung_discovery_ends_at_its_timeout_with_its_whole_group() {
     let started = Instant::now();
     let outcome = project.offload(&["run"]).expect_code(4);
     assert!(
-        outcome
-            .stderr
-            .contains("did not end within 1 s (`discovery_timeout_secs`)"),
+        outcome.stderr.contains("did not end within 1 s (`discovery_timeout_secs`)"),
         "{}",
         outcome.stderr
     );
@@ -195,14 +143,8 @@ fn a_grandchild_that_keeps_the_output_open_delays_nothing_and_is_ended() {
     let started = Instant::now();
     let outcome = project.offload(&["run", "--parallel", "1"]).expect_code(0);
     assert!(started.elapsed() < Duration::from_secs(30));
-    assert!(
-        outcome.stderr.contains("left processes behind"),
-        "{}",
-        outcome.stderr
-    );
-    wait_until("the grandchild is ended", Duration::from_secs(5), || {
-        survivors(&unique) == 0
-    });
+    assert!(outcome.stderr.contains("left processes behind"), "{}", outcome.stderr);
+    wait_until("the grandchild is ended", Duration::from_secs(5), || survivors(&unique) == 0);
 }
 
 #[test]
@@ -217,11 +159,7 @@ fn long_ids_and_many_of_them_are_cut_into_batches_that_fit() {
         { echo '<testsuite>'; cat body; echo '</testsuite>'; } > "$out""#;
     let project = project(&list, "").file("runner", runner);
     let outcome = project.offload(&["run", "--parallel", "1"]).expect_code(0);
-    assert!(
-        outcome.stdout.contains("3000 tests: 3000 passed"),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("3000 tests: 3000 passed"), "{}", outcome.stdout);
 }
 
 #[test]
@@ -233,12 +171,8 @@ fn memory_stays_flat_when_a_runner_writes_one_endless_line() {
     let script = "\"$0\" run & pid=$!; most=0; while kill -0 $pid 2>/dev/null; do \
                   now=$(sed -n 's/VmHWM:[^0-9]*\\([0-9]*\\) kB/\\1/p' /proc/$pid/status 2>/dev/null); \
                   [ -n \"$now\" ] && most=$now; sleep 0.02; done; echo $most > \"$1\"; wait $pid";
-    command
-        .args(["-c", script, env!("CARGO_BIN_EXE_offload")])
-        .arg(&usage);
-    crate::support::Running::start(command)
-        .wait(Duration::from_secs(120))
-        .expect_code(0);
+    command.args(["-c", script, env!("CARGO_BIN_EXE_offload")]).arg(&usage);
+    crate::support::Running::start(command).wait(Duration::from_secs(120)).expect_code(0);
     let log = project.path().join("test-results/logs/batch-0.stdout.success");
     assert_eq!(std::fs::metadata(log).unwrap().len(), 400_000_000);
     let most: u64 = std::fs::read_to_string(usage).unwrap().trim().parse().unwrap();
@@ -247,14 +181,10 @@ fn memory_stays_flat_when_a_runner_writes_one_endless_line() {
 
 #[test]
 fn a_runner_that_fails_with_an_all_pass_report_makes_the_run_fail() {
-    let outcome = project(&["three", "pass 1"], "")
-        .offload(&["run", "--parallel", "1"])
-        .expect_code(1);
+    let outcome = project(&["three", "pass 1"], "").offload(&["run", "--parallel", "1"]).expect_code(1);
     assert!(outcome.stdout.contains("2 tests: 2 passed"), "{}", outcome.stdout);
     assert!(
-        outcome
-            .stdout
-            .contains("ERROR batch 0: the runner ended with exit code 3"),
+        outcome.stdout.contains("ERROR batch 0: the runner ended with exit code 3"),
         "{}",
         outcome.stdout
     );
@@ -269,11 +199,7 @@ fn a_batch_that_dies_after_some_tests_leaves_none_unjudged() {
     let tests = ["a", "b", "c", "kill 1", "kill 2", "d"];
     let project = configured(&tests, "[groups.all]\nretry_count = 1", "").file("runner", runner);
     let outcome = project.offload(&["run", "--parallel", "1"]).expect_code(1);
-    assert!(
-        outcome.stdout.contains("6 tests: 4 passed, 2 failed"),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("6 tests: 4 passed, 2 failed"), "{}", outcome.stdout);
 }
 
 #[test]
@@ -297,17 +223,9 @@ schedule_individual = true
                   printf '<testsuite><testcase name=\"a\"/><testcase name=\"b\"/></testsuite>' > result.xml";
     let project = Project::new().config(config).file("runner", runner);
     let outcome = project.offload(&["run"]).expect_code(1);
-    assert!(
-        outcome.stdout.contains("2 tests: 1 passed, 1 failed"),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("2 tests: 1 passed, 1 failed"), "{}", outcome.stdout);
     let outcome = project.offload(&["run", "--parallel", "2"]).expect_code(3);
-    assert!(
-        outcome.stderr.contains("overwrite each other's result file"),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.contains("overwrite each other's result file"), "{}", outcome.stderr);
 }
 
 #[test]
@@ -315,44 +233,19 @@ fn outcomes_are_told_apart_in_summary_report_logs_and_exit_code() {
     let tests = ["pass 1", "fail", "error", "skip", "negative", "flaky"];
     let project = configured(&tests, "[groups.all]\nretry_count = 1", "");
     let outcome = project.offload(&["run", "--parallel", "2"]).expect_code(1);
-    assert!(
-        outcome
-            .stdout
-            .contains("6 tests: 2 passed, 2 failed, 1 flaky, 1 skipped"),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("6 tests: 2 passed, 2 failed, 1 flaky, 1 skipped"), "{}", outcome.stdout);
     let log = "log: test-results/logs/batch-";
-    assert!(
-        outcome.stdout.contains("FAILED fail") && outcome.stdout.contains(log),
-        "{}",
-        outcome.stdout
-    );
-    assert!(
-        outcome.stdout.contains("run them again: sh runner junit.xml"),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("FAILED fail") && outcome.stdout.contains(log), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("run them again: sh runner junit.xml"), "{}", outcome.stdout);
     let logs = project.offload(&["logs"]).expect_code(0).stdout;
-    for banner in [
-        "pass 1 [PASSED]",
-        "fail [FAILED]",
-        "error [ERROR]",
-        "skip [SKIPPED]",
-        "flaky [FLAKY]",
-    ] {
+    for banner in ["pass 1 [PASSED]", "fail [FAILED]", "error [ERROR]", "skip [SKIPPED]", "flaky [FLAKY]"] {
         assert!(logs.contains(&format!("=== {banner} ===")), "{banner}: {logs}");
     }
     let names: Vec<String> = std::fs::read_dir(project.path().join("test-results/logs"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert!(
-        names
-            .iter()
-            .all(|name| name.ends_with(".success") || name.ends_with(".failure")),
-        "{names:?}"
-    );
+    assert!(names.iter().all(|name| name.ends_with(".success") || name.ends_with(".failure")), "{names:?}");
     let flaky = configured(&["flaky"], "[groups.all]\nretry_count = 1", "");
     flaky.offload(&["run"]).expect_code(2);
 }
@@ -371,12 +264,7 @@ fn without_a_result_file_the_exit_status_is_the_one_result() {
     let project = Project::new().config(&config(5));
     let outcome = project.offload(&["run"]).expect_code(1);
     assert!(outcome.stdout.contains("FAILED all_tests"), "{}", outcome.stdout);
-    assert!(
-        project
-            .offload(&["logs"])
-            .stdout
-            .contains("=== all_tests [FAILED] ===")
-    );
+    assert!(project.offload(&["logs"]).stdout.contains("=== all_tests [FAILED] ==="));
 }
 
 #[test]
@@ -389,21 +277,13 @@ fn one_test_makes_one_sandbox_and_fail_fast_stops_the_others() {
     let others: Vec<String> = (0..30).map(|number| format!("pass {number}")).collect();
     tests.extend(others.iter().map(String::as_str));
     let project = configured(&tests, "[groups.all]\nschedule_individual = true", "");
-    let outcome = project
-        .offload(&["run", "--parallel", "1", "--fail-fast"])
-        .expect_code(1);
+    let outcome = project.offload(&["run", "--parallel", "1", "--fail-fast"]).expect_code(1);
     assert!(
         outcome.stdout.contains(" 1 failed, ") && outcome.stdout.contains("FAILED fail"),
         "{}",
         outcome.stdout
     );
-    assert!(
-        outcome
-            .stdout
-            .contains("more tests\n    stopped after the first failure"),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("more tests\n    stopped after the first failure"), "{}", outcome.stdout);
     // The next batch may have been taken before the failure was known.
     assert!(ran(&project).len() <= 3, "{:?}", ran(&project));
 }
@@ -412,18 +292,8 @@ fn one_test_makes_one_sandbox_and_fail_fast_stops_the_others() {
 fn no_tests_are_an_error_unless_they_are_allowed() {
     let project = project(&[], "");
     let outcome = project.offload(&["run"]).expect_code(1);
-    assert!(
-        outcome.stderr.contains("no tests were found"),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.contains("no tests were found"), "{}", outcome.stderr);
     project.offload(&["run", "--no-tests=fail"]).expect_code(1);
     project.offload(&["run", "--no-tests=pass"]).expect_code(0);
-    assert!(
-        project
-            .offload(&["run", "--no-tests=warn"])
-            .expect_code(0)
-            .stderr
-            .contains("warn")
-    );
+    assert!(project.offload(&["run", "--no-tests=warn"]).expect_code(0).stderr.contains("warn"));
 }

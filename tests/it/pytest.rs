@@ -76,10 +76,7 @@ fn odd_ids_and_all_outcomes_survive_on_every_supported_pytest() {
             .config(&config(python, "", "[groups.all]"));
         let outcome = project.offload(&["run"]).expect_code(1);
         // 2 × (17 + 2) odd ones and 2 of the outcomes pass.
-        has_all(
-            &outcome.stdout,
-            &["46 tests: 40 passed, 4 failed, 1 skipped, 1 failed as expected"],
-        );
+        has_all(&outcome.stdout, &["46 tests: 40 passed, 4 failed, 1 skipped, 1 failed as expected"]);
         has_all(
             &outcome.stdout,
             &[
@@ -90,10 +87,7 @@ fn odd_ids_and_all_outcomes_survive_on_every_supported_pytest() {
         );
         has_all(
             &outcome.stdout,
-            &[
-                "FAILED tests/test_outcomes.py::test_strict",
-                "ERROR tests/test_outcomes.py::test_teardown",
-            ],
+            &["FAILED tests/test_outcomes.py::test_strict", "ERROR tests/test_outcomes.py::test_teardown"],
         );
         let logs = project.offload(&["logs"]).expect_code(0).stdout;
         has_all(
@@ -141,23 +135,14 @@ def pytest_collection_modifyitems(config, items):
         .file("test_it.py", tests)
         .config(&config(python, "", groups));
     let listed = project.offload(&["collect", "-f", "json"]).expect_code(0);
-    assert_eq!(
-        std::fs::read_to_string(project.path().join("collections")).unwrap(),
-        "xx"
-    );
+    assert_eq!(std::fs::read_to_string(project.path().join("collections")).unwrap(), "xx");
     let rows: Vec<serde_json::Value> = serde_json::from_str(&listed.stdout).unwrap();
     let row = |id: &str| rows.iter().find(|row| row["id"] == id).unwrap().clone();
     let groups: Vec<&str> = rows.iter().map(|row| row["group"].as_str().unwrap()).collect();
     assert_eq!(groups, ["unit", "slow", "slow", "flaky", "special"]);
     let slow = row("test_it.py::test_slow_two[a b]");
-    assert_eq!(
-        (&slow["file"], &slow["retry_count"]),
-        (&"test_it.py".into(), &3.into())
-    );
-    assert_eq!(
-        (&slow["name"], &slow["schedule_individual"]),
-        (&"test_slow_two[a b]".into(), &true.into())
-    );
+    assert_eq!((&slow["file"], &slow["retry_count"]), (&"test_it.py".into(), &3.into()));
+    assert_eq!((&slow["name"], &slow["schedule_individual"]), (&"test_slow_two[a b]".into(), &true.into()));
     let outcome = project.offload(&["run"]).expect_code(0);
     has_all(&outcome.stdout, &["5 tests: 5 passed"]);
 }
@@ -171,10 +156,8 @@ fn a_collection_that_fails_is_an_error_that_names_the_file() {
         .config(&config(python, "", "[groups.all]"));
     let outcome = project.offload(&["run"]).expect_code(4);
     has_all(&outcome.stderr, &["test_bad.py", "nowhere_to_be_found"]);
-    let groups = [
-        "[groups.a]\nfilters = \"-k 'not (good'\"",
-        "[groups.a]\n[groups.b]\nfilters = \"-k 'not (good'\"",
-    ];
+    let groups =
+        ["[groups.a]\nfilters = \"-k 'not (good'\"", "[groups.a]\n[groups.b]\nfilters = \"-k 'not (good'\""];
     for groups in groups {
         let project = Project::new()
             .file("test_good.py", "def test_good(): pass\n")
@@ -202,16 +185,9 @@ fn every_form_of_filter_keeps_ids_with_spaces() {
     ];
     let mut project = project;
     for filters in forms {
-        project = project.config(&config(
-            python,
-            "",
-            &format!("[groups.a]\nfilters = \"{filters}\""),
-        ));
+        project = project.config(&config(python, "", &format!("[groups.a]\nfilters = \"{filters}\"")));
         let listed = project.offload(&["collect"]).expect_code(0).stdout;
-        assert_eq!(
-            listed, "in it/test_a.py::test_x[a b]\nin it/test_a.py::test_x[c  d]\n",
-            "{filters}"
-        );
+        assert_eq!(listed, "in it/test_a.py::test_x[a b]\nin it/test_a.py::test_x[c  d]\n", "{filters}");
         let outcome = project.offload(&["run"]).expect_code(0);
         has_all(&outcome.stdout, &["2 tests: 2 passed"]);
     }
@@ -221,10 +197,7 @@ fn every_form_of_filter_keeps_ids_with_spaces() {
 fn a_suite_below_its_root_runs_from_its_own_folder() {
     let Some(python) = python() else { return };
     let project = Project::new()
-        .file(
-            "pyproject.toml",
-            "[tool.pytest.ini_options]\naddopts = \"-q -q\"\n",
-        )
+        .file("pyproject.toml", "[tool.pytest.ini_options]\naddopts = \"-q -q\"\n")
         .file(
             "pkg/tests/test_a.py",
             "import os\ndef test_here(): assert os.path.basename(os.getcwd()) == 'pkg'\ndef test_b(): pass\n",
@@ -232,14 +205,8 @@ fn a_suite_below_its_root_runs_from_its_own_folder() {
         .config(&config(python, "", "[groups.all]\nschedule_individual = true"));
     let config = std::fs::read_to_string(project.path().join("offload.toml")).unwrap();
     let project = project.config(&config.replace("[provider]", "[provider]\nworking_dir = \"pkg\""));
-    has_all(
-        &project.offload(&["run"]).expect_code(0).stdout,
-        &["2 tests: 2 passed"],
-    );
-    has_all(
-        &project.offload(&["collect"]).expect_code(0).stdout,
-        &["pkg/tests/test_a.py::test_here"],
-    );
+    has_all(&project.offload(&["run"]).expect_code(0).stdout, &["2 tests: 2 passed"]);
+    has_all(&project.offload(&["collect"]).expect_code(0).stdout, &["pkg/tests/test_a.py::test_here"]);
 }
 
 #[test]
@@ -249,31 +216,20 @@ fn the_fixture_that_writes_node_ids_into_the_report_still_serves() {
                     record_xml_attribute('name', request.node.nodeid)\n";
     let project = Project::new()
         .file("conftest.py", conftest)
-        .file(
-            "test_a.py",
-            "import pytest\n@pytest.mark.parametrize('v', [1, 2])\ndef test_x(v): pass\n",
-        )
+        .file("test_a.py", "import pytest\n@pytest.mark.parametrize('v', [1, 2])\ndef test_x(v): pass\n")
         .config(&config(python, "", "[groups.all]"));
-    has_all(
-        &project.offload(&["run"]).expect_code(0).stdout,
-        &["2 tests: 2 passed"],
-    );
+    has_all(&project.offload(&["run"]).expect_code(0).stdout, &["2 tests: 2 passed"]);
 }
 
 #[test]
 fn a_test_that_ends_the_interpreter_is_named_and_the_others_pass() {
     let Some(python) = python() else { return };
     let tests = "import os, pytest\n@pytest.mark.parametrize('v', range(8))\ndef test_x(v):\n    if v == 5: os._exit(3)\n";
-    let project = Project::new()
-        .file("test_a.py", tests)
-        .config(&config(python, "", "[groups.all]"));
+    let project = Project::new().file("test_a.py", tests).config(&config(python, "", "[groups.all]"));
     let outcome = project.offload(&["run"]).expect_code(1);
     has_all(
         &outcome.stdout,
-        &[
-            "8 tests: 7 passed, 1 failed",
-            "ERROR test_a.py::test_x[5]\n    the runner ended with exit code 3",
-        ],
+        &["8 tests: 7 passed, 1 failed", "ERROR test_a.py::test_x[5]\n    the runner ended with exit code 3"],
     );
 }
 
@@ -283,25 +239,16 @@ fn retries_tell_flaky_from_failed_and_fail_fast_stops_pytest() {
     let tests = "import os\ndef test_flaky():\n    if not os.path.exists('seen'):\n        open('seen', 'w').close(); assert False\n\
                  def test_good(): pass\n";
     let project =
-        Project::new()
-            .file("test_a.py", tests)
-            .config(&config(python, "", "[groups.all]\nretry_count = 2"));
+        Project::new().file("test_a.py", tests).config(&config(python, "", "[groups.all]\nretry_count = 2"));
     has_all(
         &project.offload(&["run"]).expect_code(2).stdout,
         &["2 tests: 1 passed, 1 flaky", "FLAKY test_a.py::test_flaky"],
     );
 
     let tests = "def test_a(): assert False\ndef test_b(): open('ran', 'w')\ndef test_c(): pass\n";
-    let project = Project::new()
-        .file("test_a.py", tests)
-        .config(&config(python, "", "[groups.all]"));
-    let outcome = project
-        .offload(&["run", "--parallel", "1", "--fail-fast"])
-        .expect_code(1);
-    has_all(
-        &outcome.stdout,
-        &["3 tests: 0 passed, 1 failed, 2 not run", "--fail-fast"],
-    );
+    let project = Project::new().file("test_a.py", tests).config(&config(python, "", "[groups.all]"));
+    let outcome = project.offload(&["run", "--parallel", "1", "--fail-fast"]).expect_code(1);
+    has_all(&outcome.stdout, &["3 tests: 0 passed, 1 failed, 2 not run", "--fail-fast"]);
     assert!(!project.path().join("ran").exists());
 }
 
@@ -312,19 +259,14 @@ fn surroundings_reach_discovery_and_tests() {
                  def test_env():\n    assert os.environ['FROM_FLAG'] == 'a=b'\n    assert shutil.which('tool-of-the-project')\n    \
                  assert os.path.isdir(os.environ['OFFLOAD_ROOT'])\n";
     let framework = "env = { FROM_FRAMEWORK = \"{root}/x\" }\nprepend_path = [\"{root}/bin\"]";
-    let config = config(python, framework, "[groups.all]").replace(
-        "type = \"local\"",
-        "type = \"local\"\nenv = { FROM_PROVIDER = \"p\" }",
-    );
+    let config = config(python, framework, "[groups.all]")
+        .replace("type = \"local\"", "type = \"local\"\nenv = { FROM_PROVIDER = \"p\" }");
     let project = Project::new()
         .file("test_a.py", tests)
         .executable("bin/tool-of-the-project", "#!/bin/sh\n")
         .config(&config);
     has_all(
-        &project
-            .offload(&["run", "--env", "FROM_FLAG=a=b"])
-            .expect_code(0)
-            .stdout,
+        &project.offload(&["run", "--env", "FROM_FLAG=a=b"]).expect_code(0).stdout,
         &["1 tests: 1 passed"],
     );
 }

@@ -64,10 +64,7 @@ type = "local"
 {more}
 "#
     );
-    Project::new()
-        .file("runner", RUNNER)
-        .file("list", &list)
-        .config(&config)
+    Project::new().file("runner", RUNNER).file("list", &list).config(&config)
 }
 
 /// How often each test was started, as `name:times` in order of names.
@@ -75,8 +72,5 @@ pub fn ran(project: &Project) -> Vec<String> {
     let text = std::fs::read_to_string(project.path().join("ran")).unwrap_or_default();
     let mut names: Vec<&str> = text.lines().collect();
     names.sort_unstable();
-    names
-        .chunk_by(|one, other| one == other)
-        .map(|same| format!("{}:{}", same[0], same.len()))
-        .collect()
+    names.chunk_by(|one, other| one == other).map(|same| format!("{}:{}", same[0], same.len())).collect()
 }

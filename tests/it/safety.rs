@@ -23,19 +23,13 @@ fn reconfigured(project: Project, from: &str, to: &str) -> Project {
 
 #[test]
 fn folders_that_are_not_for_reports_are_refused() {
-    let mut project = project(&["pass 1"], "")
-        .file("precious", "x")
-        .file("repo/.git/HEAD", "x");
+    let mut project = project(&["pass 1"], "").file("precious", "x").file("repo/.git/HEAD", "x");
     let mut before = "[report]".to_owned();
     for folder in [".", "/", "repo"] {
         let after = format!("[report]\noutput_dir = \"{folder}\"");
         project = reconfigured(project, &before, &after);
         let outcome = project.offload(&["run"]).expect_code(3);
-        assert!(
-            outcome.stderr.contains("cannot be the output folder"),
-            "{}",
-            outcome.stderr
-        );
+        assert!(outcome.stderr.contains("cannot be the output folder"), "{}", outcome.stderr);
         before = after;
     }
     assert!(project.path().join("precious").exists());
@@ -46,13 +40,7 @@ fn folders_that_are_not_for_reports_are_refused() {
 fn an_output_path_that_cannot_be_written_is_a_clear_error() {
     let project = project(&["pass 1"], "").file("test-results", "a file");
     let outcome = project.offload(&["run"]).expect_code(4);
-    assert!(
-        outcome
-            .stderr
-            .contains("cannot make the output folder `test-results`"),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.contains("cannot make the output folder `test-results`"), "{}", outcome.stderr);
     let project = reconfigured(project, "[report]", "[report]\noutput_dir = \"/proc/nowhere\"");
     let outcome = project.offload(&["run"]).expect_code(4);
     assert!(outcome.stderr.contains("/proc/nowhere"), "{}", outcome.stderr);
@@ -68,30 +56,16 @@ fn a_full_disk_is_a_clear_error_and_keeps_the_old_report() {
     let script = "mount -t tmpfs -o size=64k none test-results && echo old > test-results/junit.xml && \
                   \"$0\" run --parallel 1; code=$?; cat test-results/junit.xml; exit $code";
     let mut command = project.command("unshare");
-    command.args([
-        "--mount",
-        "--map-root-user",
-        "sh",
-        "-c",
-        script,
-        env!("CARGO_BIN_EXE_offload"),
-    ]);
-    let outcome = Running::start(command)
-        .wait(Duration::from_secs(60))
-        .expect_code(4);
-    assert!(
-        outcome.stderr.contains("No space left on device"),
-        "{}",
-        outcome.stderr
-    );
+    command.args(["--mount", "--map-root-user", "sh", "-c", script, env!("CARGO_BIN_EXE_offload")]);
+    let outcome = Running::start(command).wait(Duration::from_secs(60)).expect_code(4);
+    assert!(outcome.stderr.contains("No space left on device"), "{}", outcome.stderr);
     assert!(outcome.stdout.ends_with("old\n"), "{}", outcome.stdout);
 }
 
 #[test]
 fn files_of_others_in_the_output_folder_survive_two_runs() {
-    let project = project(&["pass 1"], "")
-        .file("test-results/notes.txt", "x")
-        .file("test-results/logs/mine", "x");
+    let project =
+        project(&["pass 1"], "").file("test-results/notes.txt", "x").file("test-results/logs/mine", "x");
     project.offload(&["run"]).expect_code(0);
     project.offload(&["run"]).expect_code(0);
     let folder = project.path().join("test-results");
@@ -104,15 +78,9 @@ fn a_second_run_in_the_same_output_folder_says_who_holds_it() {
     let unique = unique("held");
     let project = project(&["hang"], "").env("UNIQUE", &unique);
     let first = project.spawn(&["run"]);
-    wait_until("the first run is busy", Duration::from_secs(20), || {
-        survivors(&unique) > 0
-    });
+    wait_until("the first run is busy", Duration::from_secs(20), || survivors(&unique) > 0);
     let outcome = project.offload(&["run"]).expect_code(4);
-    assert!(
-        outcome.stderr.contains("in use by another run (process "),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.contains("in use by another run (process "), "{}", outcome.stderr);
     first.signal(Signal::SIGTERM);
     first.wait(Duration::from_secs(20)).expect_code(130);
 }
@@ -128,20 +96,13 @@ fn a_signal_ends_all_children_and_writes_what_is_known() {
         )
         .env("UNIQUE", &unique);
         let running = project.spawn(&["run", "--parallel", "3"]);
-        wait_until("the tests hang", Duration::from_secs(20), || {
-            survivors(&unique) > 1
-        });
+        wait_until("the tests hang", Duration::from_secs(20), || survivors(&unique) > 1);
         let log = project.path().join("test-results/logs");
         wait_until("the passing tests are done", Duration::from_secs(20), || {
             fs::read_dir(&log)
                 .unwrap()
                 .filter(|entry| {
-                    entry
-                        .as_ref()
-                        .unwrap()
-                        .file_name()
-                        .to_string_lossy()
-                        .ends_with("stdout.success")
+                    entry.as_ref().unwrap().file_name().to_string_lossy().ends_with("stdout.success")
                 })
                 .count()
                 == 2
@@ -149,16 +110,8 @@ fn a_signal_ends_all_children_and_writes_what_is_known() {
         let asked = Instant::now();
         running.signal(signal);
         let outcome = running.wait(Duration::from_secs(20)).expect_code(130);
-        assert!(
-            asked.elapsed() < Duration::from_secs(7),
-            "{signal}: {:?}",
-            asked.elapsed()
-        );
-        assert!(
-            outcome.stdout.contains("4 tests: 2 passed, 2 not run"),
-            "{}",
-            outcome.stdout
-        );
+        assert!(asked.elapsed() < Duration::from_secs(7), "{signal}: {:?}", asked.elapsed());
+        assert!(outcome.stdout.contains("4 tests: 2 passed, 2 not run"), "{}", outcome.stdout);
         assert_eq!(survivors(&unique), 0);
         let logs = project.offload(&["logs"]).expect_code(0).stdout;
         assert!(
@@ -174,13 +127,9 @@ fn a_second_signal_does_not_wait_for_those_who_ignore_the_first() {
     let runner = "trap '' TERM; sh -c 'trap \"\" TERM; while :; do sleep 1; done; : $0' \"$UNIQUE\"";
     let project = project(&["a"], "").file("runner", runner).env("UNIQUE", &unique);
     let running = project.spawn(&["run"]);
-    wait_until("the test hangs", Duration::from_secs(20), || {
-        survivors(&unique) > 0
-    });
+    wait_until("the test hangs", Duration::from_secs(20), || survivors(&unique) > 0);
     running.signal(Signal::SIGINT);
-    wait_until("the first signal is heard", Duration::from_secs(5), || {
-        running.stderr().contains("stopping")
-    });
+    wait_until("the first signal is heard", Duration::from_secs(5), || running.stderr().contains("stopping"));
     let asked = Instant::now();
     running.signal(Signal::SIGINT);
     running.wait(Duration::from_secs(20)).expect_code(130);
@@ -197,9 +146,7 @@ fn a_killed_run_leaves_the_old_report_whole() {
     let old = fs::read_to_string(&report).unwrap();
     let project = project.file("list", "hang\n");
     let running = project.spawn(&["run"]);
-    wait_until("the test hangs", Duration::from_secs(20), || {
-        survivors(&unique) > 0
-    });
+    wait_until("the test hangs", Duration::from_secs(20), || survivors(&unique) > 0);
     running.signal(Signal::SIGKILL);
     assert_eq!(running.wait(Duration::from_secs(10)).code, None);
     assert_eq!(fs::read_to_string(&report).unwrap(), old);
@@ -236,10 +183,7 @@ fn all_bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
         if entry.path().is_dir() {
             files.extend(all_bytes(&entry.path()));
         } else {
-            files.push((
-                entry.path().display().to_string(),
-                fs::read(entry.path()).unwrap(),
-            ));
+            files.push((entry.path().display().to_string(), fs::read(entry.path()).unwrap()));
         }
     }
     files
@@ -271,29 +215,13 @@ fn a_closed_stdout_ends_the_program_quietly() {
     let tests: Vec<String> = (0..20_000).map(|number| format!("pass {number}")).collect();
     let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
     let project = project(&tests, "");
-    for arguments in [
-        "collect",
-        "collect -f json",
-        "run --collect-only",
-        "validate",
-        "--help",
-    ] {
+    for arguments in ["collect", "collect -f json", "run --collect-only", "validate", "--help"] {
         let mut command = project.command("/bin/sh");
         let script = format!("{{ \"$0\" {arguments}; echo $? > code; }} | true");
-        command
-            .args(["-c", &script, env!("CARGO_BIN_EXE_offload")])
-            .stdout(Stdio::null());
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_offload")]).stdout(Stdio::null());
         let outcome = Running::start(command).wait(Duration::from_secs(30));
-        assert_eq!(
-            (outcome.code, outcome.stderr.as_str()),
-            (Some(0), ""),
-            "{arguments}"
-        );
-        assert_eq!(
-            fs::read_to_string(project.path().join("code")).unwrap(),
-            "0\n",
-            "{arguments}"
-        );
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{arguments}");
+        assert_eq!(fs::read_to_string(project.path().join("code")).unwrap(), "0\n", "{arguments}");
     }
 }
 
@@ -301,20 +229,11 @@ fn a_closed_stdout_ends_the_program_quietly() {
 fn downloads_lie_under_the_batch_that_made_them_each_once() {
     let runner = "out=$1; shift; mkdir -p shots; for id; do echo \"$id\" > shots/$id.png; done; \
                   { echo '<testsuite>'; printf '<testcase name=\"%s\"/>' \"$@\"; echo '</testsuite>'; } > \"$out\"";
-    let project = project(&["a", "b", "c"], "")
-        .file("runner", runner)
-        .file("shots/old.png", "x");
-    let project = reconfigured(
-        project,
-        "[report]",
-        "[report]\ndownload_globs = [\"shots/*.png\"]",
-    );
+    let project = project(&["a", "b", "c"], "").file("runner", runner).file("shots/old.png", "x");
+    let project = reconfigured(project, "[report]", "[report]\ndownload_globs = [\"shots/*.png\"]");
     project.offload(&["run", "--parallel", "3"]).expect_code(0);
     let files = all_bytes(&project.path().join("test-results/downloads"));
-    let mut names: Vec<&str> = files
-        .iter()
-        .map(|(name, _)| name.rsplit('/').next().unwrap())
-        .collect();
+    let mut names: Vec<&str> = files.iter().map(|(name, _)| name.rsplit('/').next().unwrap()).collect();
     names.sort_unstable();
     assert_eq!(names, ["a.png", "b.png", "c.png"]);
     assert!(files.iter().all(|(name, _)| name.contains("/downloads/batch-")));

@@ -15,12 +15,8 @@ fn sleeper(unique: &str) -> (Project, Running) {
     let mut command = project.command(project.path().join("sleeper"));
     command.arg(unique);
     let running = Running::start(command);
-    wait_until("the sleeper starts", Duration::from_secs(20), || {
-        running.stderr() == "started\n"
-    });
-    wait_until("its child starts", Duration::from_secs(20), || {
-        survivors(unique) == 2
-    });
+    wait_until("the sleeper starts", Duration::from_secs(20), || running.stderr() == "started\n");
+    wait_until("its child starts", Duration::from_secs(20), || survivors(unique) == 2);
     (project, running)
 }
 
@@ -36,13 +32,8 @@ fn a_child_past_its_deadline_is_ended_with_its_children_and_its_streams_are_show
     let (_project, running) = sleeper(&unique);
     let failure = catch_unwind(AssertUnwindSafe(|| running.wait(Duration::from_millis(50)))).unwrap_err();
     let message = failure.downcast_ref::<String>().unwrap();
-    assert!(
-        message.contains("still running") && message.contains("started"),
-        "{message}"
-    );
-    wait_until("all of them end", Duration::from_secs(10), || {
-        survivors(&unique) == 0
-    });
+    assert!(message.contains("still running") && message.contains("started"), "{message}");
+    wait_until("all of them end", Duration::from_secs(10), || survivors(&unique) == 0);
 }
 
 #[test]
@@ -58,11 +49,8 @@ fn a_signal_reaches_the_child_alone() {
 fn the_program_runs_in_the_project_with_a_clean_environment() {
     let project = Project::new().config("").env("GREETING", "hello");
     project.offload(&["--version"]).expect_code(0);
-    let printed = run(
-        &project,
-        Path::new("sh"),
-        &["-c", "pwd; ls; echo $GREETING ${CI-unset} ${CARGO-unset}"],
-    );
+    let printed =
+        run(&project, Path::new("sh"), &["-c", "pwd; ls; echo $GREETING ${CI-unset} ${CARGO-unset}"]);
     let folder = project.path().canonicalize().unwrap();
     let wanted = format!("{}\noffload.toml\nhello unset unset\n", folder.display());
     assert_eq!(printed.expect_code(0).stdout, wanted);
@@ -75,10 +63,7 @@ fn both_pytests_run() {
     };
     for (program, version) in [(recent, "pytest 9."), (old, "pytest 7.")] {
         let outcome = run(&Project::new(), program, &["-m", "pytest", "--version"]).expect_code(0);
-        assert!(
-            format!("{}{}", outcome.stdout, outcome.stderr).contains(version),
-            "{outcome:?}"
-        );
+        assert!(format!("{}{}", outcome.stdout, outcome.stderr).contains(version), "{outcome:?}");
     }
 }
 
@@ -86,9 +71,7 @@ fn both_pytests_run() {
 fn vitest_runs_in_a_project_that_links_it() {
     let Some(modules) = vitest() else { return };
     let test = "import { expect, test } from 'vitest'\ntest('adds', () => expect(1 + 1).toBe(2))\n";
-    let project = Project::new()
-        .link("node_modules", modules)
-        .file("sum.test.js", test);
+    let project = Project::new().link("node_modules", modules).file("sum.test.js", test);
     let outcome = run(&project, Path::new("npx"), &["vitest", "run"]).expect_code(0);
     assert!(outcome.stdout.contains("1 passed"), "{outcome:?}");
 }

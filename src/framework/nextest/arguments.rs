@@ -69,14 +69,7 @@ const BUILD_FLAGS: &[&str] = &[
 const METADATA: &[&str] = &["--manifest-path", "--frozen", "--locked", "--offline"];
 
 /// Options that select tests; they have values.
-const SELECTION: &[&str] = &[
-    "-E",
-    "--filterset",
-    "--filter-expr",
-    "--partition",
-    "-R",
-    "--rerun",
-];
+const SELECTION: &[&str] = &["-E", "--filterset", "--filter-expr", "--partition", "-R", "--rerun"];
 
 /// Options of nextest that have a value.
 const RUNNER_VALUES: &[&str] = &[
@@ -192,10 +185,7 @@ fn parts(word: &str) -> (&str, Option<String>) {
     match word.char_indices().nth(2) {
         Some((place, _)) if word.starts_with('-') && has_value(&word[..place]) => {
             let value = &word[place..];
-            (
-                &word[..place],
-                Some(value.strip_prefix('=').unwrap_or(value).to_owned()),
-            )
+            (&word[..place], Some(value.strip_prefix('=').unwrap_or(value).to_owned()))
         }
         _ => (word, None),
     }
@@ -229,10 +219,7 @@ mod tests {
     #[test]
     fn words_for_the_harness_become_options_of_nextest() {
         let sorted = parse("-- --include-ignored --skip slow");
-        assert_eq!(
-            (sorted.runner, sorted.selects),
-            (vec!["--run-ignored=all".to_owned()], true)
-        );
+        assert_eq!((sorted.runner, sorted.selects), (vec!["--run-ignored=all".to_owned()], true));
         assert!(!parse("-- --ignored").selects);
     }
 
@@ -252,9 +239,6 @@ mod tests {
 
     #[test]
     fn stopping_early_is_left_to_us() {
-        assert_eq!(
-            parse("--no-fail-fast --max-fail 3 --max-fail=all"),
-            Arguments::default()
-        );
+        assert_eq!(parse("--no-fail-fast --max-fail 3 --max-fail=all"), Arguments::default());
     }
 }

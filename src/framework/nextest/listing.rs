@@ -63,11 +63,7 @@ pub(super) fn read(stdout: &str, id: impl Fn(&str, &str) -> String, group: Group
         for (name, test) in &binary.testcases {
             if test.filter_match.status == "matches" {
                 let id = id(&binary_id, name).into();
-                tests.push(Listed {
-                    group,
-                    id,
-                    file: Some(file.clone()),
-                });
+                tests.push(Listed { group, id, file: Some(file.clone()) });
             }
         }
         let mut facts = binary.rest;
@@ -75,8 +71,5 @@ pub(super) fn read(stdout: &str, id: impl Fn(&str, &str) -> String, group: Group
         binaries.insert(binary_id, Value::Object(facts));
     }
     let binaries = json!({ "rust-build-meta": list.rust_build_meta, "rust-binaries": binaries });
-    Ok(Read {
-        tests,
-        binaries: binaries.to_string(),
-    })
+    Ok(Read { tests, binaries: binaries.to_string() })
 }

@@ -14,10 +14,7 @@ pub(super) fn redirect(text: &str, profile: &str, path: &str) -> Option<String> 
             table = header(trimmed);
         }
         let inside: Vec<&str> = table.iter().map(String::as_str).collect();
-        let key = trimmed
-            .split_once('=')
-            .map(|(key, _)| keys(key))
-            .unwrap_or_default();
+        let key = trimmed.split_once('=').map(|(key, _)| keys(key)).unwrap_or_default();
         let key: Vec<&str> = key.iter().map(String::as_str).collect();
         let full = [inside.as_slice(), &key].concat();
         if full == ["profile", profile, "junit", "path"] {
@@ -37,10 +34,7 @@ pub(super) fn redirect(text: &str, profile: &str, path: &str) -> Option<String> 
 
 /// The names in a table's header; none for an array of tables.
 fn header(line: &str) -> Vec<String> {
-    match line
-        .strip_prefix('[')
-        .and_then(|rest| rest.rfind(']').map(|end| &rest[..end]))
-    {
+    match line.strip_prefix('[').and_then(|rest| rest.rfind(']').map(|end| &rest[..end])) {
         Some(inner) if !inner.starts_with('[') => keys(inner),
         _ => Vec::new(),
     }

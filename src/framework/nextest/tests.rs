@@ -25,12 +25,7 @@ fn nextest(run_args: Option<&str>, include_ignored: bool) -> Nextest {
 }
 
 fn group(filters: &str) -> Group {
-    Group {
-        name: "all".into(),
-        filters: filters.to_owned(),
-        max_attempts: 1,
-        solo: false,
-    }
+    Group { name: "all".into(), filters: filters.to_owned(), max_attempts: 1, solo: false }
 }
 
 fn recorded(file: &str) -> String {
@@ -40,12 +35,8 @@ fn recorded(file: &str) -> String {
 
 fn listing(nextest: &Nextest, file: &str) -> Listing {
     let command = nextest.list_command(&group(""), GroupIndex(0)).unwrap();
-    let output = ListOutput {
-        exit: Exit::Code(0),
-        stdout: recorded(file),
-        stderr: String::new(),
-        file: None,
-    };
+    let output =
+        ListOutput { exit: Exit::Code(0), stdout: recorded(file), stderr: String::new(), file: None };
     nextest.parse_list(&command, &output).unwrap()
 }
 
@@ -58,28 +49,14 @@ fn suite(filters: &str) -> Suite {
 }
 
 fn facts(more: &[(&str, &str)]) -> Facts {
-    let known = [
-        (METADATA, "cargo-metadata.json"),
-        ("nextest.binaries.0", "binaries-0.json"),
-    ];
-    known
-        .iter()
-        .chain(more)
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
+    let known = [(METADATA, "cargo-metadata.json"), ("nextest.binaries.0", "binaries-0.json")];
+    known.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 fn run(nextest: &Nextest, suite: &Suite, ids: &[&str], facts: &Facts, shared: bool) -> (Vec<String>, String) {
     let scratch = Path::new("/scratch");
     let shared = shared.then_some(Path::new("/shared"));
-    let context = RunContext {
-        suite,
-        facts,
-        shared,
-        root: ".",
-        scratch,
-        fail_fast: false,
-    };
+    let context = RunContext { suite, facts, shared, root: ".", scratch, fail_fast: false };
     let tests: Vec<TestIndex> = ids.iter().map(|id| suite.find(id).unwrap()).collect();
     let run = nextest.run_command(&tests, GroupIndex(0), &context);
     assert_eq!(run.report, Some(PathBuf::from("/scratch/junit.xml")));
@@ -105,11 +82,7 @@ fn a_listing_holds_what_the_filters_select_and_the_binaries_for_batches() {
     assert_eq!(binaries["rust-binaries"]["b::it"]["kind"], "test");
     assert!(binaries["rust-binaries"]["b::it"].get("testcases").is_none());
     let some = listing(&nextest(None, false), "selected.json");
-    assert!(
-        some.tests
-            .iter()
-            .all(|test| test.id.as_str().starts_with("a tests::"))
-    );
+    assert!(some.tests.iter().all(|test| test.id.as_str().starts_with("a tests::")));
     assert_eq!(some.tests.len(), 5);
 }
 
@@ -119,19 +92,11 @@ fn the_report_names_the_listed_tests() {
     let nextest = nextest(None, false);
     let facts = Facts::new();
     let scratch = Path::new("/scratch");
-    let context = RunContext {
-        suite: &suite,
-        facts: &facts,
-        shared: None,
-        root: ".",
-        scratch,
-        fail_fast: false,
-    };
+    let context =
+        RunContext { suite: &suite, facts: &facts, shared: None, root: ".", scratch, fail_fast: false };
     let matcher = nextest.matcher(&[], &context);
     let mut found = BTreeSet::new();
-    junit::read::read(recorded("junit.xml").as_bytes(), &mut |case| {
-        found.extend(matcher.find(&case))
-    });
+    junit::read::read(recorded("junit.xml").as_bytes(), &mut |case| found.extend(matcher.find(&case)));
     let missing = suite.indices().filter(|index| !found.contains(index));
     // nextest drops control characters from its report.
     let missing: Vec<_> = missing.map(|index| suite.test(index).id.as_str()).collect();
@@ -148,47 +113,19 @@ fn a_listing_that_failed_is_an_error_with_what_was_said() {
         stderr: "error[E0425]".to_owned(),
         file: None,
     };
-    let error = nextest
-        .parse_list(&command, &output(Exit::Code(101), ""))
-        .unwrap_err();
+    let error = nextest.parse_list(&command, &output(Exit::Code(101), "")).unwrap_err();
     assert!(error.to_string().contains("error[E0425]"));
-    assert!(
-        nextest
-            .parse_list(&command, &output(Exit::Code(0), "nothing"))
-            .is_err()
-    );
+    assert!(nextest.parse_list(&command, &output(Exit::Code(0), "nothing")).is_err());
 }
 
 #[test]
 fn listing_takes_settings_before_filters() {
-    let commands = nextest(None, true)
-        .list_commands(&[group("-p b -- --skip x")], Path::new("/s"))
-        .unwrap();
-    let Executable::Program(words) = &commands[0].command.executable else {
-        panic!()
-    };
-    let rest = [
-        "--package=a",
-        "--features=x,y",
-        "--run-ignored=all",
-        "-p",
-        "b",
-        "--",
-        "--skip",
-        "x",
-    ];
+    let commands = nextest(None, true).list_commands(&[group("-p b -- --skip x")], Path::new("/s")).unwrap();
+    let Executable::Program(words) = &commands[0].command.executable else { panic!() };
+    let rest = ["--package=a", "--features=x,y", "--run-ignored=all", "-p", "b", "--", "--skip", "x"];
     assert_eq!(words[5..], rest);
-    assert_eq!(
-        (
-            commands.len(),
-            commands[1].groups.len(),
-            commands[1].output.is_none()
-        ),
-        (2, 0, true)
-    );
-    let ignored = nextest(None, true)
-        .list_commands(&[group("--run-ignored only")], Path::new("/s"))
-        .unwrap();
+    assert_eq!((commands.len(), commands[1].groups.len(), commands[1].output.is_none()), (2, 0, true));
+    let ignored = nextest(None, true).list_commands(&[group("--run-ignored only")], Path::new("/s")).unwrap();
     assert!(!ignored[0].command.to_shell().contains("all"));
 }
 
@@ -205,19 +142,10 @@ fn local_batches_reuse_the_build_and_remote_ones_build() {
         "--filterset=(binary_id(=b) & (test(=one)))",
     ];
     assert_eq!(local[3..], reuse);
-    assert_eq!(
-        tool,
-        "[profile.\"offload\".junit]\npath = \"/scratch/junit.xml\"\n"
-    );
+    assert_eq!(tool, "[profile.\"offload\".junit]\npath = \"/scratch/junit.xml\"\n");
     let (remote, _) = run(&nextest(None, false), &suite, &["b one"], &facts(&[]), false);
     assert_eq!(remote[3..5], ["--package=a", "--features=x,y"]);
-    let (other, _) = run(
-        &nextest(Some("--release"), false),
-        &suite,
-        &["b one"],
-        &facts(&[]),
-        true,
-    );
+    let (other, _) = run(&nextest(Some("--release"), false), &suite, &["b one"], &facts(&[]), true);
     assert_eq!(other[3..6], ["--package=a", "--features=x,y", "--release"]);
 }
 
@@ -225,10 +153,7 @@ fn local_batches_reuse_the_build_and_remote_ones_build() {
 fn a_whole_binary_is_named_alone_unless_the_group_selects() {
     let ids = ["b one", "b two", "pm in_pm"];
     let (words, _) = run(&nextest(None, false), &suite(""), &ids, &facts(&[]), true);
-    assert_eq!(
-        words.last().unwrap(),
-        "--filterset=binary_id(=b) + binary_id(=pm)"
-    );
+    assert_eq!(words.last().unwrap(), "--filterset=binary_id(=b) + binary_id(=pm)");
     let selecting = suite("-E 'all()' --ignore-default-filter");
     let (words, _) = run(&nextest(None, false), &selecting, &ids, &facts(&[]), true);
     let both = "(binary_id(=b) & (test(=one) + test(=two))) + (binary_id(=pm) & (test(=in_pm)))";
@@ -259,18 +184,9 @@ fn a_named_profile_keeps_its_name_and_only_its_report_moves() {
 #[test]
 fn an_inherited_profile_gives_way_to_the_arguments() {
     let inherited = nextest(None, false).with_profile(Some("ci".to_owned()));
-    let copied = inherited
-        .list_commands(&[group("")], Path::new("/s"))
-        .unwrap()
-        .remove(1);
+    let copied = inherited.list_commands(&[group("")], Path::new("/s")).unwrap().remove(1);
     assert_eq!(copied.output, Some(PathBuf::from("/s/nextest-project.toml")));
-    let (words, _) = run(
-        &inherited,
-        &suite("--profile=deep"),
-        &["b one"],
-        &facts(&[]),
-        true,
-    );
+    let (words, _) = run(&inherited, &suite("--profile=deep"), &["b one"], &facts(&[]), true);
     assert!(words.contains(&"--profile=deep".to_owned()));
     let (words, _) = run(&inherited, &suite("-P default"), &["b one"], &facts(&[]), true);
     assert!(words.contains(&"--profile=offload".to_owned()));

@@ -45,16 +45,7 @@ const FLAGS: &[&str] = &[
 ];
 
 /// The last part of a dotted option that has no value.
-const PARTS: &[&str] = &[
-    "all",
-    "clean",
-    "concurrent",
-    "enabled",
-    "headless",
-    "only",
-    "shuffle",
-    "tests",
-];
+const PARTS: &[&str] = &["all", "clean", "concurrent", "enabled", "headless", "only", "shuffle", "tests"];
 
 impl Arguments {
     /// Sorts `words`.
@@ -62,10 +53,7 @@ impl Arguments {
         let mut sorted = Arguments::default();
         let mut words = words.iter().peekable();
         while let Some(word) = words.next() {
-            let Some(name) = word
-                .strip_prefix('-')
-                .filter(|name| !name.is_empty() && *name != "-")
-            else {
+            let Some(name) = word.strip_prefix('-').filter(|name| !name.is_empty() && *name != "-") else {
                 sorted.selection.push(word.clone());
                 continue;
             };
@@ -124,20 +112,14 @@ mod tests {
     fn paths_and_shards_select_and_the_rest_is_kept() {
         let sorted = parse("src/ --project unit --no-isolate lib --shard=1/2 -c v.ts --coverage x.test.ts");
         assert_eq!(sorted.selection, ["src/", "lib", "--shard=1/2", "x.test.ts"]);
-        assert_eq!(
-            sorted.options,
-            ["--project", "unit", "--no-isolate", "-c", "v.ts"]
-        );
+        assert_eq!(sorted.options, ["--project", "unit", "--no-isolate", "-c", "v.ts"]);
         assert_eq!(sorted.coverage, ["--coverage"]);
     }
 
     #[test]
     fn a_pattern_may_look_like_an_option() {
         assert_eq!(parse("-t '-x y'").pattern.as_deref(), Some("-x y"));
-        assert_eq!(
-            parse("--test-name-pattern='^(?!.*slow)'").pattern.as_deref(),
-            Some("^(?!.*slow)")
-        );
+        assert_eq!(parse("--test-name-pattern='^(?!.*slow)'").pattern.as_deref(), Some("^(?!.*slow)"));
     }
 
     #[test]

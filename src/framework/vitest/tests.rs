@@ -21,22 +21,13 @@ fn vitest(run_args: Option<&str>) -> Vitest {
 }
 
 fn group(filters: &str) -> Group {
-    Group {
-        name: "all".into(),
-        filters: filters.to_owned(),
-        max_attempts: 1,
-        solo: false,
-    }
+    Group { name: "all".into(), filters: filters.to_owned(), max_attempts: 1, solo: false }
 }
 
 fn suite(filters: &str, tests: &[(&str, &str)]) -> Suite {
     let mut suite = Suite::new(vec![group(filters)]);
     for (file, name) in tests {
-        suite.add(
-            GroupIndex(0),
-            format!("{file} > {name}").as_str().into(),
-            Some((*file).into()),
-        );
+        suite.add(GroupIndex(0), format!("{file} > {name}").as_str().into(), Some((*file).into()));
     }
     suite
 }
@@ -44,14 +35,7 @@ fn suite(filters: &str, tests: &[(&str, &str)]) -> Suite {
 fn words(vitest: &Vitest, suite: &Suite, tests: &[u32], fail_fast: bool) -> Vec<String> {
     let facts = Facts::new();
     let scratch = Path::new("/scratch");
-    let context = RunContext {
-        suite,
-        facts: &facts,
-        shared: None,
-        root: ".",
-        scratch,
-        fail_fast,
-    };
+    let context = RunContext { suite, facts: &facts, shared: None, root: ".", scratch, fail_fast };
     let tests: Vec<TestIndex> = tests.iter().copied().map(TestIndex).collect();
     let run = vitest.run_command(&tests, GroupIndex(0), &context);
     assert_eq!(run.report, Some(PathBuf::from("/scratch/junit.xml")));
@@ -67,16 +51,8 @@ fn value<'a>(words: &'a [String], option: &str) -> Option<&'a str> {
 
 fn listing(file: Option<String>, exit: Exit) -> Result<Listing> {
     let vitest = vitest(None);
-    let command = vitest
-        .list_commands(&[group("")], Path::new("/scratch"))
-        .unwrap()
-        .remove(0);
-    let output = ListOutput {
-        exit,
-        stdout: String::new(),
-        stderr: "it hurts".to_owned(),
-        file,
-    };
+    let command = vitest.list_commands(&[group("")], Path::new("/scratch")).unwrap().remove(0);
+    let output = ListOutput { exit, stdout: String::new(), stderr: "it hurts".to_owned(), file };
     vitest.parse_list(&command, &output)
 }
 
@@ -91,20 +67,13 @@ fn every_version_lists_what_its_report_names() {
     for version in versions() {
         let text = fs::read_to_string(version.join("list.json")).unwrap();
         let listing = listing(Some(text), Exit::Code(0)).unwrap();
-        assert_eq!(
-            (listing.tests.len(), listing.warnings.len()),
-            (23, 1),
-            "{version:?}"
-        );
+        assert_eq!((listing.tests.len(), listing.warnings.len()), (23, 1), "{version:?}");
         let mut suite = Suite::new(vec![group("")]);
         for test in listing.tests {
             suite.add(test.group, test.id, test.file);
         }
         let vitest = vitest(None);
-        let matcher = Titles {
-            suite: &suite,
-            vitest: &vitest,
-        };
+        let matcher = Titles { suite: &suite, vitest: &vitest };
         let report = fs::read(version.join("junit.xml")).unwrap();
         let mut found = BTreeSet::new();
         let mut above = Vec::new();
@@ -116,10 +85,7 @@ fn every_version_lists_what_its_report_names() {
         });
         assert_eq!(found.len(), 23, "{version:?}");
         assert_eq!(above.len(), 1, "{version:?}");
-        let covered = matcher
-            .covers(&above[0])
-            .into_iter()
-            .map(|index| suite.test(index).id.as_str());
+        let covered = matcher.covers(&above[0]).into_iter().map(|index| suite.test(index).id.as_str());
         let wanted = ["src/hook.test.ts > d > x", "src/hook.test.ts > d > y"];
         assert_eq!(covered.collect::<Vec<_>>(), wanted, "{version:?}");
     }
@@ -130,11 +96,7 @@ fn a_file_that_does_not_load_is_an_error_that_names_it() {
     for version in versions() {
         let text = fs::read_to_string(version.join("broken.json")).unwrap();
         let error = listing(Some(text), Exit::Code(1)).unwrap_err().to_string();
-        for file in [
-            "src/syn.test.ts: ",
-            "src/thr.test.ts: in describe",
-            "src/zero.test.ts: no test suite",
-        ] {
+        for file in ["src/syn.test.ts: ", "src/thr.test.ts: in describe", "src/zero.test.ts: no test suite"] {
             assert!(error.contains(file), "{error}");
         }
         assert!(!error.contains('\x1B'));
@@ -144,12 +106,7 @@ fn a_file_that_does_not_load_is_an_error_that_names_it() {
 #[test]
 fn a_command_that_failed_or_wrote_nothing_is_an_error() {
     let none = r#"{"files":[]}"#.to_owned();
-    assert!(
-        listing(Some(none.clone()), Exit::Code(1))
-            .unwrap_err()
-            .to_string()
-            .contains("it hurts")
-    );
+    assert!(listing(Some(none.clone()), Exit::Code(1)).unwrap_err().to_string().contains("it hurts"));
     assert!(listing(None, Exit::Code(0)).is_err());
     assert_eq!(listing(Some(none), Exit::Code(0)).unwrap().tests, []);
 }
@@ -157,15 +114,10 @@ fn a_command_that_failed_or_wrote_nothing_is_an_error() {
 #[test]
 fn discovery_runs_nothing_and_tries_again_with_isolation() {
     let vitest = vitest(None);
-    let commands = vitest
-        .list_commands(&[group("src/ -t 'a|b' --project one")], Path::new("/s"))
-        .unwrap();
+    let commands = vitest.list_commands(&[group("src/ -t 'a|b' --project one")], Path::new("/s")).unwrap();
     let shell = commands[0].command.to_shell();
     let (quick, careful) = shell.split_once(" || ").unwrap();
-    assert!(
-        quick.starts_with("npx vitest --run src/ --no-isolate "),
-        "{quick}"
-    );
+    assert!(quick.starts_with("npx vitest --run src/ --no-isolate "), "{quick}");
     assert!(careful.starts_with("npx vitest --run src/ "), "{careful}");
     assert!(!careful.contains("isolate"));
     for half in [quick, careful] {
@@ -175,33 +127,15 @@ fn discovery_runs_nothing_and_tries_again_with_isolation() {
         assert!(words.ends_with(&["--project".to_owned(), "one".to_owned()]));
     }
     let script = &commands[0].command.files[0];
-    assert!(
-        script
-            .content
-            .starts_with(r#"const settings = {"list":"/s/vitest-0.json","pattern":"a|b"}"#)
-    );
+    assert!(script.content.starts_with(r#"const settings = {"list":"/s/vitest-0.json","pattern":"a|b"}"#));
 }
 
 #[test]
 fn whole_files_are_named_without_their_tests() {
-    let suite = suite(
-        "src/ -c v.ts",
-        &[
-            ("src/a.test.ts", "one"),
-            ("src/a.test.ts", "two"),
-            ("b.test.ts", "x"),
-        ],
-    );
+    let suite =
+        suite("src/ -c v.ts", &[("src/a.test.ts", "one"), ("src/a.test.ts", "two"), ("b.test.ts", "x")]);
     let words = words(&vitest(None), &suite, &[0, 1], false);
-    let start = [
-        "npx",
-        "vitest",
-        "--run",
-        "src/a.test.ts",
-        "-c",
-        "v.ts",
-        "--coverage.enabled=false",
-    ];
+    let start = ["npx", "vitest", "--run", "src/a.test.ts", "-c", "v.ts", "--coverage.enabled=false"];
     assert_eq!(&words[..start.len()], start);
     assert_eq!(value(&words, "--outputFile="), Some("/scratch/junit.xml"));
     assert_eq!(value(&words, "--testNamePattern="), None);
@@ -224,18 +158,11 @@ fn part_of_a_file_is_chosen_by_whole_titles() {
 
 #[test]
 fn files_that_the_named_ones_would_bring_along_are_excluded() {
-    let tests = [
-        ("src/a.test.ts", "x"),
-        ("lib/src/A.test.ts", "x"),
-        ("src/a.test.tsx", "x"),
-        ("z/[id].ts", "x"),
-    ];
+    let tests =
+        [("src/a.test.ts", "x"), ("lib/src/A.test.ts", "x"), ("src/a.test.tsx", "x"), ("z/[id].ts", "x")];
     let suite = suite("", &tests);
     let words = words(&vitest(None), &suite, &[0], false);
-    let excluded: Vec<_> = words
-        .iter()
-        .filter_map(|word| word.strip_prefix("--exclude="))
-        .collect();
+    let excluded: Vec<_> = words.iter().filter_map(|word| word.strip_prefix("--exclude=")).collect();
     assert_eq!(excluded, ["lib/src/A.test.ts", "src/a.test.tsx"]);
     assert_eq!(escape_glob("z/[id].ts"), r"z/\[id\].ts");
 }
@@ -244,18 +171,10 @@ fn files_that_the_named_ones_would_bring_along_are_excluded() {
 fn what_a_selection_left_out_is_not_an_extra() {
     let suite = suite("", &[]);
     let vitest = vitest(None);
-    let matcher = Titles {
-        suite: &suite,
-        vitest: &vitest,
-    };
+    let matcher = Titles { suite: &suite, vitest: &vitest };
     let case = |outcome| {
         let result = CaseResult::new(outcome, Duration::ZERO);
-        Case {
-            classname: "a.ts".to_owned(),
-            name: "x".to_owned(),
-            file: None,
-            result,
-        }
+        Case { classname: "a.ts".to_owned(), name: "x".to_owned(), file: None, result }
     };
     assert!(!matcher.is_extra(&case(Outcome::Skipped)));
     assert!(matcher.is_extra(&case(Outcome::Passed)));

@@ -40,14 +40,7 @@ pub(super) fn clean(text: &str) -> String {
             | '\u{FDD0}'..='\u{FDDF}' | '\u{FFFD}')
             && (u32::from(letter) & 0xFFFE) != 0xFFFE
     });
-    kept.map(|letter| {
-        if matches!(letter, '\n' | '\r' | '\t') {
-            ' '
-        } else {
-            letter
-        }
-    })
-    .collect()
+    kept.map(|letter| if matches!(letter, '\n' | '\r' | '\t') { ' ' } else { letter }).collect()
 }
 
 /// The text without the colours of a terminal.

@@ -22,11 +22,7 @@ impl Outcome {
     /// Fails with both streams unless the child ended with `code`.
     #[track_caller]
     pub fn expect_code(self, code: i32) -> Outcome {
-        let Outcome {
-            code: own,
-            stdout,
-            stderr,
-        } = &self;
+        let Outcome { code: own, stdout, stderr } = &self;
         assert_eq!(*own, Some(code), "\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
         self
     }
@@ -44,15 +40,9 @@ impl Running {
     pub fn start(mut command: Command) -> Running {
         let streams = TempDir::new().unwrap();
         let stream = |name: &str| Stdio::from(File::create(streams.path().join(name)).unwrap());
-        command
-            .stdin(Stdio::null())
-            .stdout(stream("stdout"))
-            .stderr(stream("stderr"))
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(stream("stdout")).stderr(stream("stderr")).process_group(0);
         let name = format!("{command:?}");
-        let child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         Running { child, streams, name }
     }
 
@@ -77,11 +67,7 @@ impl Running {
                 self.name
             );
         };
-        Outcome {
-            code: status.code(),
-            stdout: self.text("stdout"),
-            stderr: self.text("stderr"),
-        }
+        Outcome { code: status.code(), stdout: self.text("stdout"), stderr: self.text("stderr") }
     }
 
     fn ended_within(&mut self, deadline: Duration) -> Option<ExitStatus> {
@@ -129,15 +115,8 @@ pub fn survivors(unique: &str) -> usize {
         let lines = entries.filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
         return lines.filter(|line| mentions(line)).count();
     }
-    let listed = Command::new("ps")
-        .args(["-A", "-o", "args="])
-        .output()
-        .unwrap()
-        .stdout;
-    listed
-        .split(|byte| *byte == b'\n')
-        .filter(|line| mentions(line))
-        .count()
+    let listed = Command::new("ps").args(["-A", "-o", "args="]).output().unwrap().stdout;
+    listed.split(|byte| *byte == b'\n').filter(|line| mentions(line)).count()
 }
 
 /// Polls until `condition` holds, and fails naming `what` when it does not in time.

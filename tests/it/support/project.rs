@@ -24,11 +24,7 @@ pub struct Project {
 impl Project {
     pub fn new() -> Project {
         let folder = TempDir::with_prefix("offload-it-").unwrap();
-        Project {
-            folder,
-            tools: Vec::new(),
-            env: Vec::new(),
-        }
+        Project { folder, tools: Vec::new(), env: Vec::new() }
     }
 
     pub fn path(&self) -> &Path {
@@ -100,14 +96,8 @@ impl Project {
             command.env_remove(key);
         }
         let inherited = std::env::var_os("PATH").unwrap_or_default();
-        let folders = self
-            .tools
-            .iter()
-            .cloned()
-            .chain(std::env::split_paths(&inherited));
-        command
-            .env("PATH", std::env::join_paths(folders).unwrap())
-            .env("NO_COLOR", "1");
+        let folders = self.tools.iter().cloned().chain(std::env::split_paths(&inherited));
+        command.env("PATH", std::env::join_paths(folders).unwrap()).env("NO_COLOR", "1");
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command
     }

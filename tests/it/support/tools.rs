@@ -21,8 +21,7 @@ pub fn python() -> Option<&'static Path> {
 /// A Python with a pytest of an older kind.
 pub fn python_old() -> Option<&'static Path> {
     static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    MADE.get_or_init(|| environment("pytest-old", PYTEST_OLD))
-        .as_deref()
+    MADE.get_or_init(|| environment("pytest-old", PYTEST_OLD)).as_deref()
 }
 
 /// A `node_modules` folder with vitest, to be linked into a project.
@@ -31,15 +30,10 @@ pub fn vitest() -> Option<&'static Path> {
     let make = || {
         provide("vitest", VITEST, |folder| {
             fs::write(folder.join("package.json"), VITEST).map_err(|error| error.to_string())?;
-            execute(
-                Command::new("npm")
-                    .args(["install", "--no-audit", "--no-fund"])
-                    .current_dir(folder),
-            )
+            execute(Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(folder))
         })
     };
-    MADE.get_or_init(|| make().map(|folder| folder.join("node_modules")))
-        .as_deref()
+    MADE.get_or_init(|| make().map(|folder| folder.join("node_modules"))).as_deref()
 }
 
 /// A folder that holds `cargo-nextest`.
@@ -52,17 +46,9 @@ pub fn nextest() -> Option<&'static Path> {
         {
             return Some(folder);
         }
-        let install = [
-            "install",
-            "cargo-nextest",
-            "--locked",
-            "--version",
-            NEXTEST,
-            "--root",
-        ];
-        let made = provide("nextest", NEXTEST, |folder| {
-            execute(Command::new("cargo").args(install).arg(folder))
-        });
+        let install = ["install", "cargo-nextest", "--locked", "--version", NEXTEST, "--root"];
+        let made =
+            provide("nextest", NEXTEST, |folder| execute(Command::new("cargo").args(install).arg(folder)));
         made.map(|folder| folder.join("bin"))
     };
     MADE.get_or_init(make).as_deref()
@@ -79,10 +65,7 @@ fn environment(name: &str, requirement: &str) -> Option<PathBuf> {
 /// The folder of a tool. A stamp is written last, so that a half-made tool or another version of it is
 /// made again; a lock lets only one of several test programs make it.
 fn provide(name: &str, recipe: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Option<PathBuf> {
-    let tools = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .unwrap()
-        .join("test-tools");
+    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-tools");
     fs::create_dir_all(&tools).unwrap();
     let lock = File::create(tools.join(format!("{name}.lock"))).unwrap();
     lock.lock().unwrap();
@@ -105,25 +88,16 @@ fn provide(name: &str, recipe: &str, make: impl FnOnce(&Path) -> Result<(), Stri
 }
 
 fn absent(name: &str, why: &str) -> Option<PathBuf> {
-    assert!(
-        std::env::var_os("CI").is_none_or(|value| value != "true"),
-        "no `{name}` in CI: {why}"
-    );
+    assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "no `{name}` in CI: {why}");
     eprintln!("SKIPPED: this test needs `{name}`: {why}");
     None
 }
 
 fn execute(command: &mut Command) -> Result<(), String> {
-    let done = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{command:?}: {error}"))?;
+    let done = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
     if done.status.success() {
         return Ok(());
     }
-    let (stdout, stderr) = (
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr),
-    );
+    let (stdout, stderr) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     Err(format!("{command:?}: {}\n{stdout}{stderr}", done.status))
 }

@@ -1,0 +1,72 @@
+//! How an execution ended: what it says of tests without a result, and of all of them where the exit
+//! status is all there is.
+
+use super::Reading;
+use crate::event::Execution;
+use crate::model::{Batch, CaseResult, Exit, Outcome};
+
+/// How an execution ended, with all that is needed to judge it.
+pub(super) struct End<'a> {
+    pub(super) batch: &'a Batch,
+    pub(super) execution: &'a Execution,
+    pub(super) reading: &'a Reading,
+    /// The report shows a failure, of whichever test.
+    pub(super) failed: bool,
+    /// How many cases the report has.
+    pub(super) cases: usize,
+}
+
+impl End<'_> {
+    /// Why a test of this batch has no result.
+    pub(super) fn complaint(&self) -> String {
+        let how = match self.execution.exit {
+            Exit::TimedOut => format!("timed out after {:.1} s", self.execution.elapsed.as_secs_f64()),
+            Exit::Cancelled => "the run was stopped while it was running".into(),
+            exit @ (Exit::Code(_) | Exit::Signal(_)) => format!("the runner ended with {exit}"),
+        };
+        let what = match (&self.reading.error, self.reading.nearest.as_slice()) {
+            _ if matches!(self.execution.exit, Exit::TimedOut | Exit::Cancelled) => String::new(),
+            (Some(error), _) => format!("; {error}"),
+            (None, []) => " without a result for this test".into(),
+            (None, names) => {
+                format!(" without a result for this test, but with one for `{}`", names.join("`, `"))
+            }
+        };
+        format!("{how}{what} (batch {})", self.batch.index)
+    }
+}
+
+/// Several cases of one report stand for the same test (a failure and an error of its teardown,
+/// subtests): the worst one speaks, and their times add up.
+pub(super) fn merge(result: &mut CaseResult, other: &CaseResult) {
+    let duration = result.duration.saturating_add(other.duration);
+    let flaky = result.flaky_in_runner | other.flaky_in_runner;
+    if other.outcome > result.outcome {
+        *result = other.clone();
+    }
+    result.duration = duration;
+    result.flaky_in_runner = flaky;
+}
+
+/// The exit status speaks for each test of the batch.
+pub(super) fn by_exit_status(batch: &Batch, execution: &Execution) -> Reading {
+    let share = execution.elapsed / u32::try_from(batch.tests.len().max(1)).unwrap_or(u32::MAX);
+    let result = match execution.exit {
+        Exit::Code(0) => CaseResult::new(Outcome::Passed, share),
+        Exit::Cancelled => return Reading::default(),
+        exit => {
+            let outcome = match exit {
+                Exit::TimedOut => Outcome::TimedOut,
+                Exit::Signal(_) => Outcome::Errored,
+                Exit::Code(_) | Exit::Cancelled => Outcome::Failed,
+            };
+            CaseResult::stated(
+                outcome,
+                share,
+                format!("the command ended with {exit} (batch {})", batch.index),
+            )
+        }
+    };
+    let found = batch.tests.iter().map(|index| (*index, result.clone())).collect();
+    Reading { found, ..Reading::default() }
+}
