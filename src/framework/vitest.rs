@@ -95,9 +95,15 @@ impl Vitest {
         start.extend(filters.selection);
         // Without isolation, what several files import is loaded once: a quarter of the time. A suite
         // that fails that way has a second try as vitest itself would load it.
-        let quick = [start.as_slice(), &["--no-isolate".to_owned()], &rest].concat();
-        let careful = [start.as_slice(), &rest].concat();
-        let text = format!("{} || {}", shell_words::join(&quick), shell_words::join(&careful));
+        // Said in the filters or in `discovery_args`, isolation is as said.
+        let careful = shell_words::join([start.as_slice(), &rest].concat());
+        let said = |word: &String| word.starts_with("--isolate") || word == "--no-isolate";
+        let text = if rest.iter().any(said) {
+            careful
+        } else {
+            let quick = [start.as_slice(), &["--no-isolate".to_owned()], &rest].concat();
+            format!("{} || {careful}", shell_words::join(&quick))
+        };
         let mut command = CommandLine::shell(text).with_env("NO_COLOR", "1");
         command.files.push(InputFile { path: reporter, content: reporter_text(&settings) });
         Ok(ListCommand { groups: vec![index], command, output: Some(output) })

@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_profile_without_a_path_is_left_alone() {
-        let text = "[profile.ci]\nretries = 1\n[[profile.ci.overrides]]\npath = 'no'\n[profile.ci.junit]\nreport-name = 'x'\n";
+        let text = "[profile.ci]\nretries = 1\n[[profile.ci.overrides]]\npath = 'no'\n\
+                    [profile.ci.junit]\nreport-name = 'x'\n";
         assert_eq!(redirect(text, "ci", "'y'"), None);
     }
 }

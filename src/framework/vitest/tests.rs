@@ -131,6 +131,13 @@ fn discovery_runs_nothing_and_tries_again_with_isolation() {
 }
 
 #[test]
+fn isolation_is_left_as_it_is_asked_for() {
+    let commands = vitest(None).list_commands(&[group("--isolate")], Path::new("/s")).unwrap();
+    let shell = commands[0].command.to_shell();
+    assert!(shell.ends_with(" --isolate") && !shell.contains("||"), "{shell}");
+}
+
+#[test]
 fn whole_files_are_named_without_their_tests() {
     let suite =
         suite("src/ -c v.ts", &[("src/a.test.ts", "one"), ("src/a.test.ts", "two"), ("b.test.ts", "x")]);
