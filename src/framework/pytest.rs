@@ -1,7 +1,6 @@
 //! pytest, on a project as it is.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,10 +13,16 @@ use crate::framework::{
     describe_failure, format_id,
 };
 use crate::junit::Case;
-use crate::model::{Exit, Group, GroupIndex, Suite, TestCase, TestIndex};
+use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
+
+mod selection;
+
+use selection::{Selection, argument};
 
 /// Reports to us what was collected; see the file.
-const PLUGIN: &str = include_str!("../../scripts/offload_collect.py");
+const COLLECT: &str = include_str!("../../scripts/offload_collect.py");
+/// Runs a part of what is collected; see the file.
+const SELECT: &str = include_str!("../../scripts/offload_select.py");
 
 /// The settings of pytest.
 #[derive(Clone, Debug)]
@@ -80,6 +85,13 @@ fn split(text: &str, what: &str) -> Result<Vec<String>> {
     shell_words::split(text).with_context(|| format!("cannot split {what} `{text}` into words"))
 }
 
+fn join(first: &str, rest: Option<&String>, mark: char) -> String {
+    match rest {
+        Some(rest) if !rest.is_empty() => format!("{first}{mark}{rest}"),
+        _ => first.to_owned(),
+    }
+}
+
 fn number(index: usize) -> GroupIndex {
     GroupIndex(u16::try_from(index).unwrap_or(u16::MAX))
 }
@@ -100,87 +112,15 @@ impl Pytest {
             .chain(["--collect-only".into(), "--verbosity=-1".into()])
             .chain(self.discovery_args.iter().cloned());
         let mut command = CommandLine::program(words);
-        let join = |first: &str, rest: &Option<String>, mark: char| match rest {
-            Some(rest) if !rest.is_empty() => format!("{first}{mark}{rest}"),
-            _ => first.to_owned(),
-        };
         let order = serde_json::json!({"output": output, "groups": choices});
-        command.files.push(InputFile { path: folder.join("offload_collect.py"), content: PLUGIN.into() });
+        command.files.push(InputFile { path: folder.join("offload_collect.py"), content: COLLECT.into() });
         command.env = vec![
-            ("PYTHONPATH".into(), join(&folder.to_string_lossy(), &self.inherited.python_path, ':')),
-            ("PYTEST_PLUGINS".into(), join("offload_collect", &self.inherited.plugins, ',')),
+            ("PYTHONPATH".into(), join(&folder.to_string_lossy(), self.inherited.python_path.as_ref(), ':')),
+            ("PYTEST_PLUGINS".into(), join("offload_collect", self.inherited.plugins.as_ref(), ',')),
             ("OFFLOAD_COLLECT".into(), order.to_string()),
         ];
         ListCommand { groups, command, output: Some(output) }
     }
-
-    /// The arguments that name `tests`: whole files where all their tests run, else functions, else
-    /// single parameters.
-    ///
-    /// Files are named only where every argument is one: pytest imports the files of arguments with
-    /// `::` before it imports the others, and a suite may depend on the order of its imports.
-    fn arguments<'a>(tests: &[TestIndex], group: GroupIndex, suite: &'a Suite) -> Vec<Cow<'a, str>> {
-        let chosen = tests.iter().map(|index| suite.test(*index));
-        let wanted = count(chosen.clone(), None);
-        let files = wanted.keys().filter_map(|name| name.0).collect::<HashSet<_>>();
-        let listed = suite.tests().iter().filter(|test| test.group == group);
-        let listed = listed.chain(suite.runs_elsewhere(group));
-        let all = count(listed, Some(&files));
-        let is_whole = |name: &Name<'_>| all.get(name) == wanted.get(name);
-        let by_file = wanted.keys().filter(|name| name.1.is_none()).all(is_whole);
-        let mut arguments = Vec::new();
-        let mut last = (None, None);
-        for test in chosen {
-            let file = test.file.as_deref();
-            let family = (file, Some(test.family()));
-            let name = if by_file {
-                (file, None)
-            } else if is_whole(&family) {
-                family
-            } else {
-                (file, Some(test.id.as_str()))
-            };
-            if name != last {
-                arguments.push(argument(file, name.1));
-                last = name;
-            }
-        }
-        arguments
-    }
-}
-
-/// A file, or a function in it.
-type Name<'a> = (Option<&'a str>, Option<&'a str>);
-
-/// How many tests each file and each function has.
-fn count<'a>(
-    tests: impl Iterator<Item = &'a TestCase>,
-    files: Option<&HashSet<&str>>,
-) -> HashMap<Name<'a>, usize> {
-    let mut counts = HashMap::new();
-    for test in tests {
-        let file = test.file.as_deref();
-        if files.is_some_and(|files| file.is_none_or(|file| !files.contains(file))) {
-            continue;
-        }
-        *counts.entry((file, None)).or_default() += 1;
-        *counts.entry((file, Some(test.family()))).or_default() += 1;
-    }
-    counts
-}
-
-/// The id as the command line wants it: with the file as seen from the working directory.
-fn argument<'a>(file: Option<&'a str>, id: Option<&'a str>) -> Cow<'a, str> {
-    let name: Cow<'a, str> = match (file, id) {
-        (Some(file), Some(id)) if !id.starts_with(file) => match id.split_once("::") {
-            Some((_, rest)) => format!("{file}::{rest}").into(),
-            None => file.into(),
-        },
-        (_, Some(id)) => id.into(),
-        (file, None) => file.unwrap_or_default().into(),
-    };
-    // A file called `-x` is no option.
-    if name.starts_with('-') { format!("./{name}").into() } else { name }
 }
 
 impl Framework for Pytest {
@@ -209,6 +149,12 @@ impl Framework for Pytest {
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
         // 5: nothing was collected.
         if !matches!(output.exit, Exit::Code(0 | 5)) {
+            if output.stderr.contains("No module named 'offload_collect'") {
+                bail!(
+                    "pytest cannot import the plugin that lists its tests; `command` must pass on PYTHONPATH, \
+                     which `python -I` and `python -E` do not"
+                );
+            }
             bail!("{}", describe_failure(output));
         }
         let Some(file) = &output.file else {
@@ -255,8 +201,24 @@ impl Framework for Pytest {
         if context.fail_fast {
             words.push("-x".into());
         }
-        words.extend(Pytest::arguments(tests, group, context.suite).into_iter().map(Into::into));
-        RunCommand { command: CommandLine::program(words), report: Some(report) }
+        let selection = Selection::new(tests, group, context.suite);
+        // Where the plugin of discovery was loaded, that of selection is as well.
+        let plugin = context.facts.contains_key("root") && !selection.is_whole();
+        let mut files = Vec::new();
+        let mut env = Vec::new();
+        if plugin {
+            let folder = context.scratch.join("select");
+            words.extend(["-p".into(), "offload_select".into()]);
+            let inherited = self.inherited.python_path.as_ref().filter(|_| context.shared.is_some());
+            env.push(("PYTHONPATH".into(), join(&folder.to_string_lossy(), inherited, ':')));
+            files.push(InputFile { path: folder.join("offload_select.py"), content: SELECT.into() });
+            files.push(InputFile { path: folder.join("selected.json"), content: selection.to_json() });
+            words.extend(selection.files());
+        } else {
+            words.extend(selection.arguments());
+        }
+        let command = CommandLine { files, env, ..CommandLine::program(words) };
+        RunCommand { command, report: Some(report) }
     }
 
     fn matcher<'a>(&'a self, tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
@@ -366,36 +328,5 @@ mod tests {
         for filters in ["--ignore=x", "tests/a.py", "-k", "-x", "-m 'open", "é"] {
             assert_eq!(selection(filters), None, "{filters}");
         }
-    }
-
-    #[test]
-    fn a_batch_names_whole_files_and_functions_where_it_holds_all_their_tests() {
-        let group =
-            |filters: &str| Group { name: "g".into(), filters: filters.into(), max_attempts: 1, solo: false };
-        let mut suite = Suite::new(vec![group(""), group("-m x")]);
-        let ids = [
-            "a.py::f[1]",
-            "a.py::f[2]",
-            "a.py::g",
-            "b.py::f[1]",
-            "b.py::f[2]",
-            "b.py::g",
-            "pkg/c.py::f[1]",
-            "pkg/c.py::f[2]",
-        ];
-        for id in ids {
-            let file = id.split("::").next().unwrap().trim_start_matches("pkg/");
-            suite.add(GroupIndex(0), id.into(), Some(file.into()));
-        }
-        suite.add(GroupIndex(1), "d.py::f".into(), Some("d.py".into()));
-        suite.add(GroupIndex(1), "a.py::g".into(), Some("a.py".into()));
-        let name = |tests: &[u32], group: u16| {
-            let tests: Vec<TestIndex> = tests.iter().map(|test| TestIndex(*test)).collect();
-            Pytest::arguments(&tests, GroupIndex(group), &suite).join(" ")
-        };
-        assert_eq!(name(&[0, 1, 2, 3, 4, 5], 0), "a.py b.py");
-        assert_eq!(name(&[0, 1, 2, 3, 4], 0), "a.py::f a.py::g b.py::f");
-        assert_eq!(name(&[0, 2, 5, 6], 0), "a.py::f[1] a.py::g b.py::g c.py::f[1]");
-        assert_eq!(name(&[8], 1), "d.py");
     }
 }

@@ -270,3 +270,19 @@ fn surroundings_reach_discovery_and_tests() {
         &["1 tests: 1 passed"],
     );
 }
+
+#[test]
+fn a_command_that_drops_its_environment_is_served_without_plugins() {
+    let Some(python) = python() else { return };
+    let tests = "import pytest\n@pytest.mark.parametrize('v', ['a b', 'c'])\ndef test_x(v): pass\nclass TestY:\n    \
+                 def test_y(self): pass\n    def test_z(self): pass\n@pytest.mark.slow\ndef test_slow(): pass\n";
+    let groups = "[groups.all]\nfilters = \"-m 'not slow'\"\n[groups.slow]\nfilters = \"-m slow\"\nschedule_individual = true";
+    let plain = config(python, "", groups);
+    let project = Project::new()
+        .file("pytest.ini", "[pytest]\nmarkers = slow\n")
+        .file("test_a.py", tests)
+        .config(&plain.replace("command = \"", "command = \"env -i "));
+    has_all(&project.offload(&["run"]).expect_code(0).stdout, &["5 tests: 5 passed"]);
+    let project = project.config(&plain.replace(" -m pytest", " -I -m pytest"));
+    has_all(&project.offload(&["run"]).expect_code(4).stderr, &["must pass on PYTHONPATH"]);
+}
