@@ -199,7 +199,6 @@ fn start_logging(verbose: bool, screen: &Screen) {
     let level = if verbose { log::LevelFilter::Debug } else { log::LevelFilter::Warn };
     env_logger::Builder::new()
         .filter_level(level)
-        .parse_env("OFFLOAD_LOG")
         .target(env_logger::Target::Pipe(Box::new(screen.clone())))
         .format(|output, record| {
             let level = record.level().as_str().to_ascii_lowercase();

@@ -73,9 +73,4 @@ impl CommandLine {
             Executable::Shell(text) => text.clone(),
         }
     }
-
-    /// How many bytes [`CommandLine::to_shell`] takes once it is itself quoted as one word.
-    pub fn quoted_length(&self) -> usize {
-        shell_words::quote(&self.to_shell()).len()
-    }
 }

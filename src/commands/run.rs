@@ -115,9 +115,10 @@ impl Parts<'_> {
         let plan = self.plan(&bench, machines);
         let machines = machines.min(plan.batches.len());
         log::info!(
-            "{} tests in {} batches on {machines} sandboxes",
+            "{} tests in {} batches on {machines} sandboxes, expected to take {:.1} s",
             discovery.suite.tests().len(),
-            plan.batches.len()
+            plan.batches.len(),
+            plan.makespan(machines).as_secs_f64()
         );
         let policy = Policy { machines, fail_fast: self.options.fail_fast };
         let next = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
