@@ -24,6 +24,23 @@ impl Screen {
     }
 }
 
+impl Screen {
+    /// Says what is being done before there are tests to count.
+    pub fn announce(&self, what: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+                bar.set_style(
+                    ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+                );
+                bar.set_message(what.to_owned());
+                bar.tick();
+            }
+            None => log::info!("{what}"),
+        }
+    }
+}
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
@@ -70,6 +87,7 @@ impl Progress {
         if let Some(bar) = &screen.bar {
             bar.set_length(total as u64);
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+            bar.set_message("");
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tests, {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         }

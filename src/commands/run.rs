@@ -72,6 +72,7 @@ pub fn run(
     folder.clear(Path::new(&config.report.junit_file))?;
     let mut discovery = {
         let _span = options.trace.span(Track::Phases, || "discovery".into());
+        options.screen.announce("listing the tests");
         setup.discover(cancel, &options.trace).map_err(|error| interrupted_or(error, cancel))?
     };
     if discovery.suite.tests().is_empty() {
