@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cancel::Cancel;
@@ -163,18 +164,48 @@ pub fn main() -> ExitCode {
     };
     let screen = Screen::new(style(&arguments));
     start_logging(arguments.verbose, &screen);
-    let status = dispatch(&arguments, &screen, started).unwrap_or_else(|problem| tell(&problem, screen));
+    let mut output = io::BufWriter::new(Output { stdout: io::stdout(), is_closed: false });
+    let status = dispatch(&arguments, &screen, started, &mut output).and_then(|status| {
+        output.flush().context("cannot write to standard output")?;
+        Ok(status)
+    });
+    let status = status.unwrap_or_else(|problem| tell(&problem, screen));
     ExitCode::from(status.code())
 }
 
-/// Tells what went wrong; the end of a closed stdout is no news.
-fn tell(problem: &Problem, mut screen: Screen) -> Status {
-    let is_closed = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
-    };
-    if problem.error.chain().any(is_closed) {
-        return Status::Passed;
+/// Standard output. Once its reader has gone, what is written to it is dropped, and nothing else
+/// changes: the verdict of a run does not depend on who reads it.
+struct Output {
+    stdout: io::Stdout,
+    is_closed: bool,
+}
+
+impl Output {
+    fn unless_closed<T>(&mut self, result: io::Result<T>, otherwise: T) -> io::Result<T> {
+        match result {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.is_closed = true;
+                Ok(otherwise)
+            }
+            result => result,
+        }
     }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = if self.is_closed { Ok(bytes.len()) } else { self.stdout.write(bytes) };
+        self.unless_closed(result, bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = if self.is_closed { Ok(()) } else { self.stdout.flush() };
+        self.unless_closed(result, ())
+    }
+}
+
+/// Tells what went wrong.
+fn tell(problem: &Problem, mut screen: Screen) -> Status {
     let mut text = format!("offload: error: {:#}\n", problem.error);
     if let Some(hint) = &problem.hint {
         text += &format!("\n  hint: {hint}\n");
@@ -207,20 +238,24 @@ fn start_logging(verbose: bool, screen: &Screen) {
         .init();
 }
 
-fn dispatch(arguments: &Arguments, screen: &Screen, started: Instant) -> Result<Status, Problem> {
-    let mut output = io::BufWriter::new(io::stdout());
+fn dispatch(
+    arguments: &Arguments,
+    screen: &Screen,
+    started: Instant,
+    output: &mut dyn Write,
+) -> Result<Status, Problem> {
     let config = arguments.config.as_path();
     match &arguments.command {
-        Command::Run(flags) => run(config, flags, screen, started, &mut output),
+        Command::Run(flags) => run(config, flags, screen, started, output),
         Command::Collect { format, no_tests } => {
             let format = match format {
                 ListFormat::Text => Format::Text,
                 ListFormat::Json => Format::Json,
             };
             let cancel = cancel_on_signals()?;
-            collect::run(&load(config)?, (format, (*no_tests).into()), &[], &cancel, &mut output)
+            collect::run(&load(config)?, (format, (*no_tests).into()), &[], &cancel, output)
         }
-        Command::Validate => validate::run(config, &mut output),
+        Command::Validate => validate::run(config, output),
         Command::Init { provider, framework } => {
             let provider = provider.parse().map_err(Problem::usage)?;
             let framework = framework.parse().map_err(Problem::usage)?;
@@ -234,7 +269,7 @@ fn dispatch(arguments: &Arguments, screen: &Screen, started: Instant) -> Result<
                 ids: tests.clone(),
                 pattern: test_regex.clone(),
             };
-            logs::run(&report.output_dir.join(report.junit_file), &filter, &mut output)
+            logs::run(&report.output_dir.join(report.junit_file), &filter, output)
         }
     }
 }

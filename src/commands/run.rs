@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
+
 use super::bench::{Rules, Workbench};
 use super::collect::{self, Format, NoTests};
 use super::setup::{self, Setup};
@@ -175,12 +177,8 @@ impl Parts<'_> {
             let path = self.folder.place(Path::new("trace.json"))?;
             files::write_whole(&path, |writer| self.options.trace.write(writer))?;
         }
-        match shown {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(anyhow::Error::new(error).context("cannot write the summary").into())
-            }
-            _ => Ok(summary.status()),
-        }
+        shown.context("cannot write the summary")?;
+        Ok(summary.status())
     }
 
     fn bench<'b>(&'b self, discovery: &'b Discovery, stop: &'b Cancel) -> Workbench<'b> {
