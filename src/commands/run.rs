@@ -75,7 +75,7 @@ pub fn run(
     let mut discovery = {
         let _span = options.trace.span(Track::Phases, || "discovery".into());
         options.screen.announce("listing the tests");
-        setup.discover(cancel, &options.trace).map_err(|error| interrupted_or(error, cancel))?
+        setup.discover(cancel, &options.trace)?
     };
     if discovery.suite.tests().is_empty() {
         return Ok(options.no_tests.status());
@@ -83,11 +83,6 @@ pub fn run(
     plan::estimate(&mut discovery.suite, &known);
     let parts = Parts { config, options, setup: &setup, provider: &provider, folder: &folder };
     parts.execute(&discovery, cancel, output)
-}
-
-fn interrupted_or(error: anyhow::Error, cancel: &Cancel) -> Problem {
-    let status = if cancel.is_raised() { Status::Interrupted } else { Status::NothingRun };
-    Problem::new(status, error)
 }
 
 fn previous_durations(config: &Config) -> HashMap<String, Duration> {

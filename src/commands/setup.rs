@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::cancel::Cancel;
 use crate::config::{self, Config, FrameworkKind};
 use crate::discover::{Discovery, Site, discover};
-use crate::error::Problem;
+use crate::error::{Problem, Status};
 use crate::framework::custom::Custom;
 use crate::framework::nextest::Nextest;
 use crate::framework::pytest::{Inherited, Pytest};
@@ -83,9 +83,12 @@ impl Setup {
     /// Lists all tests.
     ///
     /// # Errors
-    /// As [`discover`].
-    pub fn discover(&self, cancel: &Cancel, trace: &Trace) -> Result<Discovery> {
-        discover(&*self.framework, self.groups.clone(), &self.site, cancel, trace)
+    /// As [`discover`]; with the status of an interrupt where `cancel` is why.
+    pub fn discover(&self, cancel: &Cancel, trace: &Trace) -> Result<Discovery, Problem> {
+        discover(&*self.framework, self.groups.clone(), &self.site, cancel, trace).map_err(|error| {
+            let status = if cancel.is_raised() { Status::Interrupted } else { Status::NothingRun };
+            Problem::new(status, error)
+        })
     }
 }
 

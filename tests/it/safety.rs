@@ -122,6 +122,21 @@ fn a_signal_ends_all_children_and_writes_what_is_known() {
 }
 
 #[test]
+fn an_interrupted_discovery_ends_with_its_group() {
+    for command in ["run", "collect"] {
+        let unique = unique(&format!("listing-{command}"));
+        let project = project(&[], "");
+        let hang = format!("sh -c 'sleep 600; : $0' {unique} # {{filters}}");
+        let project = reconfigured(project, "cat list # {filters}", &hang);
+        let running = project.spawn(&[command]);
+        wait_until("the discovery hangs", Duration::from_secs(20), || survivors(&unique) > 0);
+        running.signal(Signal::SIGTERM);
+        running.wait(Duration::from_secs(20)).expect_code(130);
+        assert_eq!(survivors(&unique), 0);
+    }
+}
+
+#[test]
 fn a_second_signal_does_not_wait_for_those_who_ignore_the_first() {
     let unique = unique("stubborn");
     let runner = "trap '' TERM; sh -c 'trap \"\" TERM; while :; do sleep 1; done; : $0' \"$UNIQUE\"";
