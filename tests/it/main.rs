@@ -1,9 +1,13 @@
 //! Whole runs of the built program on real tools. One binary, so that it is linked once.
 
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod flags;
+#[cfg(test)]
+mod nextest;
 #[cfg(test)]
 mod pytest;
 #[cfg(test)]
@@ -14,3 +18,5 @@ mod safety;
 mod support;
 #[cfg(test)]
 mod support_itself;
+#[cfg(test)]
+mod vitest;

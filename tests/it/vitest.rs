@@ -1,0 +1,247 @@
+//! Whole runs with real vitest, on projects as they are.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::{Project, vitest};
+
+/// Names that are hard to carry to vitest and back.
+const ODD: &str = r##"
+import { describe, expect, it, test } from 'vitest'
+const titles = [
+  `it's "so"`, '$HOME `id` $(x) ${y}', '[x] (y)|z* .+?^$ \\d \\', 'é→ 🎉', 'a > b', 'one\ntwo', '-x', '--run',
+  '<b>&amp;</b> ]]>', '{tests} @y.py #', "' '' \"", '\x1b[1mbold\x1b[0m', '%', 'a/b.test.js', '日本',
+]
+for (const title of titles) test(title, () => note(title))
+describe('outer > inner', () => {
+  describe('$1', () => it('deep > er', () => note('deep')))
+})
+describe.each([['a b', 1], ['a.b', 2]])('each %s', (text, number) => {
+  it.each([{ name: '$x' }, { name: 'a|b' }])(`object $name ${number}`, ({ name }) => note(text + name))
+})
+it.each(['x', 'x.y', 'x y', '%s'])('value %s', (value) => note(value))
+import { appendFileSync } from 'node:fs'
+function note(name) { appendFileSync(process.env.RAN, JSON.stringify(name) + '\n') }
+"##;
+
+/// How many tests there are in [`ODD`].
+const ODD_TESTS: usize = 15 + 1 + 4 + 4;
+
+const OUTCOMES: &str = r##"
+import { describe, expect, it } from 'vitest'
+it('passes', () => {})
+it('fails', () => expect(1, 'as told').toBe(2))
+it('throws later', async () => { await null; throw new Error('as thrown') })
+it.skip('is skipped', () => { throw new Error('never') })
+it.todo('is to be done')
+it.fails('fails as it should', () => { throw new Error('expected') })
+it.fails('should fail', () => {})
+it('skips itself', (context) => context.skip())
+describe.skip('left out', () => it('inside', () => {}))
+describe('around', () => { it.skipIf(true)('on this machine', () => {}); it('passes', () => {}) })
+"##;
+
+fn config(framework: &str, groups: &str) -> String {
+    format!(
+        "[offload]\nmax_parallel = 2\n[provider]\ntype = \"local\"\n[framework]\ntype = \"vitest\"\n\
+         command = \"npx vitest\"\n{framework}\n{groups}\n"
+    )
+}
+
+/// A project with the tool; `$RAN` is its file `ran`.
+fn project(modules: &Path) -> Project {
+    let project = Project::new().link("node_modules", modules).file("package.json", "{\"type\": \"module\"}");
+    let ran = project.path().join("ran");
+    project.env("RAN", &ran.to_string_lossy())
+}
+
+/// A file that notes in `$RAN` that it is loaded and, a line each, which of its tests run.
+fn noting(name: &str, tests: &[&str]) -> String {
+    let mut text = format!(
+        "import {{ expect, it }} from 'vitest'\nimport {{ appendFileSync, readFileSync }} from 'node:fs'\n\
+         const note = (name) => appendFileSync(process.env.RAN, name + '\\n')\n\
+         const times = (name) => readFileSync(process.env.RAN, 'utf8').split('\\n').filter((line) => line === name).length\n\
+         note('loaded {name}')\n"
+    );
+    for test in tests {
+        let body = match *test {
+            "flaky" => "expect(times('flaky'), 'the first time').toBeGreaterThan(1)",
+            "fails" => "throw new Error('as told')",
+            _ => "",
+        };
+        text += &format!("it('{test}', () => {{ note('{test}'); {body} }})\n");
+    }
+    text
+}
+
+/// How often each line was noted, as `name:times` in order of names.
+fn ran(project: &Project) -> Vec<String> {
+    let text = fs::read_to_string(project.path().join("ran")).unwrap_or_default();
+    let mut names: Vec<&str> = text.lines().collect();
+    names.sort_unstable();
+    names.chunk_by(|one, other| one == other).map(|same| format!("{}:{}", same[0], same.len())).collect()
+}
+
+#[track_caller]
+fn has_all(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+}
+
+#[test]
+fn odd_titles_survive_in_batches_and_one_by_one() {
+    let Some(modules) = vitest() else { return };
+    // One file's path is the end of the other's, so that vitest takes it for both.
+    let project = project(modules)
+        .file("src/same.test.js", ODD)
+        .file(
+            "deep/src/same.test.js",
+            "import { it } from 'vitest'\nit('-x', () => {})\nit('own', () => {})\n",
+        )
+        .config(&config("", "[groups.all]"));
+    let listed = project.offload(&["collect"]).expect_code(0).stdout;
+    has_all(
+        &listed,
+        &["deep/src/same.test.js > -x\n", "src/same.test.js > outer > inner > $1 > deep > er\n"],
+    );
+    let total = ODD_TESTS + 2;
+    for (groups, individually) in [("[groups.all]", 1), ("[groups.all]\nschedule_individual = true", 1)] {
+        let project = &project;
+        fs::write(project.path().join("offload.toml"), config("", groups)).unwrap();
+        let outcome = project.offload(&["run"]).expect_code(0);
+        has_all(&outcome.stdout, &[&format!("{total} tests: {total} passed in")]);
+        let noted = ran(project);
+        assert_eq!(noted.len(), ODD_TESTS, "{noted:#?}");
+        assert!(noted.iter().all(|line| line.ends_with(&format!(":{individually}"))), "{noted:#?}");
+        fs::remove_file(project.path().join("ran")).unwrap();
+    }
+}
+
+#[test]
+fn every_outcome_is_told_apart() {
+    let Some(modules) = vitest() else { return };
+    let hook = "import { beforeAll, describe, it } from 'vitest'\n\
+                describe('with a hook', () => {\n  beforeAll(() => { throw new Error('the hook broke') })\n  \
+                it('one', () => {})\n  it('two', () => {})\n})\nit('beside', () => {})\n";
+    let whole = "import { beforeAll, it } from 'vitest'\nbeforeAll(() => { throw new Error('no file') })\n\
+                 it('three', () => {})\nit.skip('four', () => {})\n";
+    let project = project(modules)
+        .file("outcomes.test.js", OUTCOMES)
+        .file("hook.test.js", hook)
+        .file("whole.test.js", whole)
+        .config(&config("", "[groups.all]"));
+    let outcome = project.offload(&["run"]).expect_code(1);
+    // 4 pass here (`around > passes` too), 1 beside the hook.
+    has_all(&outcome.stdout, &["as told", "as thrown", "the hook broke", "no file"]);
+    for name in
+        ["outcomes.test.js > fails", "outcomes.test.js > throws later", "outcomes.test.js > should fail"]
+    {
+        has_all(&outcome.stdout, &[&format!("FAILED {name}\n")]);
+    }
+    let logs = project.offload(&["logs"]).expect_code(0).stdout;
+    for name in
+        ["is skipped", "is to be done", "skips itself", "left out > inside", "around > on this machine"]
+    {
+        has_all(&logs, &[&format!("=== outcomes.test.js > {name} [SKIPPED] ===")]);
+    }
+    let errors = project.offload(&["logs", "--failures"]).expect_code(0).stdout
+        + &project.offload(&["logs", "--errors"]).expect_code(0).stdout;
+    for name in
+        ["hook.test.js > with a hook > one", "hook.test.js > with a hook > two", "whole.test.js > three"]
+    {
+        has_all(&errors, &[&format!("=== {name} [")]);
+    }
+    assert!(!errors.contains("beside"), "{errors}");
+    has_all(&outcome.stdout, &["15 tests: 4 passed, 6 failed, 5 skipped in"]);
+}
+
+#[test]
+fn a_file_that_does_not_load_is_named_and_nothing_runs() {
+    let Some(modules) = vitest() else { return };
+    let broken = [
+        ("import './nowhere.js'\n", "nowhere"),
+        ("const = 1\n", "bad.test.js"),
+        ("throw new Error('on loading')\n", "on loading"),
+        ("", "no test suite found"),
+    ];
+    for (content, reason) in broken {
+        let project = project(modules)
+            .file("good.test.js", &noting("good", &["runs"]))
+            .file("src/bad.test.js", content)
+            .config(&config("", "[groups.all]"));
+        let outcome = project.offload(&["run"]).expect_code(4);
+        has_all(&outcome.stderr, &["src/bad.test.js", reason]);
+        assert!(!ran(&project).contains(&"runs:1".to_owned()), "{reason}");
+    }
+}
+
+#[test]
+fn a_batch_loads_its_own_files_only() {
+    let Some(modules) = vitest() else { return };
+    let mut project = project(modules);
+    for name in ["a", "b", "c", "d"] {
+        let file = format!("{name}.test.js");
+        project = project.file(&file, &noting(name, &[&format!("{name} 1"), &format!("{name} 2")]));
+    }
+    let project = project.config(&config("", "[groups.all]\nretry_count = 2"));
+    let outcome = project.offload(&["run"]).expect_code(0);
+    has_all(&outcome.stdout, &["8 tests: 8 passed in", "on 2 sandboxes"]);
+    let wanted = [
+        "a 1:1",
+        "a 2:1",
+        "b 1:1",
+        "b 2:1",
+        "c 1:1",
+        "c 2:1",
+        "d 1:1",
+        "d 2:1",
+        "loaded a:2",
+        "loaded b:2",
+        "loaded c:2",
+        "loaded d:2",
+    ];
+    assert_eq!(ran(&project), wanted);
+}
+
+#[test]
+fn a_retry_runs_the_failed_test_alone() {
+    let Some(modules) = vitest() else { return };
+    let project = project(modules)
+        .file("a.test.js", &noting("a", &["before", "flaky", "flaky too"]))
+        .file("b.test.js", &noting("b", &["beside", "fails"]))
+        .config(&config("", "[groups.all]\nretry_count = 2"));
+    let outcome = project.offload(&["run"]).expect_code(1);
+    has_all(&outcome.stdout, &["5 tests: 3 passed, 1 failed, 1 flaky in", "FLAKY a.test.js > flaky\n"]);
+    let tests: Vec<String> = ran(&project).into_iter().filter(|line| !line.starts_with("loaded")).collect();
+    assert_eq!(tests, ["before:1", "beside:1", "fails:3", "flaky too:1", "flaky:2"]);
+}
+
+#[test]
+fn the_first_failure_ends_the_run_where_asked_for() {
+    let Some(modules) = vitest() else { return };
+    let project = project(modules)
+        .file("a.test.js", &noting("a", &["first", "fails", "third"]))
+        .file("b.test.js", &noting("b", &["fourth"]))
+        .config(&config("", "[groups.all]"));
+    let outcome = project.offload(&["run", "--parallel", "1", "--fail-fast"]).expect_code(1);
+    has_all(&outcome.stdout, &["1 failed", "FAILED a.test.js > fails", "not run in", "--fail-fast"]);
+    assert!(!ran(&project).contains(&"third:1".to_owned()), "{:?}", ran(&project));
+}
+
+#[test]
+fn groups_of_one_file_are_told_apart_by_their_patterns() {
+    let Some(modules) = vitest() else { return };
+    let project = project(modules)
+        .file("a.test.js", &noting("a", &["fast one", "slow one", "fast two", "neither"]))
+        .file("other/a.test.js", &noting("other", &["slow one", "slow three"]))
+        .config(&config(
+            "",
+            "[groups.fast]\nfilters = \"-t fast\"\n\
+             [groups.slow]\nfilters = \"-t '^slow (one|three)$' other\"\nretry_count = 1",
+        ));
+    let outcome = project.offload(&["run"]).expect_code(0);
+    has_all(&outcome.stdout, &["4 tests: 4 passed in"]);
+    let tests: Vec<String> = ran(&project).into_iter().filter(|line| !line.starts_with("loaded")).collect();
+    assert_eq!(tests, ["fast one:1", "fast two:1", "slow one:1", "slow three:1"]);
+}
