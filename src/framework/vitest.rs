@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Framework, Grain, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext,
+    Facts, Framework, Grain, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext,
     describe_failure,
 };
 use crate::command::{CommandLine, InputFile};
@@ -26,7 +26,7 @@ mod arguments;
 mod text;
 
 use arguments::Arguments;
-use text::{clean, escape, escape_glob, plain};
+use text::{clean, escape, escape_glob, loses_letters, plain};
 
 const REPORTER: &str = include_str!("vitest/reporter.mjs");
 
@@ -126,7 +126,13 @@ impl Vitest {
     }
 
     /// The `-t` that selects `tests`, unless their files hold nothing else that the group would run.
-    fn pattern(&self, tests: &[TestIndex], group: GroupIndex, suite: &Suite) -> Option<String> {
+    fn pattern(
+        &self,
+        tests: &[TestIndex],
+        group: GroupIndex,
+        suite: &Suite,
+        facts: &Facts,
+    ) -> Option<String> {
         let files = files(tests, suite);
         let inside = |file: &Option<Arc<str>>| file.as_ref().is_some_and(|file| files.contains(file));
         let own = suite.tests().iter().filter(|test| test.group == group && inside(&test.file)).count();
@@ -136,7 +142,12 @@ impl Vitest {
         let mut names = BTreeSet::new();
         for &index in tests {
             let test = suite.test(index);
-            names.insert(escape(self.name_of(test.id.as_str(), test.file.as_deref().unwrap_or_default())?));
+            let id = test.id.as_str();
+            let name = match facts.get(&title_fact(id)) {
+                Some(whole) => whole,
+                None => self.name_of(id, test.file.as_deref().unwrap_or_default())?,
+            };
+            names.insert(escape(name));
         }
         let names: Vec<String> = names.into_iter().collect();
         Some(format!("^ ?(?:{})$", names.join("|")))
@@ -178,6 +189,9 @@ impl Framework for Vitest {
                 if *count > 1 {
                     continue;
                 }
+                if loses_letters(&name) {
+                    listing.facts.insert(title_fact(&id), name);
+                }
                 for &group in &command.groups {
                     listing.tests.push(Listed { group, id: id.as_str().into(), file: Some(path.clone()) });
                 }
@@ -201,7 +215,7 @@ impl Framework for Vitest {
         for file in also_matched(&chosen, suite) {
             words.push(format!("--exclude={}", escape_glob(file)));
         }
-        if let Some(pattern) = self.pattern(tests, group, suite).or(filters.pattern) {
+        if let Some(pattern) = self.pattern(tests, group, suite, context.facts).or(filters.pattern) {
             words.push(format!("--testNamePattern={pattern}"));
         }
         words.extend(filters.options);
@@ -244,7 +258,7 @@ impl Framework for Vitest {
         if let Some(group) = group {
             let filters = shell_words::split(&suite.group(group).filters).unwrap_or_default();
             words.extend(Arguments::parse(&filters).options);
-            let pattern = self.pattern(tests, group, suite);
+            let pattern = self.pattern(tests, group, suite, &Facts::new());
             words.extend(pattern.map(|pattern| format!("--testNamePattern={pattern}")));
         }
         words.extend(Arguments::parse(&self.run_args).options);
@@ -287,6 +301,11 @@ impl Matcher for Titles<'_> {
         };
         self.suite.indices().filter(below).collect()
     }
+}
+
+/// The fact with the joined titles of a test whose id shows them only in part.
+fn title_fact(id: &str) -> String {
+    format!("vitest.title.{id}")
 }
 
 fn split(text: &str, key: &str) -> Result<Vec<String>> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::{Project, vitest};
 
-/// Names that are hard to carry to vitest and back.
+/// Names that are hard to carry to vitest and back; each test fails the first time.
 const ODD: &str = r##"
 import { describe, expect, it, test } from 'vitest'
 const titles = [
@@ -20,8 +20,13 @@ describe.each([['a b', 1], ['a.b', 2]])('each %s', (text, number) => {
   it.each([{ name: '$x' }, { name: 'a|b' }])(`object $name ${number}`, ({ name }) => note(text + name))
 })
 it.each(['x', 'x.y', 'x y', '%s'])('value %s', (value) => note(value))
-import { appendFileSync } from 'node:fs'
-function note(name) { appendFileSync(process.env.RAN, JSON.stringify(name) + '\n') }
+import { appendFileSync, readFileSync } from 'node:fs'
+function note(name) {
+  const line = JSON.stringify(name)
+  appendFileSync(process.env.RAN, line + '\n')
+  const times = readFileSync(process.env.RAN, 'utf8').split('\n').filter((each) => each === line).length
+  expect(times, 'the first time').toBeGreaterThan(1)
+}
 "##;
 
 /// How many tests there are in [`ODD`].
@@ -90,7 +95,7 @@ fn has_all(text: &str, parts: &[&str]) {
 }
 
 #[test]
-fn odd_titles_survive_in_batches_and_one_by_one() {
+fn odd_titles_survive_and_select_their_tests_alone() {
     let Some(modules) = vitest() else { return };
     // One file's path is the end of the other's, so that vitest takes it for both.
     let project = project(modules)
@@ -99,23 +104,30 @@ fn odd_titles_survive_in_batches_and_one_by_one() {
             "deep/src/same.test.js",
             "import { it } from 'vitest'\nit('-x', () => {})\nit('own', () => {})\n",
         )
-        .config(&config("", "[groups.all]"));
+        .config(&config("", "[groups.all]\nretry_count = 1"));
     let listed = project.offload(&["collect"]).expect_code(0).stdout;
     has_all(
         &listed,
         &["deep/src/same.test.js > -x\n", "src/same.test.js > outer > inner > $1 > deep > er\n"],
     );
-    let total = ODD_TESTS + 2;
-    for (groups, individually) in [("[groups.all]", 1), ("[groups.all]\nschedule_individual = true", 1)] {
-        let project = &project;
-        fs::write(project.path().join("offload.toml"), config("", groups)).unwrap();
-        let outcome = project.offload(&["run"]).expect_code(0);
-        has_all(&outcome.stdout, &[&format!("{total} tests: {total} passed in")]);
-        let noted = ran(project);
-        assert_eq!(noted.len(), ODD_TESTS, "{noted:#?}");
-        assert!(noted.iter().all(|line| line.ends_with(&format!(":{individually}"))), "{noted:#?}");
-        fs::remove_file(project.path().join("ran")).unwrap();
-    }
+    // All of them fail as one file and pass on the retry, in two halves that name each test.
+    let outcome = project.offload(&["run"]).expect_code(2);
+    has_all(&outcome.stdout, &[&format!("{} tests: 2 passed, {ODD_TESTS} flaky in", ODD_TESTS + 2)]);
+    let noted = ran(&project);
+    assert_eq!(noted.len(), ODD_TESTS, "{noted:#?}");
+    assert!(noted.iter().all(|line| line.ends_with(":2")), "{noted:#?}");
+}
+
+#[test]
+fn tests_that_want_to_be_alone_have_a_batch_each() {
+    let Some(modules) = vitest() else { return };
+    let alone = "[groups.all]\nschedule_individual = true";
+    let project = project(modules)
+        .file("a.test.js", &noting("a", &["one", "one more", "[1] (2) > $"]))
+        .config(&config("", alone));
+    let outcome = project.offload(&["run"]).expect_code(0);
+    has_all(&outcome.stdout, &["3 tests: 3 passed in"]);
+    assert_eq!(ran(&project), ["[1] (2) > $:1", "loaded a:4", "one:1", "one more:1"]);
 }
 
 #[test]
@@ -125,14 +137,13 @@ fn every_outcome_is_told_apart() {
                 describe('with a hook', () => {\n  beforeAll(() => { throw new Error('the hook broke') })\n  \
                 it('one', () => {})\n  it('two', () => {})\n})\nit('beside', () => {})\n";
     let whole = "import { beforeAll, it } from 'vitest'\nbeforeAll(() => { throw new Error('no file') })\n\
-                 it('three', () => {})\nit.skip('four', () => {})\n";
+                 it('three', () => {})\n";
     let project = project(modules)
         .file("outcomes.test.js", OUTCOMES)
         .file("hook.test.js", hook)
         .file("whole.test.js", whole)
         .config(&config("", "[groups.all]"));
     let outcome = project.offload(&["run"]).expect_code(1);
-    // 4 pass here (`around > passes` too), 1 beside the hook.
     has_all(&outcome.stdout, &["as told", "as thrown", "the hook broke", "no file"]);
     for name in
         ["outcomes.test.js > fails", "outcomes.test.js > throws later", "outcomes.test.js > should fail"]
@@ -214,7 +225,7 @@ fn a_retry_runs_the_failed_test_alone() {
     let outcome = project.offload(&["run"]).expect_code(1);
     has_all(&outcome.stdout, &["5 tests: 3 passed, 1 failed, 1 flaky in", "FLAKY a.test.js > flaky\n"]);
     let tests: Vec<String> = ran(&project).into_iter().filter(|line| !line.starts_with("loaded")).collect();
-    assert_eq!(tests, ["before:1", "beside:1", "fails:3", "flaky too:1", "flaky:2"]);
+    assert_eq!(tests, ["before:1", "beside:1", "fails:3", "flaky:2", "flaky too:1"]);
 }
 
 #[test]

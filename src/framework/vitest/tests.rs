@@ -164,6 +164,18 @@ fn part_of_a_file_is_chosen_by_whole_titles() {
 }
 
 #[test]
+fn letters_that_the_report_leaves_out_are_chosen_all_the_same() {
+    let text = r#"{"files":[{"file":"a.ts","tests":["\u001b[1mbold","plain\n"]}]}"#;
+    let listing = listing(Some(text.to_owned()), Exit::Code(0)).unwrap();
+    let ids: Vec<&str> = listing.tests.iter().map(|test| test.id.as_str()).collect();
+    assert_eq!((ids.as_slice(), listing.facts.len()), (["a.ts > [1mbold", "a.ts > plain "].as_slice(), 1));
+    let suite = suite("", &[("a.ts", "[1mbold"), ("a.ts", "plain ")]);
+    let pattern = |index| vitest(None).pattern(&[TestIndex(index)], GroupIndex(0), &suite, &listing.facts);
+    assert_eq!(pattern(0).as_deref(), Some(r"^ ?(?:\u001b\[1mbold)$"));
+    assert_eq!(pattern(1).as_deref(), Some(r"^ ?(?:plain\s)$"));
+}
+
+#[test]
 fn files_that_the_named_ones_would_bring_along_are_excluded() {
     let tests =
         [("src/a.test.ts", "x"), ("lib/src/A.test.ts", "x"), ("src/a.test.tsx", "x"), ("z/[id].ts", "x")];

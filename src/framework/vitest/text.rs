@@ -22,7 +22,8 @@ pub(super) fn escape(name: &str) -> String {
         }
         for letter in part.chars() {
             match letter {
-                ' ' => pattern.push_str("\\s"),
+                ' ' | '\n' | '\r' | '\t' => pattern.push_str("\\s"),
+                letter if letter.is_control() => pattern.push_str(&format!("\\u{:04x}", u32::from(letter))),
                 letter if "\\^$.|?*+()[]{}/".contains(letter) => pattern.extend(['\\', letter]),
                 letter => pattern.push(letter),
             }
@@ -41,6 +42,11 @@ pub(super) fn clean(text: &str) -> String {
             && (u32::from(letter) & 0xFFFE) != 0xFFFE
     });
     kept.map(|letter| if matches!(letter, '\n' | '\r' | '\t') { ' ' } else { letter }).collect()
+}
+
+/// Whether [`clean`] takes letters away, so that the text cannot be told from what comes back.
+pub(super) fn loses_letters(text: &str) -> bool {
+    clean(text).chars().count() < text.chars().count()
 }
 
 /// The text without the colours of a terminal.
