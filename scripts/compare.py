@@ -108,9 +108,11 @@ class Comparison:
     def nextest(self):
         config = self.work / "nextest.toml"
         config.write_text(NEXTEST_CONFIG)
-        words = ["cargo", "nextest", "run", "--no-fail-fast", "--tool-config-file", f"compare:{config}"]
-        execute([*words, "--no-run"], self.project, self.work / "warm.log")
-        _, seconds = execute(words, self.project, self.work / "tool.log")
+        words = ["cargo", "nextest", "run", "--tool-config-file", f"compare:{config}"]
+        status, _ = execute([*words, "--no-run"], self.project, self.work / "warm.log")
+        if status:
+            sys.exit(f"compare: {self.name} cannot be built:\n{(self.work / 'warm.log').read_text()}")
+        _, seconds = execute([*words, "--no-fail-fast"], self.project, self.work / "tool.log")
         (report,) = self.project.glob("target/nextest/*/compare.xml")
         cases = ElementTree.parse(report).iter("testcase")
         return merge((f"{case.get('classname')} {case.get('name')}", outcome_of(case)) for case in cases), seconds
