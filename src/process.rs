@@ -173,8 +173,8 @@ fn terminate(child: &mut Child, group: Pid, cancel: &Cancel) -> io::Result<()> {
     signal(group, Signal::SIGTERM);
     let asked = Instant::now();
     while asked.elapsed() < GRACE && cancel.urgency() != Urgency::Forced {
-        if child.wait_timeout(SLICE)?.is_some() && !is_alive(group) {
-            return Ok(());
+        if child.wait_timeout(SLICE)?.is_some() && look(group) != Left::Running {
+            break;
         }
         if child.try_wait()?.is_some() {
             // The child has gone, others of its group may still be busy ending.
@@ -188,16 +188,23 @@ fn terminate(child: &mut Child, group: Pid, cancel: &Cancel) -> io::Result<()> {
 /// Ends what an ended child left in its group; tells whether there was anything.
 fn sweep(group: Pid, exit: Exit) -> bool {
     let ended = Instant::now();
-    while is_alive(group) {
-        if ended.elapsed() >= LEAK_TIMEOUT {
-            signal(group, Signal::SIGTERM);
-            std::thread::sleep(Duration::from_millis(50));
-            signal(group, Signal::SIGKILL);
-            return matches!(exit, Exit::Code(_) | Exit::Signal(_));
+    loop {
+        match look(group) {
+            Left::Nothing => return false,
+            Left::Ended => {
+                // One that was born while we looked goes with them.
+                signal(group, Signal::SIGKILL);
+                return false;
+            }
+            Left::Running if ended.elapsed() >= LEAK_TIMEOUT => {
+                signal(group, Signal::SIGTERM);
+                std::thread::sleep(Duration::from_millis(50));
+                signal(group, Signal::SIGKILL);
+                return matches!(exit, Exit::Code(_) | Exit::Signal(_));
+            }
+            Left::Running => std::thread::sleep(Duration::from_millis(5)),
         }
-        std::thread::sleep(Duration::from_millis(5));
     }
-    false
 }
 
 fn signal(group: Pid, signal: Signal) {
@@ -205,8 +212,45 @@ fn signal(group: Pid, signal: Signal) {
     let _ = killpg(group, signal);
 }
 
-fn is_alive(group: Pid) -> bool {
-    killpg(group, None).is_ok()
+/// What is left of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Processes that have ended, but nobody has asked how: in a container the first process, which
+    /// inherits them, may do so late or never.
+    Ended,
+    Running,
+}
+
+fn look(group: Pid) -> Left {
+    if killpg(group, None).is_err() {
+        Left::Nothing
+    } else if has_running(group).unwrap_or(true) {
+        Left::Running
+    } else {
+        Left::Ended
+    }
+}
+
+/// Whether a process of the group has not ended; `None` where /proc is missing or shows others' numbers.
+fn has_running(group: Pid) -> Option<bool> {
+    let own = std::fs::read_link("/proc/self").ok()?;
+    if own != Path::new(&std::process::id().to_string()) {
+        return None;
+    }
+    let group = group.to_string();
+    let is_running = |stat: &[u8]| {
+        // The name before the last parenthesis may hold anything; then: state, parent, group.
+        let text = String::from_utf8_lossy(stat);
+        let mut fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let state = fields.next();
+        fields.nth(1) == Some(group.as_str()) && !matches!(state, Some("Z" | "X"))
+    };
+    let mut stats = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
+        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        is_process.then(|| std::fs::read(entry.path().join("stat")).ok()).flatten()
+    });
+    Some(stats.any(|stat| is_running(&stat)))
 }
 
 /// Copies the child's pipes through the mask into `files`; each receiver tells when a copy is done.

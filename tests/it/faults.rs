@@ -147,6 +147,17 @@ fn a_grandchild_that_keeps_the_output_open_delays_nothing_and_is_ended() {
     wait_until("the grandchild is ended", Duration::from_secs(5), || survivors(&unique) == 0);
 }
 
+/// As in a container whose first process does not ask how its inherited children ended.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_has_ended_is_no_leak_though_nobody_waits_for_it() {
+    let runner =
+        "(true & exec setsid sleep 5) & printf '<testsuite><testcase name=\"pass\"/></testsuite>' > $1";
+    let project = project(&["pass"], "").file("runner", runner);
+    let outcome = project.offload(&["run"]).expect_code(0);
+    assert!(outcome.stderr.is_empty(), "{}", outcome.stderr);
+}
+
 #[test]
 fn long_ids_and_many_of_them_are_cut_into_batches_that_fit() {
     let tests: Vec<String> = (0..3000)
