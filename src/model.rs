@@ -258,6 +258,19 @@ impl CaseResult {
     pub fn message(&self) -> Option<&str> {
         self.details.as_ref()?.message.as_deref()
     }
+
+    /// What to show first of a failure: the message, with what follows where it only begins the text;
+    /// else the text or the kind.
+    pub fn headline(&self) -> Option<&str> {
+        let details = self.details.as_ref()?;
+        let text = details.text.as_deref().map(str::trim_start).filter(|text| !text.is_empty());
+        let message = details.message.as_deref().filter(|message| !message.trim().is_empty());
+        match (message, text) {
+            (Some(message), Some(text)) if text.starts_with(message.trim()) => Some(text),
+            (Some(message), _) => Some(message),
+            (None, text) => text.or(details.kind.as_deref()),
+        }
+    }
 }
 
 /// One try at a test.
@@ -328,5 +341,25 @@ mod tests {
         assert_eq!(test.family(), "t::x");
         assert_eq!(suite.runs_elsewhere(GroupIndex(1)).count(), 1);
         assert_eq!(suite.runs_elsewhere(GroupIndex(0)).count(), 0);
+    }
+
+    #[test]
+    fn the_headline_is_the_message_or_what_goes_on_from_it() {
+        let headline = |message: Option<&str>, text: Option<&str>| {
+            let own = |text: Option<&str>| text.map(str::to_owned);
+            let details = Details {
+                kind: own(Some("kind")),
+                message: own(message),
+                text: own(text),
+                ..Details::default()
+            };
+            let result = CaseResult::new(Outcome::Failed, Duration::ZERO);
+            let result = CaseResult { details: Some(Box::new(details)), ..result };
+            result.headline().map(str::to_owned)
+        };
+        assert_eq!(headline(Some("at 1"), Some("\nat 1\nwanted 2")).as_deref(), Some("at 1\nwanted 2"));
+        assert_eq!(headline(Some("wanted 2"), Some("at 1\nwanted 2")).as_deref(), Some("wanted 2"));
+        assert_eq!(headline(Some(""), Some("at 1")).as_deref(), Some("at 1"));
+        assert_eq!(headline(None, None).as_deref(), Some("kind"));
     }
 }

@@ -134,7 +134,7 @@ impl Report<'_> {
         }
         let message = match entry.verdict {
             Verdict::NotRun(reason) => Some(reason.as_str()),
-            _ => bad.and_then(|attempt| attempt.result.message()),
+            _ => bad.and_then(|attempt| attempt.result.headline()),
         };
         for line in message.into_iter().flat_map(str::lines).filter(|line| !line.trim().is_empty()).take(3) {
             writeln!(output, "    {line}")?;
