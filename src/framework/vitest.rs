@@ -215,7 +215,10 @@ impl Framework for Vitest {
         for file in also_matched(&chosen, suite) {
             words.push(format!("--exclude={}", escape_glob(file)));
         }
-        if let Some(pattern) = self.pattern(tests, group, suite, context.facts).or(filters.pattern) {
+        let own = self.pattern(tests, group, suite, context.facts);
+        let wanted = own.as_ref().map(|_| tests.len());
+        let pattern = own.or(filters.pattern);
+        if let Some(pattern) = &pattern {
             words.push(format!("--testNamePattern={pattern}"));
         }
         words.extend(filters.options);
@@ -237,7 +240,8 @@ impl Framework for Vitest {
         words.push("--reporter=junit".to_owned());
         words.push(format!("--outputFile={}", report.display()));
         let mut command = CommandLine::program(words);
-        let content = reporter_text(&json!({ "report": report.to_string_lossy() }));
+        let settings = json!({ "report": report.to_string_lossy(), "pattern": pattern, "wanted": wanted });
+        let content = reporter_text(&settings);
         command.files.push(InputFile { path: reporter, content });
         RunCommand { command, report: Some(report) }
     }

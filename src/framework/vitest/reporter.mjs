@@ -1,6 +1,8 @@
 // A reporter for vitest 1 to 5. A line in front of this text defines `settings`:
 // `list`: a file for the tests that were collected; `pattern`: the `-t` that selects among them;
-// `report`: where the built-in JUnit reporter must write, whatever the project configures.
+// `report`: where the built-in JUnit reporter must write, whatever the project configures;
+// `wanted`: how many tests of the batch `pattern` must select, at least: a test that it misses would be
+// reported as skipped, which nobody could tell from a test that skips itself.
 import { writeFileSync } from 'node:fs'
 import { relative } from 'node:path'
 
@@ -27,7 +29,7 @@ export default class Offload {
   }
 
   write() {
-    if (!settings.list) return
+    if (!settings.list && !settings.wanted) return
     const pattern = settings.pattern ? new RegExp(settings.pattern) : undefined
     // How vitest joins titles before it applies `-t`.
     const major = parseInt(this.vitest.version ?? '0', 10)
@@ -51,6 +53,11 @@ export default class Offload {
       }
       return { file: relative(this.vitest.config.root, file.filepath), error, tests }
     })
-    writeFileSync(settings.list, JSON.stringify({ files }))
+    if (settings.list) writeFileSync(settings.list, JSON.stringify({ files }))
+    const selected = files.reduce((sum, { tests }) => sum + new Set(tests).size, 0)
+    if (selected < (settings.wanted ?? 0)) {
+      console.error(`${settings.wanted} tests were asked for, but ${settings.pattern} selects ${selected}`)
+      process.exitCode = 1
+    }
   }
 }
