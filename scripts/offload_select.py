@@ -1,7 +1,8 @@
 """A pytest plugin that keeps of what is collected the tests that a batch is to run.
 
-`selected.json` beside this file holds `files`, the files of which only a part is wanted, and `names`,
-the ids that are wanted of them, or what they begin with: classes, functions without their parameters.
+`selected.json` beside this file holds `whole`, the files of which all is wanted, and `names`, the ids that are
+wanted of others, or what they begin with: classes, functions without their parameters. What else the
+command line brings along, by paths in a group's filters for instance, is not wanted.
 """
 
 import json
@@ -11,13 +12,13 @@ import pytest
 
 with open(os.path.join(os.path.dirname(__file__), "selected.json"), encoding="utf-8") as file:
     selection = json.load(file)
-files, names = set(selection["files"]), set(selection["names"])
+whole, names = set(selection["whole"]), set(selection["names"])
 
 
 def is_wanted(nodeid):
     base, bracket, _ = nodeid.partition("[")
     parts = base.split("::")
-    if parts[0] not in files or nodeid in names:
+    if parts[0] in whole or nodeid in names:
         return True
     return any("::".join(parts[:end]) in names for end in range(2, len(parts) + 1))
 

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -24,6 +24,9 @@ Exit codes:
   3    the command line or the configuration is wrong
   4    nothing could be run: discovery, the image or every sandbox failed
   130  interrupted";
+
+/// So long after a second signal the program is gone, whatever it does.
+const FORCED_END: Duration = Duration::from_secs(3);
 
 #[derive(Parser)]
 #[command(name = "offload", version, about = "Runs a test suite in many sandboxes at once", after_help = EXIT_CODES)]
@@ -278,16 +281,30 @@ fn load(path: &Path) -> Result<Config, Problem> {
     Ok(config::load(path, &|name| std::env::var(name).ok())?)
 }
 
+/// Ends the program even where a thread is stuck, in a write that nobody reads for instance. By then
+/// children have got KILL.
+#[expect(clippy::exit, reason = "the threads that would have to return are the ones that are stuck")]
+fn force_end() {
+    std::thread::spawn(|| {
+        std::thread::sleep(FORCED_END);
+        std::process::exit(i32::from(Status::Interrupted.code()));
+    });
+}
+
 /// A flag that SIGINT, SIGTERM and SIGHUP raise; the second one with force.
 fn cancel_on_signals() -> Result<Cancel, Problem> {
     let cancel = Cancel::new();
     let flag = cancel.clone();
     ctrlc::set_handler(move || {
+        let again = flag.is_raised();
+        flag.raise();
+        if again {
+            force_end();
+        }
         log::warn!(
             "{}",
-            if flag.is_raised() { "stopping at once" } else { "stopping; a second signal ends all at once" }
+            if again { "stopping at once" } else { "stopping; a second signal ends all at once" }
         );
-        flag.raise();
     })
     .map_err(|error| anyhow::Error::new(error).context("cannot listen for signals"))?;
     Ok(cancel)

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::event::Execution;
 use crate::model::{
@@ -20,10 +21,11 @@ pub use reading::Reading;
 /// A batch tree that gave no result in so many executions is not divided further: its runner does
 /// not work at all.
 const FRUITLESS: u32 = 32;
-/// A test alone in its batch that ended its runner so often is the culprit.
-const BREAKS: u32 = 2;
 /// A batch that broke is divided into at most so many parts.
 const PARTS: usize = 8;
+/// A timeout without any result counts so much less than another fruitless execution: it may be that
+/// the batch is sound and just too long.
+const PATIENCE: u32 = 4;
 
 /// Past so many bytes of texts, results are kept without output and backtraces; the logs have them.
 const KEPT: usize = 64 * 1024 * 1024;
@@ -86,8 +88,6 @@ pub struct Step {
 #[derive(Clone, Debug, Default)]
 struct State {
     attempts: Vec<Attempt>,
-    /// How often its runner ended before it was reported.
-    breaks: u32,
     /// Why it has no result yet.
     reason: Option<Arc<str>>,
 }
@@ -95,7 +95,8 @@ struct State {
 /// Executions that go back to one batch.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tree {
-    executions: u32,
+    /// Executions without any result in them, in parts of one.
+    fruitless: u32,
     fruitful: bool,
 }
 
@@ -111,6 +112,8 @@ pub struct Collector<'a> {
     stopped: bool,
     extras: Vec<Extra>,
     errors: Vec<String>,
+    /// Batches whose runner broke, and whose tests ran again.
+    broken: Vec<String>,
     /// Bytes of texts that came with results.
     kept: usize,
 }
@@ -128,6 +131,7 @@ impl<'a> Collector<'a> {
             stopped: false,
             extras: Vec::new(),
             errors: Vec::new(),
+            broken: Vec::new(),
             kept: 0,
         }
     }
@@ -141,7 +145,8 @@ impl<'a> Collector<'a> {
         let before = self.bad_extras();
         let (reported, cases) = self.take(batch, &reading);
         let bad: Vec<TestIndex> = reported.iter().copied().filter(|index| self.is_bad(*index)).collect();
-        let failed = !bad.is_empty() || self.bad_extras() > before;
+        let unasked = reading.found.iter().any(|(_, result)| result.outcome.is_bad());
+        let failed = unasked || self.bad_extras() > before;
         let missing: Vec<TestIndex> =
             batch.tests.iter().copied().filter(|index| reported.binary_search(index).is_err()).collect();
         let mut step = Step::default();
@@ -169,6 +174,20 @@ impl<'a> Collector<'a> {
         let root = self.root(batch.index);
         batch.index = self.number(root);
         Step { batches: vec![batch], outcome: Some(BatchOutcome::Error), stop: false }
+    }
+
+    /// Takes in a batch whose command no sandbox can start: what is too long is divided, a test alone
+    /// gets an error.
+    pub fn refused(&mut self, batch: &Batch, error: &str) -> Step {
+        let mut step = Step { outcome: Some(BatchOutcome::Error), ..Step::default() };
+        match batch.tests[..] {
+            [index] => {
+                self.attempt(index, batch.index, CaseResult::stated(Outcome::Errored, Duration::ZERO, error));
+                self.settle(batch, &mut step);
+            }
+            _ => step.batches = self.divide(batch.group, &batch.tests, 2, self.root(batch.index)),
+        }
+        step
     }
 
     /// Takes in a batch that will not be executed.
@@ -212,11 +231,11 @@ impl<'a> Collector<'a> {
             let message = extra.message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
             errors.push(format!("`{}` failed, and no discovered test has that name{message}", extra.name));
         }
-        Summary::new(verdicts, attempts, self.extras, errors)
+        Summary { broken: self.broken, ..Summary::new(verdicts, attempts, self.extras, errors) }
     }
 
     /// Enters the results of a report; gives the tests of the batch that have one, in order, and how
-    /// many cases the report has.
+    /// many cases of the report may be theirs.
     fn take(&mut self, batch: &Batch, reading: &Reading) -> (Vec<TestIndex>, usize) {
         let mut merged: HashMap<TestIndex, CaseResult> = HashMap::with_capacity(reading.found.len());
         for (index, result) in &reading.found {
@@ -240,7 +259,8 @@ impl<'a> Collector<'a> {
         }
         reported.sort_unstable();
         self.extras.extend(reading.extras.iter().cloned());
-        (reported, reading.found.len() + reading.extras.len())
+        let cases = reported.len() + reading.extras.len();
+        (reported, cases)
     }
 
     fn attempt(&mut self, index: TestIndex, batch: u32, mut result: CaseResult) {
@@ -301,9 +321,9 @@ impl<'a> Collector<'a> {
     fn follow_up(&mut self, end: &End<'_>, missing: Vec<TestIndex>, step: &mut Step) {
         let root = self.root(end.batch.index);
         let tree = self.trees.entry(root).or_default();
-        tree.executions += 1;
+        tree.fruitless += if end.execution.exit == Exit::TimedOut { 1 } else { PATIENCE };
         tree.fruitful |= missing.len() < end.batch.tests.len();
-        let hopeless = !tree.fruitful && tree.executions >= FRUITLESS;
+        let hopeless = !tree.fruitful && tree.fruitless >= FRUITLESS * PATIENCE;
         let complaint: Arc<str> = end.complaint().into();
         for index in &missing {
             self.states[index.0 as usize].reason = Some(Arc::clone(&complaint));
@@ -325,32 +345,27 @@ impl<'a> Collector<'a> {
             step.batches.push(rest);
             return;
         }
-        for index in &missing {
-            self.states[index.0 as usize].breaks += 1;
-        }
-        if let [index] = missing[..] {
-            self.blame(end, index, root, step);
+        if let ([index], 1) = (&missing[..], end.batch.tests.len()) {
+            self.blame(end, *index, step);
             return;
         }
-        for part in split(&missing, self.policy.machines.clamp(2, PARTS)) {
-            let part = self.batch(end.batch.group, part, Origin::Isolated, Some(root));
-            step.batches.push(part);
-        }
+        self.broken.push(format!("{}; {} tests without a result ran again", end.complaint(), missing.len()));
+        let machines = if end.execution.exit == Exit::TimedOut { PARTS } else { self.policy.machines };
+        step.batches.extend(self.divide(end.batch.group, &missing, machines, root));
     }
 
-    /// A single test got no result: it runs alone, and if it is alone already, it is the culprit.
-    fn blame(&mut self, end: &End<'_>, index: TestIndex, root: u32, step: &mut Step) {
-        let alone = end.batch.tests.len() == 1;
+    /// Batches for tests that are to be told apart, a few.
+    fn divide(&mut self, group: GroupIndex, tests: &[TestIndex], parts: usize, root: u32) -> Vec<Batch> {
+        let parts = split(tests, parts.clamp(2, PARTS));
+        parts.into_iter().map(|part| self.batch(group, part, Origin::Isolated, Some(root))).collect()
+    }
+
+    /// A test that was alone in its batch got no result: it is the culprit.
+    fn blame(&mut self, end: &End<'_>, index: TestIndex, step: &mut Step) {
         let timed_out = end.execution.exit == Exit::TimedOut;
-        if !(alone && (timed_out || self.states[index.0 as usize].breaks >= BREAKS)) {
-            let again = self.batch(end.batch.group, vec![index], Origin::Isolated, Some(root));
-            step.batches.push(again);
-            return;
-        }
         let outcome = if timed_out { Outcome::TimedOut } else { Outcome::Errored };
         let result = CaseResult::stated(outcome, end.execution.elapsed, end.complaint());
         self.attempt(index, end.batch.index, result);
-        self.states[index.0 as usize].breaks = 0;
         self.retry(end.batch, vec![index], step);
     }
 

@@ -8,11 +8,15 @@ use anyhow::{Context, Result, bail};
 use crossbeam::channel::unbounded;
 
 use crate::cancel::Cancel;
+use crate::files;
 use crate::framework::{Facts, Framework, ListCommand, ListOutput, Listing, Surroundings, describe_failure};
 use crate::mask::Mask;
 use crate::model::{Exit, Group, GroupIndex, Suite};
 use crate::process::{self, Streams};
 use crate::trace::{Trace, Track};
+
+/// So many bytes of what a list command prints are kept for messages.
+const TAIL: u64 = 64 * 1024;
 
 /// Where and how list commands run.
 #[derive(Clone, Debug)]
@@ -151,13 +155,10 @@ fn list(
         let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let file = order.output.as_deref().filter(|path| path.exists()).map(read).transpose()?;
-    let output = ListOutput {
-        exit: finished.exit,
-        stdout: read(&streams.stdout)?,
-        stderr: read(&streams.stderr)?,
-        file,
-    };
+    let file = order.output.as_deref().filter(|path| path.is_file()).map(read).transpose()?;
+    // What a list command prints beside its list is for messages only.
+    let stdout = if file.is_some() { files::tail(&streams.stdout, TAIL) } else { read(&streams.stdout)? };
+    let output = ListOutput { exit: finished.exit, stdout, stderr: files::tail(&streams.stderr, TAIL), file };
     let line = site.mask.hide(&command.to_shell());
     match finished.exit {
         Exit::TimedOut => bail!(

@@ -55,6 +55,15 @@ pub enum Event {
         /// What went wrong.
         error: String,
     },
+    /// No sandbox can start the command of this batch: it is too long, or no command at all.
+    Refused {
+        /// The worker.
+        slot: usize,
+        /// The batch.
+        batch: Batch,
+        /// What is wrong with it.
+        error: String,
+    },
     /// A batch will not be executed: the run stops, or no sandbox is left.
     Dropped {
         /// The batch.

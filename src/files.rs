@@ -1,8 +1,11 @@
 //! Writing files so that no reader sees half of one, and an output folder in which a run removes
 //! nothing but what runs made.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
@@ -20,12 +23,12 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
         _ => Path::new("."),
     };
     let attempt = || -> io::Result<()> {
-        let file = tempfile::Builder::new().prefix(".offload-").tempfile_in(folder)?;
+        // The umask takes away what it must; a temporary file is else for its owner alone.
+        let readable = PermissionsExt::from_mode(0o666);
+        let file = tempfile::Builder::new().prefix(".offload-").permissions(readable).tempfile_in(folder)?;
         let mut writer = BufWriter::with_capacity(64 * 1024, file);
         fill(&mut writer)?;
         let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(readable)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
@@ -45,13 +48,19 @@ pub struct OutputDir {
 }
 
 impl OutputDir {
-    /// Refuses folders that must not be used: `/`, the home folder, the working directory, a folder
-    /// with `.git`.
+    /// Refuses folders that must not be used: `/`, the home folder, the working directory, `root` (the
+    /// project's) and what is above them, a folder with `.git`.
     ///
     /// # Errors
     /// When `path` is one of these. A folder that does not exist is none of them.
-    pub fn check(path: &Path) -> Result<()> {
-        refuse_foreign_roots(path)
+    pub fn check(path: &Path, root: &Path) -> Result<()> {
+        refuse_foreign_roots(path, root)
+    }
+
+    /// Removes the file `relative` of an earlier run.
+    pub fn forget(&self, relative: &Path) {
+        // What is not there need not be removed, and what cannot be is as old as it was.
+        let _ = std::fs::remove_file(self.path.join(relative));
     }
 
     /// Takes the folder for this run, making it where it is missing. Nothing is removed yet.
@@ -91,11 +100,12 @@ impl OutputDir {
             .rewind()
             .and_then(|()| manifest.read_to_end(&mut text))
             .context("cannot read the manifest")?;
-        let text = String::from_utf8_lossy(&text);
         let mut folders = Vec::new();
-        for line in text.lines() {
-            let relative = Path::new(line);
+        let mut stays = false;
+        for line in text.split(|byte| *byte == 0) {
+            let relative = Path::new(OsStr::from_bytes(line));
             let is_inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
+            stays |= relative == kept;
             if line.is_empty() || !is_inside || relative == kept {
                 continue;
             }
@@ -120,7 +130,9 @@ impl OutputDir {
             // Fails where somebody else's files are in it; then it stays.
             let _ = std::fs::remove_dir(self.path.join(folder));
         }
-        manifest.set_len(0).context("cannot empty the manifest")
+        manifest.set_len(0).context("cannot empty the manifest")?;
+        drop(manifest);
+        if stays { self.place(kept).map(drop) } else { Ok(()) }
     }
 
     /// Enters `relative` in the manifest, makes its folder and gives its full path.
@@ -130,7 +142,7 @@ impl OutputDir {
     pub fn place(&self, relative: &Path) -> Result<PathBuf> {
         let path = self.path.join(relative);
         let mut line = relative.as_os_str().as_encoded_bytes().to_vec();
-        line.push(b'\n');
+        line.push(0);
         let mut manifest = self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         manifest
             .write_all(&line)
@@ -143,7 +155,7 @@ impl OutputDir {
     }
 }
 
-fn refuse_foreign_roots(path: &Path) -> Result<()> {
+fn refuse_foreign_roots(path: &Path, root: &Path) -> Result<()> {
     let Ok(real) = path.canonicalize() else {
         return Ok(());
     };
@@ -153,8 +165,10 @@ fn refuse_foreign_roots(path: &Path) -> Result<()> {
         "the root of the file system"
     } else if Some(&real) == home.as_ref() {
         "the home folder"
-    } else if Some(&real) == current.as_ref() {
-        "the working directory"
+    } else if current.is_some_and(|current| current.starts_with(&real)) {
+        "the working directory or above it"
+    } else if root.canonicalize().is_ok_and(|root| root.starts_with(&real)) {
+        "the root of the project or above it"
     } else if real.join(".git").exists() {
         "the root of a git repository"
     } else {
@@ -189,10 +203,22 @@ fn take_lock(path: &Path, folder: &Path) -> Result<File> {
     Ok(lock)
 }
 
+/// Opens a file for reading; nothing but a regular file, so that no reader waits for a writer.
+///
+/// # Errors
+/// When it is not there, is no regular file, or cannot be opened.
+pub fn open(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+    }
+}
+
 /// The last `limit` bytes of a file, as text; empty where there is no such file.
 pub fn tail(path: &Path, limit: u64) -> String {
     let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
+        let mut file = open(path)?;
         let length = file.metadata()?.len();
         file.seek(io::SeekFrom::Start(length.saturating_sub(limit)))?;
         let mut bytes = Vec::new();

@@ -85,6 +85,7 @@ pub struct Suite {
     tests: Vec<TestCase>,
     groups: Vec<Group>,
     by_id: HashMap<TestId, TestIndex>,
+    by_file: HashMap<Arc<str>, Vec<TestIndex>>,
     shared: Vec<(GroupIndex, TestIndex)>,
 }
 
@@ -109,6 +110,9 @@ impl Suite {
         }
         let index = TestIndex(u32::try_from(self.tests.len()).unwrap_or(u32::MAX));
         self.by_id.insert(id.clone(), index);
+        if let Some(file) = &file {
+            self.by_file.entry(Arc::clone(file)).or_default().push(index);
+        }
         self.tests.push(TestCase { id, group, file, max_attempts, solo, expected: None });
         true
     }
@@ -148,6 +152,13 @@ impl Suite {
     /// The place of the test called `id`.
     pub fn find(&self, id: &str) -> Option<TestIndex> {
         self.by_id.get(id).copied()
+    }
+
+    /// The tests of a file that `group` lists, with those that run with another group.
+    pub fn listed_in<'a>(&'a self, group: GroupIndex, file: &'a str) -> impl Iterator<Item = &'a TestCase> {
+        let inside = self.by_file.get(file).into_iter().flatten().map(|index| self.test(*index));
+        let elsewhere = self.runs_elsewhere(group).filter(move |test| test.file.as_deref() == Some(file));
+        inside.filter(move |test| test.group == group).chain(elsewhere)
     }
 
     /// Tests that `group` lists but that run with another group, which listed them first.

@@ -71,7 +71,7 @@ impl Plan {
     /// Plans `suite` for `machines` sandboxes, at least 1. The same tests give the same batches,
     /// in whichever order they were discovered.
     pub fn new(suite: &Suite, machines: usize, grain: Grain) -> Plan {
-        let machines = machines.max(1);
+        let machines = machines.clamp(1, suite.tests().len().max(1));
         let mut order: Vec<TestIndex> = suite.indices().collect();
         order.sort_by(|one, other| key(suite.test(*one)).cmp(&key(suite.test(*other))));
         let (solo, shared): (Vec<TestIndex>, Vec<TestIndex>) =

@@ -126,7 +126,10 @@ impl<F: FnMut(Event) -> Vec<Batch>> Collector<F> {
     }
 
     fn hear(&mut self, event: Event) {
-        let done = matches!(event, Event::Finished { .. } | Event::Lost { .. } | Event::Dropped { .. });
+        let done = matches!(
+            event,
+            Event::Finished { .. } | Event::Lost { .. } | Event::Refused { .. } | Event::Dropped { .. }
+        );
         let more = (self.observe)(event);
         self.outstanding = self.outstanding + more.len() - usize::from(done);
         for batch in more {
@@ -216,7 +219,10 @@ impl Worker<'_> {
                     *strikes = 0;
                     self.tell(Event::Finished { slot: self.slot, batch, execution });
                 }
-                Err(error) => {
+                Err(ProviderError::Refused(error)) => {
+                    self.tell(Event::Refused { slot: self.slot, batch, error });
+                }
+                Err(error @ ProviderError::Lost(_)) => {
                     *strikes += 1;
                     self.tell(Event::Lost { slot: self.slot, batch, error: error.to_string() });
                     return Some(error.to_string());

@@ -84,9 +84,11 @@ pub fn run(
     let mut child = process.spawn().map_err(|error| cannot_start(&error, command, shell))?;
     // The pipes' other ends, and with `process` our copies of the log files, are closed here.
     drop(process);
-    let drains = if masked { drain(&mut child, files, &streams.mask)? } else { Vec::new() };
     let group = Pid::from_raw(child.id().cast_signed());
-    let exit = wait(&mut child, group, deadline, cancel)?;
+    let drained = if masked { drain(&mut child, files, &streams.mask) } else { Ok(Vec::new()) };
+    let attended = drained.and_then(|drains| Ok((wait(&mut child, group, deadline, cancel)?, drains)));
+    // Whatever goes wrong here, no process stays behind.
+    let (exit, drains) = attended.inspect_err(|_| signal(group, Signal::SIGKILL))?;
     let elapsed = started.elapsed();
     let leaked = sweep(group, exit) | !finish(&drains);
     Ok(Finished { exit, elapsed, leaked })
@@ -102,7 +104,8 @@ fn to_process(command: &CommandLine, shell: &str) -> Command {
     process.envs(command.env.iter().map(|(key, value)| (key, value)));
     if !command.prepend_path.is_empty() {
         let mut path = command.prepend_path.join(":");
-        if let Some(rest) = std::env::var_os("PATH") {
+        let set = command.env.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.into());
+        if let Some(rest) = set.or_else(|| std::env::var_os("PATH")) {
             path.push(':');
             path.push_str(&rest.to_string_lossy());
         }

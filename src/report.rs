@@ -48,8 +48,8 @@ pub struct Circumstances {
     pub machines: usize,
     /// The JUnit file, where there is one.
     pub junit: Option<PathBuf>,
-    /// The command that runs the failed tests again.
-    pub again: Option<String>,
+    /// The commands that run the failed tests again.
+    pub again: Vec<String>,
 }
 
 impl Report<'_> {
@@ -107,6 +107,9 @@ impl Report<'_> {
         if left > 0 {
             writeln!(output, "and {left} more: `offload logs --failures`, `offload logs --errors`")?;
         }
+        for broken in &self.summary.broken {
+            writeln!(output, "BROKEN {broken}")?;
+        }
         for error in &self.summary.errors {
             writeln!(output, "ERROR {error}")?;
         }
@@ -114,7 +117,7 @@ impl Report<'_> {
         if let Some(junit) = &circumstances.junit {
             writeln!(output, "report: {}", junit.display())?;
         }
-        if let Some(again) = &circumstances.again {
+        for again in &circumstances.again {
             writeln!(output, "run them again: {again}")?;
         }
         output.flush()

@@ -44,6 +44,8 @@ pub struct Summary {
     pub extras: Vec<Extra>,
     /// What went wrong beside the tests; with any of these the run has failed.
     pub errors: Vec<String>,
+    /// Batches whose runner broke and whose tests ran again: green with any of these is flaky.
+    pub broken: Vec<String>,
     /// Totals.
     pub counts: Counts,
 }
@@ -54,14 +56,14 @@ pub struct Summary {
 /// attempt only (`retry_count = 0`), nothing turns a failure into anything else.
 pub fn judge(attempts: &[Attempt], max_attempts: u32, reason: Option<&str>) -> Verdict {
     let has = |wanted: fn(Outcome) -> bool| attempts.iter().any(|attempt| wanted(attempt.result.outcome));
-    let passed = has(|outcome| outcome == Outcome::Passed);
+    let passed = attempts.last().is_some_and(|last| last.result.outcome == Outcome::Passed);
     if attempts.is_empty() {
         Verdict::NotRun(reason.unwrap_or("it was not started").to_owned())
     } else if has(Outcome::is_bad) {
         if passed && max_attempts > 1 { Verdict::Flaky } else { Verdict::Failed }
     } else if attempts.iter().any(|attempt| attempt.result.flaky_in_runner) {
         Verdict::Flaky
-    } else if passed {
+    } else if has(|outcome| outcome == Outcome::Passed) {
         Verdict::Passed
     } else {
         Verdict::Skipped
@@ -89,7 +91,7 @@ impl Summary {
             };
             *counter += 1;
         }
-        Summary { verdicts, attempts, extras, errors, counts }
+        Summary { verdicts, attempts, extras, errors, broken: Vec::new(), counts }
     }
 
     /// All tests as one, for runners that report nothing but their exit status.
@@ -110,14 +112,15 @@ impl Summary {
         if let Some(last) = attempts.last_mut() {
             last.result.duration = total;
         }
-        Summary::new(vec![self.verdicts[place].clone()], vec![attempts], self.extras, self.errors)
+        let one = Summary::new(vec![self.verdicts[place].clone()], vec![attempts], self.extras, self.errors);
+        Summary { broken: self.broken, ..one }
     }
 
     /// The exit status of a run that was not interrupted.
     pub fn status(&self) -> Status {
         if !self.errors.is_empty() || self.counts.failed > 0 || self.counts.not_run > 0 {
             Status::Failed
-        } else if self.counts.flaky > 0 {
+        } else if self.counts.flaky > 0 || !self.broken.is_empty() {
             Status::Flaky
         } else {
             Status::Passed

@@ -13,26 +13,26 @@ use serde_json::{Value, json};
 pub enum Track {
     /// Config, discovery, planning, reports.
     Phases,
-    /// The collector thread.
-    Collector,
     /// The sandbox of this worker.
     Sandbox(usize),
+    /// What it gave, being read; beside it, because it may be busy again by then.
+    Results(usize),
 }
 
 impl Track {
     fn number(self) -> usize {
         match self {
             Track::Phases => 1,
-            Track::Collector => 2,
-            Track::Sandbox(slot) => slot + 3,
+            Track::Sandbox(slot) => 2 * slot + 2,
+            Track::Results(slot) => 2 * slot + 3,
         }
     }
 
     fn name(self) -> String {
         match self {
             Track::Phases => "phases".into(),
-            Track::Collector => "collector".into(),
             Track::Sandbox(slot) => format!("sandbox {slot}"),
+            Track::Results(slot) => format!("sandbox {slot}: results"),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! From a report on this machine to results of known tests.
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::files;
 use crate::framework::Matcher;
 use crate::junit::{self, Case};
 use crate::mask::Mask;
@@ -29,7 +29,7 @@ pub struct Reading {
 /// Reads the report at `path`.
 pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
     let mut reading = Reading::default();
-    let file = match File::open(path) {
+    let file = match files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             reading.error = Some("it left no report".into());

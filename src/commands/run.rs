@@ -1,13 +1,12 @@
 //! `offload run`: the one place that knows the order of the stages.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 
 use super::bench::{Rules, Workbench};
 use super::collect::{self, Format, NoTests};
@@ -61,22 +60,28 @@ pub fn run(
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
     let setup = Setup::new(config, &options.env)?;
-    let provider = (!options.collect_only).then(|| setup::local_provider(config, &setup.env)).transpose()?;
-    let Some(provider) = provider else {
+    if options.collect_only {
         return collect::run(config, (Format::Text, options.no_tests), &options.env, cancel, output);
-    };
-    OutputDir::check(&config.report.output_dir).map_err(|error| {
+    }
+    OutputDir::check(&config.report.output_dir, &setup.site.root).map_err(|error| {
         Problem::new(Status::Usage, error)
             .hint("give the reports a folder of their own with `output_dir` in [report]")
     })?;
     let folder = OutputDir::claim(&config.report.output_dir)?;
+    let provider = setup::local_provider(config, &setup.env)?;
     let known = previous_durations(config);
-    folder.clear(Path::new(&config.report.junit_file))?;
-    let mut discovery = {
-        let _span = options.trace.span(Track::Phases, || "discovery".into());
-        options.screen.announce("listing the tests");
-        setup.discover(cancel, &options.trace)?
-    };
+    let junit = Path::new(&config.report.junit_file);
+    folder.clear(junit)?;
+    let span = options.trace.span(Track::Phases, || "discovery".into());
+    options.screen.announce("listing the tests");
+    let discovery = setup.discover(cancel, &options.trace);
+    drop(span);
+    if !matches!(&discovery, Ok(discovery) if !discovery.suite.tests().is_empty()) {
+        // The report of an earlier run must not be taken for that of this one.
+        folder.forget(junit);
+        write_trace(&folder, &options.trace)?;
+    }
+    let mut discovery = discovery?;
     if discovery.suite.tests().is_empty() {
         return Ok(options.no_tests.status());
     }
@@ -85,9 +90,17 @@ pub fn run(
     parts.execute(&discovery, cancel, output)
 }
 
+fn write_trace(folder: &OutputDir, trace: &Trace) -> Result<()> {
+    if trace.is_on() {
+        let path = folder.place(Path::new("trace.json"))?;
+        files::write_whole(&path, |writer| trace.write(writer))?;
+    }
+    Ok(())
+}
+
 fn previous_durations(config: &Config) -> HashMap<String, Duration> {
     let path = config.report.output_dir.join(&config.report.junit_file);
-    File::open(&path).map(junit::previous_durations).unwrap_or_default()
+    files::open(&path).map(junit::previous_durations).unwrap_or_default()
 }
 
 /// What a run is made of once its tests are known.
@@ -149,7 +162,7 @@ impl Parts<'_> {
         (outcomes, machines, elapsed): (&Outcomes, usize, Duration),
         output: &mut dyn Write,
     ) -> Result<Status, Problem> {
-        let again = again(bench, &summary);
+        let again = again(bench, &summary, &self.setup.site.root);
         let as_one = matches!(self.config.framework.kind, FrameworkKind::Custom { result_file: None, .. });
         let summary = if as_one { summary.as_one() } else { summary };
         let log = |attempt: &Attempt| {
@@ -160,6 +173,9 @@ impl Parts<'_> {
             Report { suite: bench.suite, summary: &summary, only: as_one.then_some(ALL_TESTS), log: &log };
         let settings = &self.config.report;
         let junit = settings.junit.then(|| self.folder.place(Path::new(&settings.junit_file))).transpose()?;
+        if junit.is_none() {
+            self.folder.forget(Path::new(&settings.junit_file));
+        }
         warn_of_extras(&summary, bench.suite);
         let circumstances = Circumstances { elapsed, machines, junit, again };
         // What people wait for comes first: a full disk must not hide it.
@@ -168,10 +184,7 @@ impl Parts<'_> {
             let _span = self.options.trace.span(Track::Phases, || "write the report".into());
             report.write_junit(path, elapsed)?;
         }
-        if self.options.trace.is_on() {
-            let path = self.folder.place(Path::new("trace.json"))?;
-            files::write_whole(&path, |writer| self.options.trace.write(writer))?;
-        }
+        write_trace(self.folder, &self.options.trace)?;
         shown.context("cannot write the summary")?;
         Ok(summary.status())
     }
@@ -210,13 +223,25 @@ impl Parts<'_> {
     }
 }
 
-/// The command that runs again what failed, where that is not too much for a line.
-fn again(bench: &Workbench<'_>, summary: &Summary) -> Option<String> {
+/// The commands that run again what failed, one for each group, where that is not too much for a line.
+fn again(bench: &Workbench<'_>, summary: &Summary, root: &Path) -> Vec<String> {
     let is_failed = |verdict: &Verdict| matches!(verdict, Verdict::Failed | Verdict::NotRun(_));
     let verdicts = bench.suite.indices().zip(&summary.verdicts);
-    let failed: Vec<TestIndex> =
+    let mut failed: Vec<TestIndex> =
         verdicts.filter(|(_, verdict)| is_failed(verdict)).map(|(index, _)| index).collect();
-    (1..=SHOWN_AGAIN).contains(&failed.len()).then(|| bench.framework.by_hand(&failed, bench.suite))
+    if !(1..=SHOWN_AGAIN).contains(&failed.len()) {
+        return Vec::new();
+    }
+    failed.sort_by_key(|index| (bench.suite.test(*index).group, *index));
+    let here = std::env::current_dir().ok().and_then(|current| current.canonicalize().ok());
+    let move_there = match root.canonicalize() {
+        Ok(root) if here.is_some_and(|here| here != root) => {
+            format!("cd {} && ", shell_words::quote(&root.to_string_lossy()))
+        }
+        _ => String::new(),
+    };
+    let groups = failed.chunk_by(|one, other| bench.suite.test(*one).group == bench.suite.test(*other).group);
+    groups.map(|tests| format!("{move_there}{}", bench.framework.by_hand(tests, bench.suite))).collect()
 }
 
 /// Results for unknown tests are told once, with the known ids that come nearest.

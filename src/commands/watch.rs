@@ -54,6 +54,12 @@ impl<'a> Watch<'a> {
                 self.close(number, step.outcome);
                 step
             }
+            Event::Refused { slot, batch, error } => {
+                self.progress.ended(slot);
+                let step = self.collector.refused(&batch, &error);
+                self.close(batch.index, step.outcome);
+                step
+            }
             Event::Dropped { batch, reason } => self.collector.dropped(&batch, &reason),
             Event::Retired { slot, error } => {
                 log::warn!("sandbox {slot} was given up: {error}");
@@ -76,7 +82,8 @@ impl<'a> Watch<'a> {
         let results = match &execution.report {
             None => Results::ExitStatus,
             Some(report) => {
-                let _span = self.bench.trace.span(Track::Collector, || format!("read batch {}", batch.index));
+                let _span =
+                    self.bench.trace.span(Track::Results(slot), || format!("read batch {}", batch.index));
                 let scratch = self.bench.scratch(batch.index);
                 let matcher = self.bench.framework.matcher(&batch.tests, &self.bench.context(&scratch));
                 Results::Report(reading::read(report, &*matcher, &self.bench.mask))

@@ -293,16 +293,11 @@ impl Nextest {
             });
             binaries[place].1.push(self.name_of(test.id.as_str(), binary));
         }
-        let mut listed: HashMap<&str, usize> = HashMap::new();
-        if !selects {
-            let own = suite.tests().iter().filter(|test| test.group == group);
-            for test in own.chain(suite.runs_elsewhere(group)) {
-                *listed.entry(test.file.as_deref().unwrap_or_default()).or_default() += 1;
-            }
-        }
+        let is_whole =
+            |binary: &str, count: usize| !selects && suite.listed_in(group, binary).count() == count;
         let terms = binaries.iter().map(|(binary, names)| {
             let binary_term = format!("binary_id(={})", escape(binary));
-            if listed.get(binary) == Some(&names.len()) {
+            if is_whole(binary, names.len()) {
                 return binary_term;
             }
             let names: Vec<String> = names.iter().map(|name| format!("test(={})", escape(name))).collect();

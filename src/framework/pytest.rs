@@ -17,7 +17,7 @@ use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
 
 mod selection;
 
-use selection::{Selection, argument};
+use selection::{Naming, Selection, argument};
 
 /// Reports to us what was collected; see the file.
 const COLLECT: &str = include_str!("../../scripts/offload_collect.py");
@@ -63,7 +63,7 @@ struct Collected {
 }
 
 /// The `-k` and `-m` of a filter text that holds nothing else.
-fn selection(filters: &str) -> Option<[String; 2]> {
+fn keyword_and_markers(filters: &str) -> Option<[String; 2]> {
     let words = shell_words::split(filters).ok()?;
     let mut chosen = [String::new(), String::new()];
     let mut words = words.into_iter();
@@ -128,7 +128,7 @@ impl Framework for Pytest {
         let simple: Vec<(usize, [String; 2])> = groups
             .iter()
             .enumerate()
-            .filter_map(|(index, group)| Some((index, selection(&group.filters)?)))
+            .filter_map(|(index, group)| Some((index, keyword_and_markers(&group.filters)?)))
             .collect();
         let mut commands = Vec::new();
         let together = simple.len() > 1;
@@ -138,7 +138,7 @@ impl Framework for Pytest {
             commands.push(self.list(indices, Vec::new(), &choices, scratch));
         }
         for (index, group) in groups.iter().enumerate() {
-            if !(together && selection(&group.filters).is_some()) {
+            if !(together && keyword_and_markers(&group.filters).is_some()) {
                 let filters = split(&group.filters, "the filters")?;
                 commands.push(self.list(vec![number(index)], filters, &[None], scratch));
             }
@@ -201,9 +201,13 @@ impl Framework for Pytest {
         if context.fail_fast {
             words.push("-x".into());
         }
-        let selection = Selection::new(tests, group, context.suite);
+        let chosen = !self.discovery_args.is_empty() || self.paths.iter().any(|path| path.contains("::"));
+        let naming = if chosen { Naming::Exact } else { Naming::Short };
+        let selection = Selection::new(tests, group, context.suite, naming);
+        // Filters that are more than `-k` and `-m` may name files of other batches.
+        let plain = keyword_and_markers(&context.suite.group(group).filters).is_some();
         // Where the plugin of discovery was loaded, that of selection is as well.
-        let plugin = context.facts.contains_key("root") && !selection.is_whole();
+        let plugin = context.facts.contains_key("root") && !(selection.is_whole() && plain);
         let mut files = Vec::new();
         let mut env = Vec::new();
         if plugin {
@@ -322,11 +326,11 @@ mod tests {
     #[test]
     fn only_keyword_and_marker_filters_share_a_collection() {
         let words = |keyword: &str, markers: &str| Some([keyword.to_owned(), markers.to_owned()]);
-        assert_eq!(selection(""), words("", ""));
-        assert_eq!(selection("-m 'not slow' -k 'a and b'"), words("a and b", "not slow"));
-        assert_eq!(selection("-mslow -k=x"), words("x", "slow"));
+        assert_eq!(keyword_and_markers(""), words("", ""));
+        assert_eq!(keyword_and_markers("-m 'not slow' -k 'a and b'"), words("a and b", "not slow"));
+        assert_eq!(keyword_and_markers("-mslow -k=x"), words("x", "slow"));
         for filters in ["--ignore=x", "tests/a.py", "-k", "-x", "-m 'open", "é"] {
-            assert_eq!(selection(filters), None, "{filters}");
+            assert_eq!(keyword_and_markers(filters), None, "{filters}");
         }
     }
 }

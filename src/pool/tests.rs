@@ -130,7 +130,7 @@ fn play(
             Event::Lost { batch, .. } => return vec![batch],
             Event::Dropped { batch, .. } => tally.dropped.push(batch.index),
             Event::Retired { .. } => tally.retired += 1,
-            Event::Ready { .. } | Event::Started { .. } | Event::Tick => {}
+            Event::Refused { .. } | Event::Ready { .. } | Event::Started { .. } | Event::Tick => {}
         }
         Vec::new()
     });

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -111,7 +112,8 @@ impl Provider for Local {
         match &command.executable {
             // A pointer for each word, and the word with its end.
             Executable::Program(words) => {
-                words.iter().map(|word| word.len() + 9).sum::<usize>() <= ALL_ARGUMENTS
+                let all: usize = words.iter().map(|word| word.len() + 9).sum();
+                all <= ALL_ARGUMENTS && words.iter().all(|word| word.len() <= ONE_ARGUMENT)
             }
             Executable::Shell(text) => text.len() <= ONE_ARGUMENT,
         }
@@ -142,8 +144,15 @@ impl Sandbox for Group {
         for stale in &mut command.stale {
             *stale = self.site.root.join(&*stale);
         }
-        process::run(&command, &self.site.shell, streams, deadline, cancel)
-            .map_err(|error| ProviderError::Lost(error.to_string()))
+        process::run(&command, &self.site.shell, streams, deadline, cancel).map_err(|error| {
+            match error.kind() {
+                // No sandbox would take it: too long, or with a NUL in it.
+                ErrorKind::ArgumentListTooLong | ErrorKind::InvalidInput => {
+                    ProviderError::Refused(error.to_string())
+                }
+                _ => ProviderError::Lost(error.to_string()),
+            }
+        })
     }
 
     fn fetch(&mut self, remote: &Path, local: &Path) -> Result<(), ProviderError> {
@@ -175,5 +184,27 @@ impl Sandbox for Group {
 
     fn destroy(self: Box<Self>) -> Result<(), ProviderError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_taken_when_each_word_and_all_of_them_fit() {
+        let settings = Settings {
+            root: ".".into(),
+            repo_root: ".".into(),
+            env: Vec::new(),
+            shell: "/bin/sh".into(),
+            output_dir: "nowhere".into(),
+        };
+        let local = Local::new(settings, &[]).unwrap();
+        let takes = |words: Vec<String>| local.takes(&CommandLine::program(words));
+        assert!(takes(vec!["x".repeat(100_000); 9]) && takes(vec!["x".into(); 90_000]));
+        assert!(!takes(vec!["x".repeat(130_000)]) && !takes(vec!["x".repeat(100_000); 11]));
+        assert!(!takes(vec!["x".into(); 110_000]));
+        assert!(!local.takes(&CommandLine::shell("x".repeat(130_000))));
     }
 }

@@ -308,3 +308,58 @@ fn no_tests_are_an_error_unless_they_are_allowed() {
     project.offload(&["run", "--no-tests=pass"]).expect_code(0);
     assert!(project.offload(&["run", "--no-tests=warn"]).expect_code(0).stderr.contains("warn"));
 }
+
+#[test]
+fn a_runner_that_breaks_once_leaves_a_mark_on_the_run() {
+    // Alone: the test itself is the culprit, and without retries that is final.
+    let runner = "if mkdir first 2>/dev/null; then kill -9 $$; fi; out=$1; shift; \
+                  { echo '<testsuite>'; printf '<testcase name=\"%s\"/>' \"$@\"; echo '</testsuite>'; } > \"$out\"";
+    let outcome = project(&["a"], "").file("runner", runner).offload(&["run"]).expect_code(1);
+    assert!(outcome.stdout.contains("ERROR a\n    the runner ended with"), "{}", outcome.stdout);
+    let retried = configured(&["a"], "[groups.all]\nretry_count = 1", "").file("runner", runner);
+    assert!(retried.offload(&["run"]).expect_code(2).stdout.contains("FLAKY a"));
+    // Among others nobody can tell who it was: all pass when they run again, and the run is no clean green.
+    let outcome = project(&["a", "b", "c"], "").file("runner", runner).offload(&["run", "--parallel", "1"]);
+    let outcome = outcome.expect_code(2);
+    assert!(
+        outcome.stdout.contains("BROKEN the runner ended with") && outcome.stdout.contains("3 passed"),
+        "{}",
+        outcome.stdout
+    );
+}
+
+#[test]
+fn a_report_that_is_no_file_is_a_broken_one() {
+    let project = project(&["a"], "").file("runner", "mkfifo \"$1\"");
+    let outcome = project.offload(&["run"]).expect_code(1);
+    assert!(outcome.stdout.contains("not a regular file"), "{}", outcome.stdout);
+}
+
+#[test]
+fn a_test_that_no_command_line_can_hold_costs_only_itself() {
+    let long = format!("pass {}", "x".repeat(140_000));
+    let mut tests: Vec<String> = (0..20).map(|number| format!("pass {number}")).collect();
+    tests.push(long);
+    let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+    for groups in ["[groups.all]", "[groups.all]\nschedule_individual = true"] {
+        let project = configured(&tests, groups, "");
+        let outcome = project.offload(&["run", "--parallel", "4"]).expect_code(1);
+        assert!(
+            outcome.stdout.contains("21 tests: 20 passed, 1 failed"),
+            "{}",
+            &outcome.stdout[outcome.stdout.len() - 300..]
+        );
+        assert!(!outcome.stderr.contains("given up"), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_suite_that_is_too_long_for_one_batch_is_divided_until_it_fits() {
+    let tests: Vec<String> = (0..60).map(|number| format!("pass {number}")).collect();
+    let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+    let runner = "out=$1; shift; for id; do sleep 0.1; done; \
+                  { echo '<testsuite>'; printf '<testcase name=\"%s\"/>' \"$@\"; echo '</testsuite>'; } > \"$out\"";
+    let project = project(&tests, "[offload]\ntest_timeout_secs = 3\n").file("runner", runner);
+    let outcome = project.offload(&["run", "--parallel", "1"]).expect_code(2);
+    assert!(outcome.stdout.contains("60 tests: 60 passed"), "{}", outcome.stdout);
+}

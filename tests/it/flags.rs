@@ -21,7 +21,7 @@ fn the_timeline_has_a_track_for_the_phases_and_one_for_each_sandbox() {
     };
     let tracks = names("M", |event| &event["args"]["name"]);
     let slices = names("X", |event| &event["name"]);
-    for track in ["phases", "collector", "sandbox 0", "sandbox 1", "sandbox 2"] {
+    for track in ["phases", "sandbox 0", "sandbox 0: results", "sandbox 1", "sandbox 2"] {
         assert!(tracks.contains(track), "{track}: {tracks:?}");
     }
     for slice in [

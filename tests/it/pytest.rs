@@ -286,3 +286,44 @@ fn a_command_that_drops_its_environment_is_served_without_plugins() {
     let project = project.config(&plain.replace(" -m pytest", " -I -m pytest"));
     has_all(&project.offload(&["run"]).expect_code(4).stderr, &["must pass on PYTHONPATH"]);
 }
+
+#[test]
+fn paths_in_filters_and_selecting_arguments_run_each_listed_test_once() {
+    let Some(python) = python() else { return };
+    let tests = "import pytest\n@pytest.fixture(autouse=True)\ndef note(request):\n    open('ran', 'a').write(request.node.nodeid + '\\n')\n\
+                 def test_a(): pass\ndef test_b(): pass\nclass TestC:\n    def test_c(self): pass\n    def test_d(self): pass\n";
+    let mut project = Project::new();
+    for file in ["one", "two", "three", "four"] {
+        project = project.file(&format!("tests/unit/test_{file}.py"), tests);
+    }
+    let ran = |project: &Project| {
+        let mut ran: Vec<String> =
+            std::fs::read_to_string(project.path().join("ran")).unwrap().lines().map(Into::into).collect();
+        std::fs::remove_file(project.path().join("ran")).unwrap();
+        let total = ran.len();
+        ran.sort();
+        ran.dedup();
+        (total, ran.len())
+    };
+    let project = project.config(&config(python, "", "[groups.all]\nfilters = \"tests/unit\""));
+    has_all(&project.offload(&["run"]).expect_code(0).stdout, &["16 tests: 16 passed"]);
+    assert_eq!(ran(&project), (16, 16));
+    let left_out = "discovery_args = \"--deselect=tests/unit/test_one.py::TestC::test_c --deselect=tests/unit/test_two.py::test_b\"";
+    let project = project.config(&config(python, left_out, "[groups.all]"));
+    has_all(&project.offload(&["run"]).expect_code(0).stdout, &["14 tests: 14 passed"]);
+    assert_eq!(ran(&project), (14, 14));
+}
+
+#[test]
+fn folders_in_front_of_path_keep_the_path_that_is_set() {
+    let Some(python) = python() else { return };
+    let tests = "import shutil\ndef test_path():\n    assert shutil.which('first-tool') and shutil.which('second-tool')\n";
+    let project = Project::new()
+        .executable("one/first-tool", "")
+        .executable("two/second-tool", "")
+        .file("test_a.py", tests);
+    let set = format!("env = {{ PATH = \"{}/two:/usr/bin:/bin\" }}", project.path().display());
+    let framework = format!("{set}\nprepend_path = [\"{{root}}/one\"]");
+    let project = project.config(&config(python, &framework, "[groups.all]"));
+    has_all(&project.offload(&["run"]).expect_code(0).stdout, &["1 tests: 1 passed"]);
+}

@@ -253,3 +253,53 @@ fn downloads_lie_under_the_batch_that_made_them_each_once() {
     assert_eq!(names, ["a.png", "b.png", "c.png"]);
     assert!(files.iter().all(|(name, _)| name.contains("/downloads/batch-")));
 }
+
+#[test]
+fn a_report_of_an_earlier_run_is_not_taken_for_that_of_the_last() {
+    let project = project(&["pass 1"], "");
+    project.offload(&["run"]).expect_code(0);
+    let project = reconfigured(project, "cat list #", "exit 7 #");
+    project.offload(&["run"]).expect_code(4);
+    let logs = project.offload(&["logs"]).expect_code(4);
+    assert!(logs.stdout.is_empty() && logs.stderr.contains("hint:"), "{}{}", logs.stdout, logs.stderr);
+    let project = reconfigured(project, "exit 7 #", "cat list #");
+    project.offload(&["run"]).expect_code(0);
+    let project = reconfigured(project, "[report]", "[report]\njunit = false");
+    project.offload(&["run"]).expect_code(0);
+    project.offload(&["logs"]).expect_code(4);
+}
+
+#[test]
+fn a_name_with_a_newline_does_not_reach_the_files_of_others() {
+    let runner = "printf x > 'shot\nvictim'; printf '<testsuite><testcase name=\"a\"/></testsuite>' > \"$1\"";
+    let runner = runner.replace("\\n", "\n");
+    let project = project(&["a"], "").file("runner", &runner);
+    let project = reconfigured(project, "[report]", "[report]\ndownload_globs = [\"shot*\"]");
+    project.offload(&["run"]).expect_code(0);
+    let project = project.file("test-results/victim", "x").file("test-results/downloads/batch-0/victim", "x");
+    project.offload(&["run"]).expect_code(0);
+    assert!(project.path().join("test-results/victim").exists());
+    assert!(project.path().join("test-results/downloads/batch-0/victim").exists());
+}
+
+#[test]
+fn a_second_signal_ends_even_a_write_that_nobody_reads() {
+    let tests: Vec<String> = (0..20_000).map(|number| format!("pass {number}")).collect();
+    let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+    let project = project(&tests, "");
+    let mut command = project.command("/bin/sh");
+    command.args([
+        "-c",
+        "mkfifo out; sleep 600 < out & echo $! > reader; exec \"$0\" collect > out",
+        env!("CARGO_BIN_EXE_offload"),
+    ]);
+    let running = Running::start(command);
+    wait_until("the list is being written", Duration::from_secs(20), || {
+        project.path().join("reader").exists() && survivors("collect") > 0
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    running.signal(Signal::SIGINT);
+    wait_until("the first signal is heard", Duration::from_secs(5), || running.stderr().contains("stopping"));
+    running.signal(Signal::SIGINT);
+    running.wait(Duration::from_secs(15)).expect_code(130);
+}

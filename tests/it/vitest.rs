@@ -249,3 +249,24 @@ fn groups_of_one_file_are_told_apart_by_their_patterns() {
     let tests: Vec<String> = ran(&project).into_iter().filter(|line| !line.starts_with("loaded")).collect();
     assert_eq!(tests, ["fast one:1", "fast two:1", "slow one:1", "slow three:1"]);
 }
+
+#[test]
+fn tests_that_a_bail_kept_from_running_are_not_passed() {
+    let Some(modules) = vitest() else { return };
+    let tests = "import { expect, it } from 'vitest'\nimport { existsSync, writeFileSync } from 'node:fs'\n\
+                 it('one', () => { const first = !existsSync('seen'); writeFileSync('seen', ''); expect(first).toBe(false) })\n\
+                 it('two', () => expect(1).toBe(2))\nit('three', () => expect(1).toBe(2))\n";
+    let retried = config("", "[groups.all]\nretry_count = 1");
+    let project = project(modules).file("a.test.js", tests).config(&retried);
+    let outcome = project.offload(&["run", "--parallel", "1", "--fail-fast"]).expect_code(1);
+    assert!(
+        !outcome.stdout.contains("passed, 1 flaky") && outcome.stdout.contains("FAILED a.test.js > t"),
+        "{}",
+        outcome.stdout
+    );
+    // The project's own `bail` stops a batch, not the run.
+    fs::remove_file(project.path().join("seen")).unwrap();
+    let project = project.file("vitest.config.js", "export default { test: { bail: 1 } }\n");
+    let outcome = project.offload(&["run", "--parallel", "1"]).expect_code(1);
+    has_all(&outcome.stdout, &["3 tests: 0 passed, 2 failed, 1 flaky"]);
+}

@@ -12,26 +12,46 @@ pub(super) struct Selection<'a> {
     tests: Vec<&'a TestCase>,
     /// How many tests of the batch each name stands for.
     wanted: HashMap<Name<'a>, usize>,
-    /// How many tests of the group each of these names stands for.
+    /// How many tests of the group each of these names stands for; empty where only ids are exact.
     all: HashMap<Name<'a>, usize>,
 }
+
+/// How tests may be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// By files, classes and functions where the batch holds all their tests.
+    Short,
+    /// By their ids: discovery left out some tests of files, classes or functions.
+    Exact,
+}
+
+/// Batches of so few tests name each of them; to look for shorter names costs more.
+const FEW: usize = 2;
 
 /// A file, or something in it: a class, a function, a test.
 type Name<'a> = (Option<&'a str>, Option<&'a str>);
 
 impl<'a> Selection<'a> {
-    pub(super) fn new(tests: &[TestIndex], group: GroupIndex, suite: &'a Suite) -> Selection<'a> {
+    pub(super) fn new(
+        tests: &[TestIndex],
+        group: GroupIndex,
+        suite: &'a Suite,
+        naming: Naming,
+    ) -> Selection<'a> {
         let tests: Vec<&TestCase> = tests.iter().map(|index| suite.test(*index)).collect();
         let files: HashSet<&str> = tests.iter().filter_map(|test| test.file.as_deref()).collect();
-        let listed = suite.tests().iter().filter(|test| test.group == group);
-        let inside = |test: &&TestCase| test.file.as_deref().is_some_and(|file| files.contains(file));
-        let all = count(listed.chain(suite.runs_elsewhere(group)).filter(inside));
+        let all = match naming {
+            Naming::Short if tests.len() > FEW => {
+                count(files.iter().flat_map(|file| suite.listed_in(group, file)))
+            }
+            Naming::Short | Naming::Exact => HashMap::new(),
+        };
         Selection { wanted: count(tests.iter().copied()), all, tests }
     }
 
     /// Whether the name stands for tests of this batch only.
     fn is_ours(&self, name: &Name<'_>) -> bool {
-        self.all.get(name) == self.wanted.get(name)
+        self.all.get(name).is_some_and(|all| self.wanted.get(name) == Some(all))
     }
 
     /// Whether the batch holds whole files only.
@@ -51,21 +71,21 @@ impl<'a> Selection<'a> {
         if self.is_whole() { self.files() } else { self.unique(|test| self.shortest(test)) }
     }
 
-    /// What the plugin is to know of files that are not whole.
+    /// What the plugin is to know: the files of which all is wanted, and of the others the tests.
     pub(super) fn to_json(&self) -> String {
-        let part = |test: &&&TestCase| !self.is_ours(&(test.file.as_deref(), None));
-        let (mut files, mut names, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for test in self.tests.iter().filter(part) {
-            let file = test.id.as_str().split("::").next().unwrap_or_default();
-            let name = self.shortest(test).1.unwrap_or_default();
-            if seen.insert(file) {
-                files.push(file);
-            }
-            if seen.insert(name) {
-                names.push(name);
+        let part = |test: &TestCase| !self.is_ours(&(test.file.as_deref(), None));
+        let (mut whole, mut names, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+        for test in &self.tests {
+            let id = test.id.as_str();
+            if part(test) {
+                let name = self.shortest(test).1.unwrap_or(id);
+                names.extend(seen.insert(name).then_some(name));
+            } else {
+                let file = id.split("::").next().unwrap_or_default();
+                whole.extend(seen.insert(file).then_some(file));
             }
         }
-        json!({"files": files, "names": names}).to_string()
+        json!({"whole": whole, "names": names}).to_string()
     }
 
     fn unique(&self, name: impl Fn(&'a TestCase) -> Name<'a>) -> Vec<String> {
@@ -148,7 +168,7 @@ mod tests {
     fn names(tests: &[u32], group: u16) -> (String, String) {
         let suite = suite();
         let tests: Vec<TestIndex> = tests.iter().map(|test| TestIndex(*test)).collect();
-        let selection = Selection::new(&tests, GroupIndex(group), &suite);
+        let selection = Selection::new(&tests, GroupIndex(group), &suite, Naming::Short);
         (selection.arguments().join(" "), selection.to_json())
     }
 
@@ -157,14 +177,12 @@ mod tests {
         assert_eq!(names(&[0, 1, 2, 3, 4, 5, 6], 0).0, "a.py b.py");
         assert_eq!(names(&[0, 1, 2, 3, 4, 5], 0).0, "a.py::f a.py::g b.py::C");
         assert_eq!(names(&[0, 2, 5, 7, 9], 0).0, "a.py::f[1] a.py::g b.py::C::g c.py::f[1] ./-d.py::f");
-        assert_eq!(names(&[10], 1).0, "e.py");
-        // The group lists a test of `a.py` that runs with another group.
-        assert_eq!(names(&[2], 0).0, "a.py::g");
+        assert_eq!(names(&[0, 1], 0).0, "a.py::f[1] a.py::f[2]", "so few are named one by one");
     }
 
     #[test]
     fn the_plugin_is_told_of_files_that_are_not_whole() {
-        let expected = json!({"files": ["b.py", "pkg/c.py"], "names": ["b.py::C", "pkg/c.py::f[2]"]});
+        let expected = json!({"whole": ["a.py"], "names": ["b.py::C", "pkg/c.py::f[2]"]});
         assert_eq!(names(&[0, 1, 2, 3, 4, 5, 8], 0).1, expected.to_string());
     }
 }

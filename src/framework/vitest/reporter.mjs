@@ -20,12 +20,29 @@ export default class Offload {
 
   // Until vitest 3.
   onFinished() {
+    this.disown()
     this.write()
   }
 
   // Since vitest 3.
   onTestRunEnd() {
+    this.disown()
     this.write()
+  }
+
+  // The JUnit reporter, which comes after this one, calls passed what `bail` kept from running.
+  disown() {
+    if (!settings.report) return
+    const walk = (tasks) => {
+      for (const task of tasks) {
+        if (task.type === 'suite') walk(task.tasks)
+        else if (task.mode === 'run' && !['pass', 'fail', 'skip'].includes(task.result?.state)) {
+          task.mode = 'skip'
+          task.name += ' (not run)'
+        }
+      }
+    }
+    this.vitest.state.getFiles().forEach((file) => walk(file.tasks))
   }
 
   write() {
