@@ -302,4 +302,6 @@ fn a_second_signal_ends_even_a_write_that_nobody_reads() {
     wait_until("the first signal is heard", Duration::from_secs(5), || running.stderr().contains("stopping"));
     running.signal(Signal::SIGINT);
     running.wait(Duration::from_secs(15)).expect_code(130);
+    let reader: i32 = fs::read_to_string(project.path().join("reader")).unwrap().trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(reader), Signal::SIGKILL).unwrap();
 }
