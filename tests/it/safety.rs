@@ -170,13 +170,16 @@ fn a_killed_run_leaves_the_old_report_whole() {
     project.file("list", "pass 2\n").offload(&["run"]).expect_code(0);
 }
 
-/// Ends the processes that have `unique` in their command line.
+/// Ends the groups of the processes that have `unique` in their command line.
 fn end_all(unique: &str) {
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         if String::from_utf8_lossy(&line).contains(unique) {
             let pid: i32 = entry.file_name().to_string_lossy().parse().unwrap();
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+            // With their children, which do not have it.
+            if let Ok(group) = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))) {
+                let _ = nix::sys::signal::killpg(group, Signal::SIGKILL);
+            }
         }
     }
 }
