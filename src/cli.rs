@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::cancel::Cancel;
 use crate::commands::collect::{self, Format, NoTests};
 use crate::commands::{init, logs, run, validate};
-use crate::config::{self, Config, Provider};
+use crate::config::{self, Config, Provider, RecordHistory};
 use crate::error::{Problem, Status};
 use crate::progress::{Screen, Style};
 use crate::trace::{Trace, Track};
@@ -346,10 +346,9 @@ fn check_flags(flags: &RunArguments, config: &Config) -> Result<(), Problem> {
     if flags.record_history && config.history.is_none() {
         return Err(Problem::usage("`--record-history` needs a [history] section in the configuration"));
     }
-    if flags.record_history {
-        log::warn!(
-            "`--record-history`: this version records no history; durations are taken from the last report"
-        );
+    let always = config.history.as_ref().is_some_and(|history| history.record == RecordHistory::Always);
+    if flags.record_history || always {
+        log::warn!("this version records no history; durations are taken from the last report");
     }
     if !matches!(config.provider, Provider::Local(_)) {
         return Ok(());

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::command::CommandLine;
 use crate::framework::{
     ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext,
-    describe_failure,
+    describe_failure, fill,
 };
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
 
@@ -68,7 +68,7 @@ impl Framework for Custom {
             Some(name) => (Some(self.working_dir.clone().unwrap_or_default().join(name)), false),
         };
         let file = report.as_ref().map(|path| path.to_string_lossy().into_owned());
-        let text = fill(&self.run_command, &shell_words::join(ids), file.as_deref());
+        let text = fill_run(&self.run_command, &shell_words::join(ids), file.as_deref());
         let mut command = CommandLine::shell(text);
         command.directory.clone_from(&self.working_dir);
         if !private {
@@ -83,7 +83,7 @@ impl Framework for Custom {
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
         let ids = tests.iter().map(|index| suite.test(*index).id.as_str());
-        fill(
+        fill_run(
             &self.run_command,
             &shell_words::join(ids),
             Some(self.result_file.as_deref().unwrap_or_default()),
@@ -91,26 +91,12 @@ impl Framework for Custom {
     }
 }
 
-/// Fills the placeholders of the template in one pass, so that nothing that is put in is looked at.
-fn fill(template: &str, tests: &str, result_file: Option<&str>) -> String {
-    let mut text = String::with_capacity(template.len() + tests.len());
-    let mut rest = template;
-    while let Some(place) = rest.find('{') {
-        text.push_str(&rest[..place]);
-        rest = &rest[place..];
-        if let Some(after) = rest.strip_prefix("{tests}") {
-            text.push_str(tests);
-            rest = after;
-        } else if let (Some(after), Some(file)) = (rest.strip_prefix("{result_file}"), result_file) {
-            text.push_str(&shell_words::quote(file));
-            rest = after;
-        } else {
-            text.push('{');
-            rest = &rest[1..];
-        }
-    }
-    text.push_str(rest);
-    text
+/// Fills the template of `run_command`; without a result file its placeholder stays.
+fn fill_run(template: &str, tests: &str, result_file: Option<&str>) -> String {
+    let file = result_file.map(shell_words::quote);
+    let mut values = vec![("{tests}", tests)];
+    values.extend(file.as_deref().map(|file| ("{result_file}", file)));
+    fill(template, &values)
 }
 
 #[cfg(test)]
@@ -120,7 +106,7 @@ mod tests {
     #[test]
     fn what_is_put_in_is_not_looked_at_again() {
         assert_eq!(
-            fill("run {tests} > {result_file} ${x}", "'{result_file}' '{tests}'", Some("a b")),
+            fill_run("run {tests} > {result_file} ${x}", "'{result_file}' '{tests}'", Some("a b")),
             "run '{result_file}' '{tests}' > 'a b' ${x}"
         );
     }
