@@ -405,7 +405,7 @@ impl<'a> Collector<'a> {
         root: Option<u32>,
     ) -> Batch {
         let index = self.number(root.unwrap_or(self.next_batch));
-        let load = tests.iter().filter_map(|index| self.suite.test(*index).expected).sum();
+        let load = tests.iter().map(|index| self.suite.test(*index).expected).sum();
         Batch { index, group, tests, load, origin }
     }
 }

@@ -68,8 +68,10 @@ pub struct TestCase {
     pub max_attempts: u32,
     /// It shares no batch with another test.
     pub solo: bool,
-    /// How long it is expected to run; `None` where nothing is known.
-    pub expected: Option<Duration>,
+    /// How long it is expected to run.
+    pub expected: Duration,
+    /// Whether `expected` comes from earlier runs of this very test, not from those of others.
+    pub measured: bool,
 }
 
 impl TestCase {
@@ -113,14 +115,22 @@ impl Suite {
         if let Some(file) = &file {
             self.by_file.entry(Arc::clone(file)).or_default().push(index);
         }
-        self.tests.push(TestCase { id, group, file, max_attempts, solo, expected: None });
+        self.tests.push(TestCase {
+            id,
+            group,
+            file,
+            max_attempts,
+            solo,
+            expected: Duration::ZERO,
+            measured: false,
+        });
         true
     }
 
-    /// Sets how long each test is expected to run.
-    pub fn expect(&mut self, mut estimate: impl FnMut(&TestCase) -> Option<Duration>) {
+    /// Sets how long each test is expected to run, and whether that was measured.
+    pub fn expect(&mut self, mut estimate: impl FnMut(&TestCase) -> (Duration, bool)) {
         for test in &mut self.tests {
-            test.expected = estimate(test);
+            (test.expected, test.measured) = estimate(test);
         }
     }
 

@@ -85,7 +85,7 @@ pub fn run(
     if discovery.suite.tests().is_empty() {
         return Ok(options.no_tests.status());
     }
-    plan::estimate(&mut discovery.suite, &known);
+    plan::estimate(&mut discovery.suite, &known, Duration::from_secs(1));
     let parts = Parts { config, options, setup: &setup, provider: &provider, folder: &folder };
     parts.execute(&discovery, cancel, output)
 }
@@ -219,7 +219,9 @@ impl Parts<'_> {
         let fits =
             |tests: &[TestIndex], group| self.provider.takes(&bench.command(tests, group, &scratch).command);
         let limits = Limits { timeout: self.config.offload.test_timeout, fits: &fits };
-        Plan::new(bench.suite, machines, bench.framework.grain()).cut(bench.suite, &limits)
+        let overhead = plan::Overhead::new(Duration::from_millis(500), Duration::ZERO);
+        let conditions = plan::Conditions { machines, grain: bench.framework.grain(), overhead, noise: None };
+        Plan::new(bench.suite, &conditions, &limits)
     }
 }
 

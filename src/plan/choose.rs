@@ -1,0 +1,110 @@
+//! Tries several plans on imagined runs and takes the best one.
+
+use rayon::prelude::*;
+
+use super::Conditions;
+use super::pack::{self, Candidate, Draft, Groups, Unit};
+use super::shape::{Amount, Shape};
+use super::simulate::{Scenario, Scenarios, Timed};
+use super::work::Work;
+
+/// A plan that keeps its balance when a machine is slow may be so much longer than the shortest one,
+/// in parts of that, when all machines are alike.
+const PREMIUM: f64 = 0.02;
+/// How likely a slow machine is taken to be.
+const RISK: f64 = 0.1;
+/// So many shapes are tried in every way.
+const FINALISTS: usize = 3;
+
+/// How a candidate did: the means of its makespans, in parts of the bound.
+struct Score {
+    candidate: Candidate,
+    calm: f64,
+    stressed: f64,
+}
+
+impl Score {
+    fn risk(&self) -> f64 {
+        (1.0 - RISK) * self.calm + RISK * self.stressed
+    }
+}
+
+/// The batches of the best plan.
+pub(super) fn choose(work: &Work<'_>, conditions: &Conditions, scenarios: &Scenarios) -> Vec<Draft> {
+    let shared = work
+        .suite
+        .tests()
+        .iter()
+        .filter(|test| !test.solo)
+        .map(|test| test.expected.as_secs_f64().max(0.001))
+        .sum();
+    let amount = Amount {
+        total: work.total(),
+        shared,
+        machines: u32::try_from(conditions.machines).unwrap_or(u32::MAX),
+    };
+    let shapes = Shape::all(amount, conditions.overhead.per_batch.as_secs_f64());
+    let judge = Judge { work, conditions, amount, scenarios };
+    let usual = |shape| Candidate { shape, unit: Unit::File, groups: Groups::Before };
+    let mut scores = judge.all(shapes.into_iter().map(usual).collect());
+    // The peer's way is always tried, so that the choice is never much worse.
+    let plain = Candidate { shape: Shape::Equal(1), unit: Unit::Test, groups: Groups::After };
+    scores.sort_by(|one, other| one.risk().total_cmp(&other.risk()));
+    let finalists = scores.iter().take(FINALISTS).flat_map(|score| variants(score.candidate));
+    let mut more: Vec<Candidate> = finalists.chain(variants(plain)).chain([plain]).collect();
+    more.dedup();
+    scores.extend(judge.all(more));
+    let shortest = scores.iter().map(|score| score.calm).fold(f64::INFINITY, f64::min);
+    let allowed = shortest * (1.0 + PREMIUM);
+    let eligible = scores.iter().filter(|score| score.calm <= allowed);
+    let best = eligible.min_by(|one, other| one.risk().total_cmp(&other.risk()));
+    pack::pack(work, best.map_or(plain, |score| score.candidate), amount, conditions.grain)
+}
+
+/// The same shape in the other ways.
+fn variants(candidate: Candidate) -> impl Iterator<Item = Candidate> {
+    let units = [Unit::File, Unit::Test].into_iter();
+    let all = units.flat_map(|unit| [Groups::Before, Groups::After].map(|groups| (unit, groups)));
+    all.map(move |(unit, groups)| Candidate { unit, groups, ..candidate })
+        .filter(move |other| *other != candidate)
+}
+
+struct Judge<'a> {
+    work: &'a Work<'a>,
+    conditions: &'a Conditions,
+    amount: Amount,
+    scenarios: &'a Scenarios,
+}
+
+impl Judge<'_> {
+    fn all(&self, candidates: Vec<Candidate>) -> Vec<Score> {
+        candidates.into_par_iter().map(|candidate| self.score(candidate)).collect()
+    }
+
+    fn score(&self, candidate: Candidate) -> Score {
+        let drafts = pack::pack(self.work, candidate, self.amount, self.conditions.grain);
+        let drafts = super::weigh(self.work, drafts, self.conditions.overhead);
+        let timed: Vec<Timed<'_>> =
+            drafts.iter().map(|(_, draft)| timed(self.work, draft, self.conditions)).collect();
+        let mean = |scenarios: &[Scenario]| {
+            let ratios = scenarios.iter().map(|one| one.makespan(&timed, self.conditions) / one.bound);
+            ratios.sum::<f64>() / scenarios.len().max(1) as f64
+        };
+        Score { candidate, calm: mean(&self.scenarios.calm), stressed: mean(&self.scenarios.stressed) }
+    }
+}
+
+/// What the simulation needs to know of a batch.
+pub(super) fn timed<'a>(work: &Work<'_>, draft: &'a Draft, conditions: &Conditions) -> Timed<'a> {
+    let overhead = conditions.overhead;
+    let files = f64::from(work.count_files(&draft.pieces));
+    let longest = match work.longest(draft.pieces.iter().copied()) {
+        Some((_, longest)) if overhead.pace < 1.0 => longest,
+        _ => 0.0,
+    };
+    Timed {
+        pieces: &draft.pieces,
+        overhead: overhead.per_batch.as_secs_f64() + files * overhead.per_file.as_secs_f64(),
+        longest,
+    }
+}

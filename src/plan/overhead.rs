@@ -1,0 +1,116 @@
+//! What a batch costs beside its tests, and how that is learned from batches that ran.
+
+use std::time::Duration;
+
+/// What a batch costs beside its tests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Overhead {
+    /// Starting and ending it.
+    pub per_batch: Duration,
+    /// Each file it touches.
+    pub per_file: Duration,
+    /// Seconds of a batch for each second of its tests: 1, or less where its runner runs several at a
+    /// time; above 0.
+    pub pace: f64,
+}
+
+impl Overhead {
+    /// An overhead of whole tests one after the other.
+    pub const fn new(per_batch: Duration, per_file: Duration) -> Overhead {
+        Overhead { per_batch, per_file, pace: 1.0 }
+    }
+
+    /// How long a batch is expected to take.
+    pub fn batch(&self, tests: Duration, files: u32) -> Duration {
+        self.per_batch + self.per_file * files + tests.mul_f64(self.pace)
+    }
+}
+
+/// A batch that ran to its end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// How long it took.
+    pub elapsed: Duration,
+    /// How long its tests took together.
+    pub tests: Duration,
+    /// How many files it touched.
+    pub files: u32,
+}
+
+impl Overhead {
+    /// The overhead that explains these batches best; `None` without any.
+    ///
+    /// The overhead per file is the slope through what batches took beside their tests (Theil and Sen:
+    /// the median of the slopes of all pairs, which single odd batches do not move), the one per batch
+    /// the median of what then remains.
+    pub fn learn(batches: &[Seen]) -> Option<Overhead> {
+        let elapsed: f64 = batches.iter().map(|seen| seen.elapsed.as_secs_f64()).sum();
+        let tests: f64 = batches.iter().map(|seen| seen.tests.as_secs_f64()).sum();
+        let pace = if tests > elapsed { (elapsed / tests).max(0.01) } else { 1.0 };
+        let beside: Vec<(f64, f64)> = batches
+            .iter()
+            .map(|seen| (f64::from(seen.files), seen.elapsed.as_secs_f64() - pace * seen.tests.as_secs_f64()))
+            .collect();
+        let mut slopes = Vec::new();
+        for (place, (files, seconds)) in beside.iter().enumerate().take(MOST_COMPARED) {
+            for (others, more) in beside.iter().take(place) {
+                if (files - others).abs() >= 1.0 {
+                    slopes.push((seconds - more) / (files - others));
+                }
+            }
+        }
+        let per_file = median(slopes).unwrap_or_default().max(0.0);
+        let rests = beside.iter().map(|(files, seconds)| seconds - per_file * files).collect();
+        let per_batch = median(rests)?.max(0.0);
+        let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Some(Overhead { per_batch: duration(per_batch), per_file: duration(per_file), pace })
+    }
+}
+
+/// So many batches are compared with each other.
+const MOST_COMPARED: usize = 400;
+
+/// The median; the lower one of two.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len().checked_sub(1)? / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(elapsed: f64, tests: f64, files: u32) -> Seen {
+        Seen { elapsed: Duration::from_secs_f64(elapsed), tests: Duration::from_secs_f64(tests), files }
+    }
+
+    fn close(one: Duration, seconds: f64) -> bool {
+        (one.as_secs_f64() - seconds).abs() < 1e-6
+    }
+
+    #[test]
+    fn overheads_are_found_in_batches_that_have_them() {
+        let batches: Vec<Seen> = [(3.0, 1), (7.0, 4), (0.5, 2), (20.0, 30), (1.0, 9)]
+            .iter()
+            .map(|(tests, files)| seen(0.6 + 0.05 * f64::from(*files) + tests, *tests, *files))
+            .collect();
+        let learned = Overhead::learn(&batches).unwrap();
+        assert!(close(learned.per_batch, 0.6) && close(learned.per_file, 0.05), "{learned:?}");
+        assert!((learned.pace - 1.0).abs() < 1e-9);
+        assert!(close(learned.batch(Duration::from_secs(2), 4), 2.8));
+    }
+
+    #[test]
+    fn a_runner_that_runs_tests_side_by_side_has_a_pace() {
+        let learned = Overhead::learn(&[seen(5.0, 10.0, 0), seen(2.0, 4.0, 0)]).unwrap();
+        assert!((learned.pace - 0.5).abs() < 1e-9 && close(learned.per_batch, 0.0), "{learned:?}");
+    }
+
+    #[test]
+    fn odd_batches_move_little_and_none_give_nothing() {
+        assert_eq!(Overhead::learn(&[]), None);
+        let mut batches = vec![seen(1.5, 1.0, 1); 9];
+        batches.push(seen(500.0, 1.0, 1));
+        assert!(close(Overhead::learn(&batches).unwrap().per_batch, 0.5));
+    }
+}

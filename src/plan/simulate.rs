@@ -1,0 +1,174 @@
+//! What a plan comes to when tests take longer or shorter than expected.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::work::Work;
+use super::{Conditions, DEFAULT_NOISE};
+
+/// So many runs are imagined with machines that are alike, and half as many with one that is slow.
+const CALM: u64 = 12;
+/// Beyond so many tests chance evens out, and half as many do.
+const MANY: usize = 20_000;
+/// How much slower the slow machine is.
+const SLOW: f64 = 3.0;
+/// The spread (of the natural logarithm) of tests of which nothing is known.
+const UNKNOWN_SPREAD: f64 = 1.0;
+/// Where no test is known at all, tests may take so many times the default duration on average, each as
+/// likely as the next.
+const SCALES: [f64; 4] = [0.05, 0.3, 2.0, 10.0];
+
+/// A generator with a seed and no state (splitmix64: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable
+/// pseudorandom number generators", OOPSLA 2014): the same numbers, in whichever order they are drawn.
+fn hash(seed: u64, number: u64) -> u64 {
+    let mut bits =
+        seed.wrapping_mul(0xa076_1d64_78bd_642f).wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// Between 0 and 1, neither included.
+fn uniform(seed: u64, number: u64) -> f64 {
+    ((hash(seed, number) >> 12) as f64 + 0.5) / (1u64 << 52) as f64
+}
+
+/// Lognormal with the mean 1 and this spread of the logarithm (Box and Muller 1958).
+fn factor(seed: u64, number: u64, spread: f64) -> f64 {
+    let radius = (-2.0 * uniform(seed, 2 * number).ln()).sqrt();
+    let normal = radius * (std::f64::consts::TAU * uniform(seed, 2 * number + 1)).cos();
+    (spread * normal - spread * spread / 2.0).exp()
+}
+
+/// Where no test is known, a few seconds more or less do not matter, and are not to decide.
+const PATIENCE: f64 = 5.0;
+
+/// One imagined run.
+pub(super) struct Scenario {
+    /// As [`Work::sums`], with what the tests take in this run.
+    sums: Vec<f64>,
+    /// The machine that is slower than the others.
+    slow: Option<u32>,
+    /// What makespans are compared with, in seconds: no plan can be shorter.
+    pub(super) bound: f64,
+}
+
+/// The runs to try plans on.
+pub(super) struct Scenarios {
+    /// With machines that are alike; at least one.
+    pub(super) calm: Vec<Scenario>,
+    /// With one that is slow; none where there is only one machine.
+    pub(super) stressed: Vec<Scenario>,
+}
+
+/// Imagines the runs to try plans on.
+pub(super) fn scenarios(work: &Work<'_>, conditions: &Conditions) -> Scenarios {
+    let count = if work.order.len() > MANY { CALM / 2 } else { CALM };
+    let nothing_varies = conditions.noise == Some(0.0) && work.suite.tests().iter().all(|test| test.measured);
+    let calm = if nothing_varies { 1 } else { count };
+    let known = Known::new(work);
+    let calm = (0..calm).map(|seed| Scenario::new(work, conditions, (seed, None), &known)).collect();
+    if conditions.machines < 2 {
+        return Scenarios { calm, stressed: Vec::new() };
+    }
+    let machines = conditions.machines as u64;
+    let slow = |seed| u32::try_from(hash(seed, 7) % machines).ok();
+    let stressed = |seed| Scenario::new(work, conditions, (seed, slow(seed)), &known);
+    Scenarios { calm, stressed: (count..count + count / 2).map(stressed).collect() }
+}
+
+/// The lengths of measured tests, from which those of others are drawn.
+struct Known {
+    sorted: Vec<f64>,
+}
+
+impl Known {
+    fn new(work: &Work<'_>) -> Known {
+        let measured = work.suite.tests().iter().filter(|test| test.measured);
+        let mut sorted: Vec<f64> = measured.map(|test| test.expected.as_secs_f64()).collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        Known { sorted }
+    }
+
+    /// What an unmeasured test takes.
+    fn draw(&self, seed: u64, number: u64, expected: f64) -> f64 {
+        if self.sorted.is_empty() {
+            let scale = SCALES[usize::try_from(seed).unwrap_or_default() % SCALES.len()];
+            return expected * scale * factor(seed, number, UNKNOWN_SPREAD);
+        }
+        let place = uniform(seed, number) * self.sorted.len() as f64;
+        self.sorted[(place as usize).min(self.sorted.len() - 1)]
+    }
+}
+
+impl Scenario {
+    fn new(
+        work: &Work<'_>,
+        conditions: &Conditions,
+        (seed, slow): (u64, Option<u32>),
+        known: &Known,
+    ) -> Scenario {
+        let noise = conditions.noise.unwrap_or(DEFAULT_NOISE);
+        let mut sums = Vec::with_capacity(work.sums.len());
+        let (mut sum, mut longest) = (0.0, 0.0f64);
+        sums.push(sum);
+        for (number, (index, pair)) in (0..).zip(work.order.iter().zip(work.sums.windows(2))) {
+            let expected = pair[1] - pair[0];
+            let length = match work.suite.test(*index).measured {
+                true if noise > 0.0 => expected * factor(seed, number, noise),
+                true => expected,
+                false => known.draw(seed, number, expected),
+            };
+            sum += length;
+            longest = longest.max(length);
+            sums.push(sum);
+        }
+        let speed = conditions.machines as f64 - slow.map_or(0.0, |_| 1.0 - 1.0 / SLOW);
+        let spare = if known.sorted.is_empty() { PATIENCE } else { 0.0 };
+        let bound = (sum * conditions.overhead.pace / speed).max(longest);
+        Scenario { bound: bound + conditions.overhead.per_batch.as_secs_f64() + spare, sums, slow }
+    }
+
+    /// How long the batches take in this run, in seconds, on machines that each pull the next one when
+    /// they are free.
+    pub(super) fn makespan(&self, batches: &[Timed<'_>], conditions: &Conditions) -> f64 {
+        let machines = u32::try_from(conditions.machines).unwrap_or(u32::MAX);
+        let durations = batches.iter().map(|batch| {
+            let sum = |place: u32| self.sums[place as usize];
+            let tests: f64 = batch.pieces.iter().map(|piece| sum(piece.end) - sum(piece.start)).sum();
+            batch.overhead + (tests * conditions.overhead.pace).max(batch.longest)
+        });
+        list_schedule(durations, machines, |machine| if self.slow == Some(machine) { SLOW } else { 1.0 })
+    }
+}
+
+/// A batch as the simulation sees it.
+pub(super) struct Timed<'a> {
+    pub(super) pieces: &'a [super::work::Piece],
+    /// Seconds beside its tests.
+    pub(super) overhead: f64,
+    /// It takes at least as long as this one of its tests, in seconds, even if its runner runs
+    /// several at a time; 0 where it runs one at a time.
+    pub(super) longest: f64,
+}
+
+/// When the last of these batches ends, in seconds, if each starts on the machine that is free first;
+/// `slowness` is how many times longer a machine takes.
+pub fn list_schedule(
+    durations: impl IntoIterator<Item = f64>,
+    machines: u32,
+    slowness: impl Fn(u32) -> f64,
+) -> f64 {
+    let mut free: BinaryHeap<Reverse<(u64, u32)>> =
+        (0..machines.max(1)).map(|machine| Reverse((0, machine))).collect();
+    let mut end = 0;
+    for duration in durations {
+        let Some(mut first) = free.peek_mut() else { break };
+        let Reverse((start, machine)) = *first;
+        // Nanoseconds order exactly, and last for centuries.
+        let finish = start.saturating_add((duration * slowness(machine) * 1e9) as u64);
+        *first = Reverse((finish, machine));
+        end = end.max(finish);
+    }
+    end as f64 / 1e9
+}

@@ -1,0 +1,154 @@
+//! The tests of a suite in an order that does not depend on discovery, and runs of neighbours in it.
+
+use crate::model::{GroupIndex, Suite, TestCase, TestIndex};
+
+/// No test counts as shorter (seconds), so that tests recorded with 0 s are spread like others.
+const FLOOR: f64 = 0.001;
+/// A run of neighbours is rather divided between two functions than inside one, where that costs at
+/// most this part of it.
+const GIVEN_UP: f64 = 0.05;
+
+/// Neighbours in [`Work::order`] that stay together: of one group and, unless alone, of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
+
+impl Piece {
+    pub(super) fn count(self) -> u32 {
+        self.end - self.start
+    }
+}
+
+/// All tests, neighbours in a file side by side.
+pub(super) struct Work<'a> {
+    pub(super) suite: &'a Suite,
+    pub(super) order: Vec<TestIndex>,
+    /// `sums[i]` is the expected length, in seconds, of all tests before place `i`.
+    pub(super) sums: Vec<f64>,
+    /// The number of the file at each place; `None` where the framework has no files.
+    files: Vec<Option<u32>>,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(suite: &'a Suite) -> Work<'a> {
+        let mut order: Vec<TestIndex> = suite.indices().collect();
+        order.sort_unstable_by(|one, other| key(suite.test(*one)).cmp(&key(suite.test(*other))));
+        let mut sums = Vec::with_capacity(order.len() + 1);
+        let mut files = Vec::with_capacity(order.len());
+        let (mut sum, mut number) = (0.0, 0);
+        sums.push(sum);
+        let mut last: Option<&TestCase> = None;
+        for index in &order {
+            let test = suite.test(*index);
+            sum += test.expected.as_secs_f64().max(FLOOR);
+            sums.push(sum);
+            number += u32::from(last.is_none_or(|last| !same_file(last, test)));
+            files.push(test.file.is_some().then_some(number));
+            last = Some(test);
+        }
+        Work { suite, order, sums, files }
+    }
+
+    pub(super) fn test(&self, place: u32) -> &'a TestCase {
+        self.suite.test(self.order[place as usize])
+    }
+
+    pub(super) fn group(&self, piece: Piece) -> GroupIndex {
+        self.test(piece.start).group
+    }
+
+    /// The expected length of a piece, in seconds.
+    pub(super) fn load(&self, piece: Piece) -> f64 {
+        self.sums[piece.end as usize] - self.sums[piece.start as usize]
+    }
+
+    /// The expected length of all tests, in seconds.
+    pub(super) fn total(&self) -> f64 {
+        self.sums.last().copied().unwrap_or_default()
+    }
+
+    /// The place of the longest of some places, the first one of several.
+    pub(super) fn longest(&self, pieces: impl IntoIterator<Item = Piece>) -> Option<(u32, f64)> {
+        let places = pieces.into_iter().flat_map(|piece| piece.start..piece.end);
+        let lengths = places.map(|place| (place, self.load(Piece { start: place, end: place + 1 })));
+        lengths.reduce(|best, next| if next.1 > best.1 { next } else { best })
+    }
+
+    pub(super) fn whole(&self) -> Piece {
+        Piece { start: 0, end: u32::try_from(self.order.len()).unwrap_or(u32::MAX) }
+    }
+
+    /// The file of a place, where it has one.
+    pub(super) fn file(&self, place: u32) -> Option<u32> {
+        self.files[place as usize]
+    }
+
+    /// How many files these pieces, in order, touch.
+    pub(super) fn count_files(&self, pieces: &[Piece]) -> u32 {
+        let mut last = None;
+        let mut count = 0;
+        for piece in pieces {
+            let file = self.file(piece.start);
+            count += u32::from(file.is_some() && file != last);
+            last = file;
+        }
+        count
+    }
+
+    /// One piece for each test.
+    pub(super) fn singles(&self) -> Vec<Piece> {
+        let whole = self.whole();
+        (whole.start..whole.end).map(|place| Piece { start: place, end: place + 1 }).collect()
+    }
+
+    /// One piece for each file; tests that are longer than `alone` (seconds), run alone or have no
+    /// file are pieces of their own, but never where `alone` is `None`.
+    pub(super) fn by_file(&self, alone: Option<f64>) -> Vec<Piece> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut open = false;
+        for single in self.singles() {
+            let own = self.test(single.start).solo
+                || alone.is_some_and(|alone| self.load(single) > alone)
+                || self.file(single.start).is_none();
+            match pieces.last_mut() {
+                Some(last) if open && !own && self.file(last.start) == self.file(single.start) => {
+                    last.end = single.end;
+                }
+                _ => pieces.push(single),
+            }
+            open = !own;
+        }
+        pieces
+    }
+
+    /// Divides a piece of several tests so that the first part takes at most `limit` seconds, and
+    /// has at least one test; between two functions where there is a place for that nearby.
+    pub(super) fn divide(&self, piece: Piece, limit: f64) -> (Piece, Piece) {
+        let from = self.sums[piece.start as usize];
+        let inside = &self.sums[piece.start as usize + 1..piece.end as usize];
+        let fitting = u32::try_from(inside.partition_point(|sum| sum - from <= limit)).unwrap_or(u32::MAX);
+        let mut cut = piece.start + fitting.max(1);
+        let enough = limit * (1.0 - GIVEN_UP);
+        for earlier in (piece.start + 1..=cut).rev() {
+            if self.sums[earlier as usize] - from < enough {
+                break;
+            }
+            if self.test(earlier - 1).family() != self.test(earlier).family() {
+                cut = earlier;
+                break;
+            }
+        }
+        (Piece { start: piece.start, end: cut }, Piece { start: cut, end: piece.end })
+    }
+}
+
+/// The order in which neighbours stand, independent of discovery.
+fn key(test: &TestCase) -> (GroupIndex, Option<&str>, &str) {
+    (test.group, test.file.as_deref(), test.id.as_str())
+}
+
+fn same_file(one: &TestCase, other: &TestCase) -> bool {
+    one.group == other.group && one.file.is_some() && one.file == other.file
+}
