@@ -118,6 +118,14 @@ impl Config {
         values
     }
 
+    /// Whether a batch that is late may be run a second time beside itself. Unless told, only where
+    /// sandboxes have files of their own: in one folder a test could fail because of its twin, and a
+    /// false failure is worse than a late end.
+    pub fn requeues_impatiently(&self) -> bool {
+        let apart = !matches!(self.provider, Provider::Local(_));
+        self.offload.impatiently_requeue_batches.unwrap_or(apart)
+    }
+
     /// Whether sandboxes would overwrite each other's result file: a `run_command` that names the file
     /// itself, and more than one local sandbox. Never so in a configuration as read; an option of the
     /// command line that changes `max_parallel` may make it so.
@@ -152,8 +160,9 @@ pub struct Offload {
     pub sandbox_init_cmd: Option<String>,
     /// Runs after a thin diff is applied.
     pub post_patch_cmd: Option<String>,
-    /// Whether a batch that is late may be run a second time beside itself.
-    pub impatiently_requeue_batches: bool,
+    /// Whether a batch that is late may be run a second time beside itself; see
+    /// [`Config::requeues_impatiently`] for what applies where it is not told.
+    pub impatiently_requeue_batches: Option<bool>,
 }
 
 /// `[provider]`.

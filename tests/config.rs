@@ -189,7 +189,7 @@ fn defaults_are_those_of_the_requirements() {
     assert_eq!((config.offload.max_parallel, config.offload.max_parallel_collection), (10, None));
     assert_eq!(config.offload.test_timeout, Duration::from_secs(900));
     assert_eq!(config.offload.discovery_timeout, Duration::from_secs(900));
-    assert!(config.offload.impatiently_requeue_batches);
+    assert!(!config.requeues_impatiently());
     assert_eq!((config.history, config.checkpoint), (None, None));
     assert_eq!((config.report.output_dir.as_path(), config.report.junit), (Path::new("test-results"), true));
     assert_eq!((config.report.junit_file.as_str(), config.report.download_globs.len()), ("junit.xml", 0));
@@ -244,6 +244,23 @@ fn sandbox_roots_default_to_each_other_and_locally_to_here() {
 }
 
 #[test]
+fn late_batches_run_twice_where_told_or_where_sandboxes_have_files_of_their_own() {
+    for (provider, usual) in [("local", false), ("modal", true)] {
+        let rest = LEAST.replace("local", provider);
+        let shown = |value: bool| format!("  impatiently_requeue_batches  {value}\n");
+        let config = valid(&rest);
+        assert_eq!(config.requeues_impatiently(), usual);
+        assert!(config.summary(&[]).contains(&shown(usual)), "{}", config.summary(&[]));
+        for told in [true, false] {
+            let text = format!("[offload]\nimpatiently_requeue_batches = {told}\n{rest}");
+            let config = valid(&text);
+            assert_eq!(config.requeues_impatiently(), told);
+            assert!(config.summary(&[]).contains(&shown(told)));
+        }
+    }
+}
+
+#[test]
 fn keys_of_the_peers_newer_editions_are_read() {
     let text = r#"
 [offload]
@@ -264,7 +281,7 @@ discovery_args = "-p 'no:cacheprovider'"
 build_inputs = ["uv.lock"]
 "#;
     let config = valid(text);
-    assert!(!config.offload.impatiently_requeue_batches);
+    assert!(!config.requeues_impatiently());
     assert_eq!(config.offload.max_parallel_collection, None);
     assert_eq!(config.offload.discovery_timeout, Duration::from_secs(5));
     assert_eq!(config.framework.prepend_path, ["{root}/bin"]);

@@ -74,9 +74,7 @@ fn offload(table: &mut Table<'_>) -> Offload {
         sandbox_project_root: table.read("sandbox_project_root", Value::filled),
         sandbox_init_cmd: table.read("sandbox_init_cmd", Value::optional).flatten(),
         post_patch_cmd: table.read("post_patch_cmd", Value::optional).flatten(),
-        impatiently_requeue_batches: table
-            .read("impatiently_requeue_batches", Value::boolean)
-            .unwrap_or(usual.impatiently_requeue_batches),
+        impatiently_requeue_batches: table.read("impatiently_requeue_batches", Value::boolean),
     }
 }
 
@@ -92,7 +90,7 @@ impl Default for Offload {
             sandbox_project_root: None,
             sandbox_init_cmd: None,
             post_patch_cmd: None,
-            impatiently_requeue_batches: true,
+            impatiently_requeue_batches: None,
         }
     }
 }

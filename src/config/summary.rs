@@ -3,9 +3,7 @@
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
-use super::{
-    Config, Framework, FrameworkKind, FrameworkType, Offload, Provider, ProviderType, RecordHistory,
-};
+use super::{Config, Framework, FrameworkKind, FrameworkType, Provider, ProviderType, RecordHistory};
 
 const MASK: &str = "***";
 
@@ -71,7 +69,7 @@ impl Config {
     }
 
     fn sections(&self) -> Vec<Section> {
-        let mut sections = vec![offload(&self.offload), provider(&self.provider)];
+        let mut sections = vec![offload(self), provider(&self.provider)];
         sections.push(framework(&self.framework, self.secret_env()));
         for group in &self.groups {
             sections.push(
@@ -109,7 +107,8 @@ impl Config {
     }
 }
 
-fn offload(offload: &Offload) -> Section {
+fn offload(config: &Config) -> Section {
+    let offload = &config.offload;
     Section::new("offload")
         .add("max_parallel", offload.max_parallel)
         .maybe("max_parallel_collection", offload.max_parallel_collection)
@@ -120,7 +119,7 @@ fn offload(offload: &Offload) -> Section {
         .maybe("sandbox_project_root", offload.sandbox_project_root.as_ref())
         .maybe("sandbox_init_cmd", offload.sandbox_init_cmd.as_ref())
         .maybe("post_patch_cmd", offload.post_patch_cmd.as_ref())
-        .add("impatiently_requeue_batches", offload.impatiently_requeue_batches)
+        .add("impatiently_requeue_batches", config.requeues_impatiently())
 }
 
 fn provider(provider: &Provider) -> Section {
