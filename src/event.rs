@@ -1,4 +1,4 @@
-//! What workers tell the collector.
+//! What workers tell the collector, and what it answers.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -32,10 +32,8 @@ pub enum Event {
     Started {
         /// The worker.
         slot: usize,
-        /// The batch's number.
-        batch: u32,
-        /// How many tests it has.
-        tests: usize,
+        /// The batch.
+        batch: Batch,
     },
     /// A batch has been executed, whatever it gave.
     Finished {
@@ -64,7 +62,7 @@ pub enum Event {
         /// What is wrong with it.
         error: String,
     },
-    /// A batch will not be executed: the run stops, or no sandbox is left.
+    /// A batch will not be executed: the run stops, no sandbox is left, or it was abandoned.
     Dropped {
         /// The batch.
         batch: Batch,
@@ -80,4 +78,14 @@ pub enum Event {
     },
     /// Nothing happened for a while.
     Tick,
+}
+
+/// What follows from an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reaction {
+    /// Batches to execute, before all that waits.
+    pub batches: Vec<Batch>,
+    /// The number of a batch that waits or runs and is not wanted any more: it is not started, or ended
+    /// at once. Its end is still told, as that of any other.
+    pub abandon: Option<u32>,
 }

@@ -3,6 +3,7 @@
 //!
 //! The work queue is unbounded and the events are bounded, so that neither side waits for the other.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased, unbounded};
 
 use crate::cancel::Cancel;
-use crate::event::{Event, Execution};
+use crate::event::{Event, Execution, Reaction};
 use crate::model::Batch;
 use crate::provider::{Provider, ProviderError, Sandbox};
 
@@ -18,10 +19,13 @@ use crate::provider::{Provider, ProviderError, Sandbox};
 const TICK: Duration = Duration::from_millis(100);
 /// A worker gives up after so many infrastructure errors in a row.
 const STRIKES: u32 = 3;
+/// Why a batch was not started.
+const STOPPED: &str = "the run was stopped before it started";
 
 /// Turns a batch into an execution in a sandbox. The one place where a batch becomes a command.
 pub trait Bench: Sync {
-    /// Executes `batch` to its end.
+    /// Executes `batch` to its end, or until `cancel` is raised: for the run as a whole, or for this
+    /// batch alone, and then the sandbox is to be of use for others.
     ///
     /// # Errors
     /// When the sandbox could not do it; then the batch is to run elsewhere.
@@ -52,9 +56,15 @@ struct Queue<T> {
     planned: T,
 }
 
+/// A batch, and the flag that ends this batch alone; it is a child of the run's.
+struct Job {
+    batch: Batch,
+    cancel: Cancel,
+}
+
 /// Executes `batches` and all that `observe` adds, until nothing is left. `observe` runs on a thread
 /// of its own, one event at a time.
-pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> Vec<Batch> + Send) {
+pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> Reaction + Send) {
     let workers = pool.machines.min(batches.len());
     let (urgent, urgent_queue) = unbounded();
     let (planned, planned_queue) = unbounded();
@@ -62,13 +72,14 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> V
     let alive = AtomicUsize::new(workers);
     let mut collector = Collector {
         observe,
-        outstanding: batches.len(),
+        cancel: pool.cancel,
+        outstanding: HashMap::new(),
         queue: Queue { urgent: urgent_queue.clone(), planned: planned_queue.clone() },
         sender: urgent,
     };
     for batch in batches {
         // The collector holds a receiver: the channel cannot be closed.
-        let _ = planned.send(batch);
+        let _ = planned.send(collector.job(batch));
     }
     std::thread::scope(|scope| {
         for slot in 0..workers {
@@ -82,7 +93,7 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> V
         }
         drop((events, urgent_queue, planned_queue));
         let collect = || {
-            collector.collect(&inbox, &alive, pool.cancel);
+            collector.collect(&inbox, &alive);
             let Collector { mut observe, queue, sender, .. } = collector;
             // Closed queues end the workers; they may still have something to say.
             drop((planned, queue, sender));
@@ -97,17 +108,24 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> V
     });
 }
 
-struct Collector<F> {
+struct Collector<'a, F> {
     observe: F,
-    /// Batches that wait or run.
-    outstanding: usize,
-    queue: Queue<Receiver<Batch>>,
-    sender: Sender<Batch>,
+    cancel: &'a Cancel,
+    /// Batches that wait or run, with what ends each of them.
+    outstanding: HashMap<u32, Cancel>,
+    queue: Queue<Receiver<Job>>,
+    sender: Sender<Job>,
 }
 
-impl<F: FnMut(Event) -> Vec<Batch>> Collector<F> {
-    fn collect(&mut self, inbox: &Receiver<Event>, alive: &AtomicUsize, cancel: &Cancel) {
-        while self.outstanding > 0 {
+impl<F: FnMut(Event) -> Reaction> Collector<'_, F> {
+    fn job(&mut self, batch: Batch) -> Job {
+        let cancel = self.cancel.child();
+        self.outstanding.insert(batch.index, cancel.clone());
+        Job { batch, cancel }
+    }
+
+    fn collect(&mut self, inbox: &Receiver<Event>, alive: &AtomicUsize) {
+        while !self.outstanding.is_empty() {
             let event = match inbox.recv_timeout(TICK) {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Timeout) => Event::Tick,
@@ -117,8 +135,8 @@ impl<F: FnMut(Event) -> Vec<Batch>> Collector<F> {
                 }
             };
             self.hear(event);
-            if cancel.is_raised() {
-                self.drop_waiting("the run was stopped before it started");
+            if self.cancel.is_raised() {
+                self.drop_waiting(STOPPED);
             } else if alive.load(Ordering::SeqCst) == 0 && inbox.is_empty() {
                 self.drop_waiting("no sandbox is left");
             }
@@ -126,21 +144,27 @@ impl<F: FnMut(Event) -> Vec<Batch>> Collector<F> {
     }
 
     fn hear(&mut self, event: Event) {
-        let done = matches!(
-            event,
-            Event::Finished { .. } | Event::Lost { .. } | Event::Refused { .. } | Event::Dropped { .. }
-        );
-        let more = (self.observe)(event);
-        self.outstanding = self.outstanding + more.len() - usize::from(done);
-        for batch in more {
+        if let Event::Finished { batch, .. }
+        | Event::Lost { batch, .. }
+        | Event::Refused { batch, .. }
+        | Event::Dropped { batch, .. } = &event
+        {
+            self.outstanding.remove(&batch.index);
+        }
+        let Reaction { batches, abandon } = (self.observe)(event);
+        if let Some(cancel) = abandon.and_then(|batch| self.outstanding.get(&batch)) {
+            cancel.raise_gracefully();
+        }
+        for batch in batches {
+            let job = self.job(batch);
             // We hold a receiver ourselves.
-            let _ = self.sender.send(batch);
+            let _ = self.sender.send(job);
         }
     }
 
     fn drop_waiting(&mut self, reason: &str) {
-        while let Ok(batch) = self.queue.urgent.try_recv().or_else(|_| self.queue.planned.try_recv()) {
-            self.hear(Event::Dropped { batch, reason: reason.into() });
+        while let Ok(job) = self.queue.urgent.try_recv().or_else(|_| self.queue.planned.try_recv()) {
+            self.hear(Event::Dropped { batch: job.batch, reason: reason.into() });
         }
     }
 }
@@ -169,7 +193,7 @@ impl Worker<'_> {
         let _ = self.events.send(event);
     }
 
-    fn work(self, queue: &Queue<Receiver<Batch>>) {
+    fn work(self, queue: &Queue<Receiver<Job>>) {
         let mut strikes = 0;
         let mut error = String::new();
         while strikes < STRIKES && !self.pool.cancel.is_raised() {
@@ -198,19 +222,21 @@ impl Worker<'_> {
     }
 
     /// Executes until there is no more work (`None`) or the sandbox is lost (with the reason).
-    fn serve(&self, mut held: Held, queue: &Queue<Receiver<Batch>>, strikes: &mut u32) -> Option<String> {
+    fn serve(&self, mut held: Held, queue: &Queue<Receiver<Job>>, strikes: &mut u32) -> Option<String> {
         loop {
-            let batch = select_biased! {
-                recv(queue.urgent) -> batch => batch.ok()?,
-                recv(queue.planned) -> batch => batch.ok()?,
+            let Job { batch, cancel } = select_biased! {
+                recv(queue.urgent) -> job => job.ok()?,
+                recv(queue.planned) -> job => job.ok()?,
             };
-            if self.pool.cancel.is_raised() {
-                self.tell(Event::Dropped { batch, reason: "the run was stopped before it started".into() });
+            if cancel.is_raised() {
+                let stopped = self.pool.cancel.is_raised();
+                let reason = if stopped { STOPPED } else { "it was abandoned before it started" };
+                self.tell(Event::Dropped { batch, reason: reason.into() });
                 continue;
             }
             let sandbox = held.0.as_deref_mut()?;
-            self.tell(Event::Started { slot: self.slot, batch: batch.index, tests: batch.tests.len() });
-            let execute = || self.pool.bench.execute(self.slot, &batch, sandbox, self.pool.cancel);
+            self.tell(Event::Started { slot: self.slot, batch: batch.clone() });
+            let execute = || self.pool.bench.execute(self.slot, &batch, sandbox, &cancel);
             let execution = catch_unwind(AssertUnwindSafe(execute)).unwrap_or_else(|_| {
                 Err(ProviderError::Lost("the worker broke down; this is a fault of offload".into()))
             });
@@ -223,7 +249,8 @@ impl Worker<'_> {
                     self.tell(Event::Refused { slot: self.slot, batch, error });
                 }
                 Err(error @ ProviderError::Lost(_)) => {
-                    *strikes += 1;
+                    // A sandbox that does not survive a cancel is not to blame for it.
+                    *strikes += u32::from(!cancel.is_raised());
                     self.tell(Event::Lost { slot: self.slot, batch, error: error.to_string() });
                     return Some(error.to_string());
                 }

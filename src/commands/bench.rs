@@ -14,7 +14,7 @@ use crate::junit;
 use crate::mask::Mask;
 use crate::model::{Batch, Exit, GroupIndex, Suite, TestIndex};
 use crate::pool::Bench;
-use crate::process::Streams;
+use crate::process::{Finished, Streams};
 use crate::provider::{ProviderError, Sandbox};
 use crate::trace::{Trace, Track};
 
@@ -155,24 +155,23 @@ impl Bench for Workbench<'_> {
         span.note("exit", finished.exit.to_string());
         drop(span);
         let ended = self.trace.is_on().then(Instant::now);
+        let Finished { exit, elapsed, leaked } = finished;
+        if cancel.is_raised() && !self.stop.is_raised() {
+            // Abandoned: what it gave is not wanted, and fetching it would only take time.
+            return Ok(Execution { exit, elapsed, leaked, report: None, ended });
+        }
         let report = self.local_report(&run, &scratch);
         if let (Some(remote), Some(local)) = (&run.report, &report) {
             let _span = self.trace.span(Track::Sandbox(slot), || "fetch the report".into());
             sandbox.fetch(remote, local)?;
         }
-        if self.wants_downloads(finished.exit, report.as_deref()) {
+        if self.wants_downloads(exit, report.as_deref()) {
             let _span = self.trace.span(Track::Sandbox(slot), || "download files".into());
             self.download(batch.index, sandbox);
         }
-        if finished.leaked {
+        if leaked {
             log::warn!("batch {}: its command left processes behind; they were ended", batch.index);
         }
-        Ok(Execution {
-            exit: finished.exit,
-            elapsed: finished.elapsed,
-            leaked: finished.leaked,
-            report,
-            ended,
-        })
+        Ok(Execution { exit, elapsed, leaked, report, ended })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::bench::Workbench;
 use crate::collect::{BatchOutcome, Collector, Policy, Reading, Results, Step, reading};
-use crate::event::{Event, Execution};
+use crate::event::{Event, Execution, Reaction};
 use crate::model::Batch;
 use crate::progress::Progress;
 use crate::summary::Summary;
@@ -31,15 +31,15 @@ impl<'a> Watch<'a> {
         Watch { bench, collector, outcomes: Outcomes::new(), progress, retired: Vec::new() }
     }
 
-    /// Takes in one event and gives the batches to execute because of it.
-    pub fn hear(&mut self, event: Event) -> Vec<Batch> {
+    /// Takes in one event and tells what follows from it.
+    pub fn hear(&mut self, event: Event) -> Reaction {
         let step = match event {
             Event::Ready { slot } => {
                 log::debug!("sandbox {slot} is ready");
                 Step::default()
             }
-            Event::Started { slot, batch, tests } => {
-                self.progress.started(slot, format!("batch {batch} ({tests} tests)"));
+            Event::Started { slot, batch } => {
+                self.progress.started(slot, format!("batch {} ({} tests)", batch.index, batch.tests.len()));
                 Step::default()
             }
             Event::Finished { slot, batch, execution } => {
@@ -75,7 +75,7 @@ impl<'a> Watch<'a> {
             let (judged, bad) = self.collector.counts();
             self.progress.show(judged, bad);
         }
-        step.batches
+        Reaction { batches: step.batches, abandon: None }
     }
 
     fn finished(&mut self, slot: usize, batch: &Batch, execution: &Execution) -> Step {

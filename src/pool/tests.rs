@@ -81,15 +81,15 @@ impl Sandbox for Box_<'static> {
 /// Does to a batch what a function says.
 struct Script<F>(F);
 
-impl<F: Fn(usize, &Batch) -> Result<Exit, ProviderError> + Sync> Bench for Script<F> {
+impl<F: Fn(usize, &Batch, &Cancel) -> Result<Exit, ProviderError> + Sync> Bench for Script<F> {
     fn execute(
         &self,
         slot: usize,
         batch: &Batch,
         _: &mut dyn Sandbox,
-        _: &Cancel,
+        cancel: &Cancel,
     ) -> Result<Execution, ProviderError> {
-        let exit = (self.0)(slot, batch)?;
+        let exit = (self.0)(slot, batch, cancel)?;
         Ok(Execution { exit, elapsed: Duration::ZERO, leaked: false, report: None, ended: None })
     }
 }
@@ -120,19 +120,21 @@ fn play(
     script: impl Fn(usize, &Batch) -> Result<Exit, ProviderError> + Sync,
 ) -> Tally {
     let provider = Provider(site);
-    let bench = Script(script);
+    let bench = Script(|slot, batch: &Batch, _: &Cancel| script(slot, batch));
     let pool = Pool { provider: &provider, machines: 4, bench: &bench, cancel };
     let tally = Mutex::new(Tally::default());
     run(&pool, batches(count), |event| {
         let mut tally = tally.lock().unwrap();
         match event {
             Event::Finished { batch, .. } => *tally.executed.entry(batch.index).or_default() += 1,
-            Event::Lost { batch, .. } => return vec![batch],
+            Event::Lost { batch, .. } => {
+                return Reaction { batches: vec![batch], abandon: None };
+            }
             Event::Dropped { batch, .. } => tally.dropped.push(batch.index),
             Event::Retired { .. } => tally.retired += 1,
             Event::Refused { .. } | Event::Ready { .. } | Event::Started { .. } | Event::Tick => {}
         }
-        Vec::new()
+        Reaction::default()
     });
     assert_eq!(site.living.load(Ordering::SeqCst), 0, "a sandbox outlives the run");
     tally.into_inner().unwrap()
@@ -208,4 +210,112 @@ fn a_cancel_drops_what_waits_and_ends_the_run() {
     });
     assert_eq!(tally.executed.len() + tally.dropped.len(), 1000);
     assert!(!tally.dropped.is_empty() && started.elapsed() < Duration::from_secs(30));
+}
+
+/// Runs `count` batches on so many machines and abandons the batch that `abandon` names for an event;
+/// gives what was executed, with how it ended, and what was dropped.
+fn abandoning(
+    (count, machines): (u32, usize),
+    cancel: &Cancel,
+    script: impl Fn(&Batch, &Cancel) -> Result<Exit, ProviderError> + Sync,
+    mut abandon: impl FnMut(&Event) -> Option<u32> + Send,
+) -> (Vec<(u32, Exit)>, Vec<u32>) {
+    let site = site(Site::default());
+    let provider = Provider(site);
+    let bench = Script(|_, batch: &Batch, cancel: &Cancel| script(batch, cancel));
+    let pool = Pool { provider: &provider, machines, bench: &bench, cancel };
+    let (mut executed, mut dropped) = (Vec::new(), Vec::new());
+    run(&pool, batches(count), |event| {
+        let abandon = abandon(&event);
+        match event {
+            Event::Finished { batch, execution, .. } => executed.push((batch.index, execution.exit)),
+            Event::Dropped { batch, .. } => dropped.push(batch.index),
+            Event::Retired { error, .. } => panic!("{error}"),
+            _ => {}
+        }
+        Reaction { batches: Vec::new(), abandon }
+    });
+    assert_eq!(site.living.load(Ordering::SeqCst), 0);
+    executed.sort_unstable_by_key(|(batch, _)| *batch);
+    (executed, dropped)
+}
+
+/// Waits until `condition` holds, and fails the execution when it does not in time.
+fn wait_for(condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < end, "not in time");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Runs until its own cancel is raised.
+fn hang(cancel: &Cancel) -> Result<Exit, ProviderError> {
+    wait_for(|| cancel.is_raised());
+    Ok(Exit::Cancelled)
+}
+
+#[test]
+fn an_abandoned_batch_is_cancelled_and_no_other_and_its_sandbox_goes_on() {
+    let cancel = Cancel::new();
+    let heard = AtomicUsize::new(0);
+    // Batch 1 holds one of two sandboxes until batch 0 is cancelled, and must not be cancelled itself.
+    let script = |batch: &Batch, cancel: &Cancel| match batch.index {
+        0 => hang(cancel).inspect(|_| heard.store(1, Ordering::SeqCst)),
+        1 => {
+            wait_for(|| heard.load(Ordering::SeqCst) == 1);
+            Ok(if cancel.is_raised() { Exit::Cancelled } else { Exit::Code(0) })
+        }
+        _ => Ok(if cancel.is_raised() { Exit::Cancelled } else { Exit::Code(0) }),
+    };
+    let mut begun = Vec::new();
+    let (executed, dropped) = abandoning((6, 2), &cancel, script, |event| match event {
+        Event::Started { batch, .. } => {
+            begun.push(batch.index);
+            (begun.contains(&0) && begun.contains(&1)).then_some(0)
+        }
+        _ => None,
+    });
+    assert_eq!(executed[0], (0, Exit::Cancelled));
+    assert_eq!((executed.len(), dropped.len()), (6, 0));
+    assert!(executed[1..].iter().all(|(_, exit)| *exit == Exit::Code(0)), "{executed:?}");
+    assert!(!cancel.is_raised());
+}
+
+#[test]
+fn an_abandoned_batch_that_waits_is_never_executed_and_the_run_ends() {
+    let cancel = Cancel::new();
+    let released = AtomicBool::new(false);
+    let script = |_: &Batch, _: &Cancel| {
+        wait_for(|| released.load(Ordering::SeqCst));
+        Ok(Exit::Code(0))
+    };
+    // One sandbox, held by batch 0 until batch 2 has been abandoned, which a tick comes after.
+    let mut abandoned = false;
+    let (executed, dropped) = abandoning((4, 1), &cancel, script, |event| match event {
+        Event::Started { batch, .. } if batch.index == 0 => {
+            abandoned = true;
+            Some(2)
+        }
+        Event::Tick if abandoned => {
+            released.store(true, Ordering::SeqCst);
+            None
+        }
+        // A number that is not known is nobody's.
+        _ => Some(77),
+    });
+    assert_eq!(executed.iter().map(|(batch, _)| *batch).collect::<Vec<_>>(), [0, 1, 3]);
+    assert_eq!(dropped, [2]);
+}
+
+#[test]
+fn a_sandbox_that_does_not_survive_a_cancel_is_replaced_without_a_strike() {
+    let script = |_: &Batch, cancel: &Cancel| hang(cancel).and(Err(ProviderError::Lost("ended".into())));
+    // More of them in a row than a worker may have errors.
+    let count = STRIKES + 2;
+    let (executed, dropped) = abandoning((count, 1), &Cancel::new(), script, |event| match event {
+        Event::Started { batch, .. } => Some(batch.index),
+        _ => None,
+    });
+    assert!(executed.is_empty() && dropped.is_empty());
 }
