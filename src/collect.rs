@@ -13,10 +13,16 @@ use crate::model::{
 use crate::summary::{self, Extra, Summary};
 
 mod end;
+pub mod hedge;
 pub mod reading;
+mod step;
+mod twins;
 
 use end::{End, by_exit_status, merge};
+pub use hedge::{Hedge, Hedging};
 pub use reading::Reading;
+pub use step::{BatchOutcome, Step};
+use twins::Twins;
 
 /// A batch tree that gave no result in so many executions is not divided further: its runner does
 /// not work at all.
@@ -37,31 +43,8 @@ pub struct Policy {
     pub machines: usize,
     /// The first test that failed for good ends the run.
     pub fail_fast: bool,
-}
-
-/// What a batch came to, for the names of its logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BatchOutcome {
-    /// Each of its tests has a result and none is bad.
-    Success,
-    /// A test failed.
-    Failure,
-    /// The runner or the sandbox broke.
-    Error,
-    /// The run stopped before it ended.
-    Cancelled,
-}
-
-impl BatchOutcome {
-    /// The ending of log files.
-    pub fn word(self) -> &'static str {
-        match self {
-            BatchOutcome::Success => "success",
-            BatchOutcome::Failure => "failure",
-            BatchOutcome::Error => "error",
-            BatchOutcome::Cancelled => "cancelled",
-        }
-    }
+    /// When a late batch runs a second time; `None`: never.
+    pub hedge: Option<Hedging>,
 }
 
 /// The results of one execution.
@@ -71,17 +54,6 @@ pub enum Results {
     ExitStatus,
     /// What the report says.
     Report(Reading),
-}
-
-/// What follows from an event.
-#[derive(Debug, Default)]
-pub struct Step {
-    /// Batches to execute, before all that waits.
-    pub batches: Vec<Batch>,
-    /// What the batch came to; `None` where no batch ended.
-    pub outcome: Option<BatchOutcome>,
-    /// The run is to stop: a test failed for good and the policy is to stop then.
-    pub stop: bool,
 }
 
 /// What is known of a test.
@@ -109,6 +81,7 @@ pub struct Collector<'a> {
     roots: HashMap<u32, u32>,
     trees: HashMap<u32, Tree>,
     next_batch: u32,
+    twins: Twins,
     stopped: bool,
     extras: Vec<Extra>,
     errors: Vec<String>,
@@ -128,6 +101,7 @@ impl<'a> Collector<'a> {
             roots: HashMap::new(),
             trees: HashMap::new(),
             next_batch,
+            twins: Twins::default(),
             stopped: false,
             extras: Vec::new(),
             errors: Vec::new(),
@@ -138,6 +112,10 @@ impl<'a> Collector<'a> {
 
     /// Takes in a batch that was executed.
     pub fn finished(&mut self, batch: &Batch, execution: &Execution, results: Results) -> Step {
+        let undone = execution.exit == Exit::Cancelled || self.ignores(batch.index);
+        if undone && self.aside(batch.index).is_some() {
+            return Step::end(BatchOutcome::Cancelled);
+        }
         let reading = match results {
             Results::Report(reading) => reading,
             Results::ExitStatus => by_exit_status(batch, execution),
@@ -149,7 +127,7 @@ impl<'a> Collector<'a> {
         let failed = unasked || self.bad_extras() > before;
         let missing: Vec<TestIndex> =
             batch.tests.iter().copied().filter(|index| reported.binary_search(index).is_err()).collect();
-        let mut step = Step::default();
+        let mut step = Step { abandon: self.twins.win(batch.index), ..Step::default() };
         let end = End { batch, execution, reading: &reading, failed, cases };
         self.note_breakdown(&end, &missing);
         let broken =
@@ -166,20 +144,29 @@ impl<'a> Collector<'a> {
         step
     }
 
-    /// Takes in a batch whose sandbox failed: it runs again as it is.
+    /// Takes in a batch whose sandbox failed: it runs again as it is, unless its twin still runs.
     pub fn lost(&mut self, mut batch: Batch, error: &str) -> Step {
+        if let Some(step) = self.aside(batch.index) {
+            return step;
+        }
         for index in &batch.tests {
             self.states[index.0 as usize].reason = Some(error.into());
         }
+        if self.twins.is_last(batch.index) {
+            batch.origin = Origin::Hedged;
+        }
         let root = self.root(batch.index);
         batch.index = self.number(root);
-        Step { batches: vec![batch], outcome: Some(BatchOutcome::Error), stop: false }
+        Step { batches: vec![batch], ..Step::end(BatchOutcome::Error) }
     }
 
     /// Takes in a batch whose command no sandbox can start: what is too long is divided, a test alone
     /// gets an error.
     pub fn refused(&mut self, batch: &Batch, error: &str) -> Step {
-        let mut step = Step { outcome: Some(BatchOutcome::Error), ..Step::default() };
+        if let Some(step) = self.aside(batch.index) {
+            return step;
+        }
+        let mut step = Step::end(BatchOutcome::Error);
         match batch.tests[..] {
             [index] => {
                 self.attempt(index, batch.index, CaseResult::stated(Outcome::Errored, Duration::ZERO, error));
@@ -192,6 +179,9 @@ impl<'a> Collector<'a> {
 
     /// Takes in a batch that will not be executed.
     pub fn dropped(&mut self, batch: &Batch, reason: &str) -> Step {
+        if self.aside(batch.index).is_some() {
+            return Step::default();
+        }
         let reason: Arc<str> = if self.stopped { STOPPED.into() } else { reason.into() };
         for index in &batch.tests {
             let state = &mut self.states[index.0 as usize];

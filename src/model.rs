@@ -186,6 +186,8 @@ pub enum Origin {
     Retry,
     /// Its tests got no result in a batch that broke.
     Isolated,
+    /// Another batch with the same tests is late, or was: it never gets a duplicate of its own.
+    Hedged,
 }
 
 /// Tests that run together in one command.

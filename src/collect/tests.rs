@@ -7,6 +7,8 @@ use super::*;
 use crate::error::Status;
 use crate::model::Group;
 
+mod twins;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn suite(tests: u32, max_attempts: u32) -> Suite {
@@ -37,7 +39,7 @@ fn broken(found: &[(u32, Outcome)]) -> Reading {
 }
 
 fn policy(fail_fast: bool) -> Policy {
-    Policy { machines: 2, fail_fast }
+    Policy { machines: 2, fail_fast, hedge: None }
 }
 
 /// Runs all batches with `runner` until nothing is left; gives how many were executed.
@@ -207,7 +209,7 @@ fn a_failure_that_nobody_asked_for_makes_the_run_fail() {
 #[test]
 fn a_runner_that_never_works_is_given_up_after_a_bounded_number_of_tries() {
     let suite = suite(3000, 3);
-    let mut collector = Collector::new(&suite, Policy { machines: 8, fail_fast: false }, 1);
+    let mut collector = Collector::new(&suite, Policy { machines: 8, ..policy(false) }, 1);
     let executed = drive(&mut collector, all(&suite), &mut |_| (Exit::Code(2), broken(&[])));
     assert!(executed <= 300, "{executed}");
     let summary = collector.finish();
@@ -317,7 +319,7 @@ fn any_runner_ends_with_a_true_verdict_for_each_test() {
         let max_attempts = u32::try_from(1 + random.below(3)).unwrap();
         let suite = suite(u32::try_from(1 + random.below(20)).unwrap(), max_attempts);
         let machines = 1 + usize::try_from(random.below(5)).unwrap();
-        let policy = Policy { machines, fail_fast: random.below(4) == 0 };
+        let policy = Policy { machines, ..policy(random.below(4) == 0) };
         let mut collector = Collector::new(&suite, policy, 1);
         let mut passed = vec![false; suite.tests().len()];
         let mut failed = vec![false; suite.tests().len()];

@@ -13,7 +13,7 @@ use super::collect::{self, Format, NoTests};
 use super::setup::{self, Setup};
 use super::watch::{Outcomes, Watch};
 use crate::cancel::Cancel;
-use crate::collect::Policy;
+use crate::collect::{Hedging, Policy};
 use crate::config::{Config, FrameworkKind};
 use crate::discover::Discovery;
 use crate::error::{Problem, Status};
@@ -131,7 +131,7 @@ impl Parts<'_> {
             plan.batches.len(),
             plan.makespan(machines).as_secs_f64()
         );
-        let policy = Policy { machines, fail_fast: self.options.fail_fast };
+        let policy = Policy { machines, fail_fast: self.options.fail_fast, hedge: self.hedging() };
         let next = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
         let progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
         let mut watch = Watch::new(&bench, policy, next, progress);
@@ -211,6 +211,12 @@ impl Parts<'_> {
             stop,
             fatal: Mutex::default(),
         }
+    }
+
+    /// Whether and when late batches run a second time.
+    fn hedging(&self) -> Option<Hedging> {
+        let overhead = Duration::from_millis(500);
+        self.config.requeues_impatiently().then_some(Hedging { overhead })
     }
 
     fn plan(&self, bench: &Workbench<'_>, machines: usize) -> Plan {

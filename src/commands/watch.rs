@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bench::Workbench;
-use crate::collect::{BatchOutcome, Collector, Policy, Reading, Results, Step, reading};
+use crate::collect::{BatchOutcome, Collector, Hedge, Policy, Reading, Results, Step, reading};
 use crate::event::{Event, Execution, Reaction};
 use crate::model::Batch;
 use crate::progress::Progress;
@@ -19,6 +19,8 @@ pub type Outcomes = HashMap<u32, BatchOutcome>;
 pub struct Watch<'a> {
     bench: &'a Workbench<'a>,
     collector: Collector<'a>,
+    hedge: Option<Hedge<'a>>,
+    started: Instant,
     outcomes: Outcomes,
     progress: Progress,
     retired: Vec<String>,
@@ -27,13 +29,57 @@ pub struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// A watch over a run; batches that come up are numbered from `next_batch`.
     pub fn new(bench: &'a Workbench<'a>, policy: Policy, next_batch: u32, progress: Progress) -> Watch<'a> {
-        let collector = Collector::new(bench.suite, policy, next_batch);
-        Watch { bench, collector, outcomes: Outcomes::new(), progress, retired: Vec::new() }
+        Watch {
+            bench,
+            collector: Collector::new(bench.suite, policy, next_batch),
+            hedge: policy.hedge.map(|rule| Hedge::new(rule, bench.suite, next_batch as usize)),
+            started: Instant::now(),
+            outcomes: Outcomes::new(),
+            progress,
+            retired: Vec::new(),
+        }
     }
 
     /// Takes in one event and tells what follows from it.
     pub fn hear(&mut self, event: Event) -> Reaction {
-        let step = match event {
+        let now = self.started.elapsed();
+        if let Some(hedge) = &mut self.hedge {
+            hedge.hear(&event, now);
+        }
+        let mut step = self.judge(event);
+        if step.stop {
+            self.bench.stop.raise_gracefully();
+        }
+        let duplicate = self.duplicate(now, step.batches.len());
+        step.batches.extend(duplicate);
+        if self.progress.is_due() {
+            let (judged, bad) = self.collector.counts();
+            self.progress.show(judged, bad);
+        }
+        Reaction { batches: step.batches, abandon: step.abandon }
+    }
+
+    /// The duplicate of a batch that is late at `now`, after so many batches were queued.
+    fn duplicate(&mut self, now: Duration, queued: usize) -> Option<Batch> {
+        let hedge = self.hedge.as_mut()?;
+        hedge.queued(queued);
+        if self.bench.stop.is_raised() {
+            hedge.stop();
+        }
+        let late = hedge.late(now)?;
+        let duplicate = self.collector.duplicate(&late.batch);
+        log::info!(
+            "batch {} is late: {:.1} s instead of {:.1} s; its tests run a second time as batch {}",
+            late.batch.index,
+            late.elapsed.as_secs_f64(),
+            late.batch.load.as_secs_f64(),
+            duplicate.index
+        );
+        Some(duplicate)
+    }
+
+    fn judge(&mut self, event: Event) -> Step {
+        match event {
             Event::Ready { slot } => {
                 log::debug!("sandbox {slot} is ready");
                 Step::default()
@@ -48,9 +94,15 @@ impl<'a> Watch<'a> {
             }
             Event::Lost { slot, batch, error } => {
                 self.progress.ended(slot);
-                log::warn!("batch {} could not be executed and runs again: {error}", batch.index);
                 let number = batch.index;
                 let step = self.collector.lost(batch, &error);
+                if step.batches.is_empty() {
+                    log::info!(
+                        "batch {number} could not be executed, but its twin goes on or is done: {error}"
+                    );
+                } else {
+                    log::warn!("batch {number} could not be executed and runs again: {error}");
+                }
                 self.close(number, step.outcome);
                 step
             }
@@ -67,32 +119,27 @@ impl<'a> Watch<'a> {
                 Step::default()
             }
             Event::Tick => Step::default(),
-        };
-        if step.stop {
-            self.bench.stop.raise_gracefully();
         }
-        if self.progress.is_due() {
-            let (judged, bad) = self.collector.counts();
-            self.progress.show(judged, bad);
-        }
-        Reaction { batches: step.batches, abandon: None }
     }
 
     fn finished(&mut self, slot: usize, batch: &Batch, execution: &Execution) -> Step {
         let results = match &execution.report {
-            None => Results::ExitStatus,
-            Some(report) => {
+            Some(report) if !self.collector.ignores(batch.index) => {
                 let _span =
                     self.bench.trace.span(Track::Results(slot), || format!("read batch {}", batch.index));
                 let scratch = self.bench.scratch(batch.index);
                 let matcher = self.bench.framework.matcher(&batch.tests, &self.bench.context(&scratch));
                 Results::Report(reading::read(report, &*matcher, &self.bench.mask))
             }
+            _ => Results::ExitStatus,
         };
         if let Results::Report(reading) = &results {
             self.draw(slot, execution, reading);
         }
         let step = self.collector.finished(batch, execution, results);
+        if let Some(twin) = step.abandon {
+            log::info!("batch {} was done before batch {twin}, which has the same tests", batch.index);
+        }
         self.close(batch.index, step.outcome);
         // The folder is private to this execution; what cannot be removed now goes with its parent.
         let _ = std::fs::remove_dir_all(self.bench.scratch(batch.index));
