@@ -7,6 +7,8 @@ mod faults;
 #[cfg(test)]
 mod flags;
 #[cfg(test)]
+mod hedge;
+#[cfg(test)]
 mod nextest;
 #[cfg(test)]
 mod pytest;
