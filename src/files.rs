@@ -12,8 +12,11 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, bail};
 
 const STATE: &str = ".offload";
+/// As many links as the operating system follows.
+const MOST_LINKS: usize = 40;
 
-/// Writes a file that appears under `path` whole or not at all.
+/// Writes a file that appears under `path` whole or not at all, with the permissions of the file that
+/// it replaces.
 ///
 /// # Errors
 /// When the folder is not writable or full, or `fill` fails; then `path` is as it was.
@@ -28,6 +31,9 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
         let file = tempfile::Builder::new().prefix(".offload-").permissions(readable).tempfile_in(folder)?;
         let mut writer = BufWriter::with_capacity(64 * 1024, file);
         fill(&mut writer)?;
+        if let Ok(replaced) = std::fs::metadata(path) {
+            writer.get_ref().as_file().set_permissions(replaced.permissions())?;
+        }
         let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
@@ -213,6 +219,22 @@ pub fn open(path: &Path) -> io::Result<File> {
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
     }
+}
+
+/// The file that `path` leads to: itself, unless it is a link. It need not exist.
+///
+/// # Errors
+/// When the links lead nowhere but to each other.
+pub fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        if !path.is_symlink() {
+            return Ok(path);
+        }
+        let target = std::fs::read_link(&path)?;
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    Err(nix::errno::Errno::ELOOP.into())
 }
 
 /// The last `limit` bytes of a file, as text; empty where there is no such file.

@@ -1,0 +1,71 @@
+//! Which samples stay when there are too many: a weighted draw without replacement, in favour of recent
+//! ones, after P. S. Efraimidis and P. G. Spirakis, "Weighted random sampling with a reservoir",
+//! Information Processing Letters 97 (2006).
+//!
+//! Each sample draws u in (0, 1) and those with the largest u^(1/w) stay. The weight w is e^(-r/10) for
+//! the r-th newest. The draw is made from the sample itself, so that everybody who has the same samples
+//! keeps the same ones; and from the newest one, so that an old sample that was lucky once has to be so
+//! again each time.
+
+use super::Sample;
+
+/// How much less, as a logarithm, each sample weighs than the next newer one.
+const AGEING: f64 = 0.1;
+
+/// The source of the draws of one test.
+#[derive(Clone, Copy)]
+pub struct Draw(u64);
+
+impl Draw {
+    /// The draws of the test `id` of `config`.
+    pub fn new(config: &str, id: &str) -> Draw {
+        // 0xff is in no UTF-8 text: it keeps the parts apart.
+        Draw([config.as_bytes(), &[0xff], id.as_bytes(), &[0xff]].into_iter().fold(OFFSET, fnv))
+    }
+
+    fn with(self, sample: &Sample) -> Draw {
+        let seconds = sample.seconds.to_bits().to_le_bytes();
+        let parts = [sample.run.as_bytes(), &[0xff], &sample.at.to_le_bytes(), &seconds];
+        Draw(parts.into_iter().fold(self.0, fnv))
+    }
+
+    /// Lower for samples that stay: the logarithm of -ln(u^(1/w)), which never leaves the range.
+    fn score(self, rank: usize) -> f64 {
+        // 52 bits and a half: neither 0 nor 1.
+        let u = ((spread(self.0) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
+        (-u.ln()).ln() + AGEING * rank as f64
+    }
+}
+
+const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const PRIME: u64 = 0x0100_0000_01b3;
+
+/// FNV-1a.
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+}
+
+/// The finish of SplitMix64: FNV alone leaves the upper bits alike for texts that differ at the end.
+fn spread(hash: u64) -> u64 {
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+/// Leaves at most `capacity` of `samples`, which stand in order before and after.
+pub fn reduce(samples: &mut Vec<Sample>, capacity: usize, draw: Draw) {
+    let count = samples.len();
+    let Some(newest) = samples.last().filter(|_| count > capacity) else {
+        return;
+    };
+    let draw = draw.with(newest);
+    let score = |(place, sample): (usize, &Sample)| (draw.with(sample).score(count - 1 - place), place);
+    let mut scores: Vec<(f64, usize)> = samples.iter().enumerate().map(score).collect();
+    scores.sort_unstable_by(|(one, older), (other, newer)| one.total_cmp(other).then(newer.cmp(older)));
+    let mut stays = vec![false; count];
+    for (_, place) in scores.into_iter().take(capacity) {
+        stays[place] = true;
+    }
+    let mut stays = stays.into_iter();
+    samples.retain(|_| stays.next().unwrap_or(false));
+}
