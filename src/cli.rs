@@ -16,6 +16,10 @@ use crate::error::{Problem, Status};
 use crate::progress::{Screen, Style};
 use crate::trace::{Trace, Track};
 
+mod history;
+
+use history::HistoryCommand;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    all tests passed
@@ -80,6 +84,9 @@ enum Command {
         #[arg(long, value_name = "PATTERN")]
         test_regex: Option<String>,
     },
+    /// Show or merge what is known of the tests from earlier runs
+    #[command(subcommand)]
+    History(HistoryCommand),
 }
 
 #[derive(Args)]
@@ -274,6 +281,7 @@ fn dispatch(
             };
             logs::run(&report.output_dir.join(report.junit_file), &filter, output)
         }
+        Command::History(command) => history::dispatch(config, command, output),
     }
 }
 

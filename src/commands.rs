@@ -2,6 +2,7 @@
 
 mod bench;
 pub mod collect;
+pub mod history;
 pub mod init;
 pub mod logs;
 pub mod run;

@@ -2,7 +2,7 @@
 //! JSON lines. What is recorded, and what an estimate is for, is left to others.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,11 +226,5 @@ impl History {
             failed: Vec::new(),
         };
         self.records.entry(config.into()).or_default().entry(id.into()).or_insert_with(empty)
-    }
-
-    /// The number of different runs that the tests of `config` have samples of.
-    pub fn runs(&self, config: &str) -> usize {
-        let samples = self.of(config).flat_map(|(_, record)| record.passed.iter().chain(&record.failed));
-        samples.map(|sample| &*sample.run).collect::<HashSet<_>>().len()
     }
 }

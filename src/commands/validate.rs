@@ -158,7 +158,7 @@ const SHELL_WORDS: [&str; 46] = [
     "trap", "true", "type", "ulimit", "umask", "unset", "until", "while",
 ];
 
-fn is_executable(file: &Path) -> bool {
+pub(super) fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 

@@ -1,5 +1,7 @@
 //! Claims about the history.
 
+use std::collections::HashSet;
+
 use super::*;
 
 /// A small generator (xorshift64), so that a failure can be repeated.

@@ -121,6 +121,6 @@ mod tests {
             }
         });
         let history = History::load(path).unwrap();
-        assert_eq!((history.get("c", "a").unwrap().passed.len(), history.runs("c")), (100, 4));
+        assert_eq!(history.get("c", "a").unwrap().passed.len(), 100);
     }
 }

@@ -9,6 +9,8 @@ mod flags;
 #[cfg(test)]
 mod hedge;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod nextest;
 #[cfg(test)]
 mod pytest;

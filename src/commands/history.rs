@@ -1,0 +1,40 @@
+//! `offload history`: shows what is known of the tests, and lets git merge it.
+
+use std::path::Path;
+
+use crate::config;
+use crate::error::{Problem, Status};
+use crate::files;
+use crate::history::{self, History};
+
+mod driver;
+mod show;
+
+pub use driver::setup_merge_driver;
+pub use show::{Format, show};
+
+/// The size of reservoirs where no configuration says it.
+const CAPACITY: usize = 20;
+
+/// The merge driver of git: writes what `ours` and `theirs`, both come from `base`, know together to
+/// `ours`.
+///
+/// # Errors
+/// When one of the three cannot be read, or `ours` not be written; then `ours` is as it was.
+pub fn merge(config: &Path, base: &Path, ours: &Path, theirs: &Path) -> Result<Status, Problem> {
+    let known = [base, ours, theirs].map(History::load_existing);
+    let [base, known, theirs] = known;
+    let (base, known, theirs) = (base?, known?, theirs?);
+    // The file may hold tests of other configurations, whose reservoirs may be larger.
+    let present = known.largest_reservoir().max(theirs.largest_reservoir());
+    let merged = history::merge(&base, &known, &theirs, configured_capacity(config).max(present));
+    files::write_whole(ours, |output| merged.write(output))?;
+    Ok(Status::Passed)
+}
+
+/// A merge must not fail because of a configuration that is missing or does not fit this machine.
+fn configured_capacity(path: &Path) -> usize {
+    let config = config::load(path, &|name| std::env::var(name).ok());
+    let history = config.ok().and_then(|config| config.history);
+    history.map_or(CAPACITY, |history| history.reservoir_size)
+}
