@@ -4,7 +4,7 @@ use crate::case::Case;
 use crate::policy::Policy;
 use crate::trace;
 
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 5;
 
 pub fn print(name: Option<&String>, only: Option<u32>) {
     print!(

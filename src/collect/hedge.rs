@@ -129,7 +129,7 @@ impl<'a> Hedge<'a> {
 
 /// Whether the estimate of a batch is more than a guess.
 fn is_measured(suite: &Suite, batch: &Batch) -> bool {
-    batch.tests.iter().all(|index| suite.test(*index).expected.is_some())
+    batch.tests.iter().all(|index| suite.test(*index).measured)
 }
 
 #[cfg(test)]

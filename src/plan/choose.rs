@@ -47,12 +47,18 @@ pub(super) fn choose(work: &Work<'_>, conditions: &Conditions, scenarios: &Scena
     let judge = Judge { work, conditions, amount, scenarios };
     let usual = |shape| Candidate { shape, unit: Unit::File, groups: Groups::Before };
     let mut scores = judge.all(shapes.into_iter().map(usual).collect());
-    // The peer's way is always tried, so that the choice is never much worse.
-    let plain = Candidate { shape: Shape::Equal(1), unit: Unit::Test, groups: Groups::After };
     scores.sort_by(|one, other| one.risk().total_cmp(&other.risk()));
-    let finalists = scores.iter().take(FINALISTS).flat_map(|score| variants(score.candidate));
-    let mut more: Vec<Candidate> = finalists.chain(variants(plain)).chain([plain]).collect();
-    more.dedup();
+    // The simplest plan is always tried, so that the choice is never much worse.
+    let plain = Candidate { shape: Shape::Equal(1), unit: Unit::Test, groups: Groups::After };
+    let mut more = Vec::new();
+    for shape in scores.iter().take(FINALISTS).map(|score| score.candidate.shape).chain([plain.shape]) {
+        for (unit, groups) in ways(work) {
+            let candidate = Candidate { shape, unit, groups };
+            if !more.contains(&candidate) && scores.iter().all(|score| score.candidate != candidate) {
+                more.push(candidate);
+            }
+        }
+    }
     scores.extend(judge.all(more));
     let shortest = scores.iter().map(|score| score.calm).fold(f64::INFINITY, f64::min);
     let allowed = shortest * (1.0 + PREMIUM);
@@ -61,12 +67,12 @@ pub(super) fn choose(work: &Work<'_>, conditions: &Conditions, scenarios: &Scena
     pack::pack(work, best.map_or(plain, |score| score.candidate), amount, conditions.grain)
 }
 
-/// The same shape in the other ways.
-fn variants(candidate: Candidate) -> impl Iterator<Item = Candidate> {
-    let units = [Unit::File, Unit::Test].into_iter();
-    let all = units.flat_map(|unit| [Groups::Before, Groups::After].map(|groups| (unit, groups)));
-    all.map(move |(unit, groups)| Candidate { unit, groups, ..candidate })
-        .filter(move |other| *other != candidate)
+/// The ways to fill the batches of a shape.
+fn ways(work: &Work<'_>) -> impl Iterator<Item = (Unit, Groups)> {
+    let several = work.suite.groups().len() > 1;
+    let ways =
+        [Unit::File, Unit::Test].into_iter().flat_map(|unit| [(unit, Groups::Before), (unit, Groups::After)]);
+    ways.filter(move |(_, groups)| several || *groups == Groups::Before)
 }
 
 struct Judge<'a> {

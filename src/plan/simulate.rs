@@ -16,7 +16,7 @@ const SLOW: f64 = 3.0;
 const UNKNOWN_SPREAD: f64 = 1.0;
 /// Where no test is known at all, tests may take so many times the default duration on average, each as
 /// likely as the next.
-const SCALES: [f64; 4] = [0.05, 0.3, 2.0, 10.0];
+const SCALES: [f64; 4] = [0.05, 0.4, 3.0, 25.0];
 
 /// A generator with a seed and no state (splitmix64: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable
 /// pseudorandom number generators", OOPSLA 2014): the same numbers, in whichever order they are drawn.
