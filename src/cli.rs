@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::cancel::Cancel;
 use crate::commands::collect::{self, Format, NoTests};
 use crate::commands::{init, logs, run, validate};
-use crate::config::{self, Config, Provider, RecordHistory};
+use crate::config::{self, Config, Provider};
 use crate::error::{Problem, Status};
 use crate::progress::{Screen, Style};
 use crate::trace::{Trace, Track};
@@ -289,6 +289,11 @@ fn load(path: &Path) -> Result<Config, Problem> {
     Ok(config::load(path, &|name| std::env::var(name).ok())?)
 }
 
+/// The name of a configuration file, by which the history knows its tests.
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Ends the program even where a thread is stuck, in a write that nobody reads for instance. By then
 /// children have got KILL.
 #[expect(clippy::exit, reason = "the threads that would have to return are the ones that are stuck")]
@@ -335,6 +340,8 @@ fn run(
     }
     check_flags(flags, &config)?;
     let options = run::Options {
+        name: name(path),
+        record_history: flags.record_history,
         collect_only: flags.collect_only,
         env: flags.env.clone(),
         fail_fast: flags.fail_fast,
@@ -353,10 +360,6 @@ fn check_flags(flags: &RunArguments, config: &Config) -> Result<(), Problem> {
     }
     if flags.record_history && config.history.is_none() {
         return Err(Problem::usage("`--record-history` needs a [history] section in the configuration"));
-    }
-    let always = config.history.as_ref().is_some_and(|history| history.record == RecordHistory::Always);
-    if flags.record_history || always {
-        log::warn!("this version records no history; durations are taken from the last report");
     }
     if !matches!(config.provider, Provider::Local(_)) {
         return Ok(());

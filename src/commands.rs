@@ -2,9 +2,13 @@
 
 mod bench;
 pub mod collect;
+mod experience;
+mod hints;
 pub mod history;
 pub mod init;
 pub mod logs;
+mod planning;
+mod recording;
 pub mod run;
 mod setup;
 pub mod validate;

@@ -12,6 +12,8 @@ pub struct Execution {
     pub exit: Exit,
     /// How long the command ran.
     pub elapsed: Duration,
+    /// How long all of it took, with what was done around the command.
+    pub whole: Duration,
     /// Whether the command left processes behind.
     pub leaked: bool,
     /// The report on this machine; `None` where the command writes none. It may not exist.

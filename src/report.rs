@@ -39,6 +39,15 @@ pub struct Report<'a> {
     pub log: &'a dyn Fn(&Attempt) -> Option<PathBuf>,
 }
 
+/// What was said of the time before the run, and what it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forecast {
+    /// How long the batches were to take.
+    pub predicted: Duration,
+    /// How long they took.
+    pub took: Duration,
+}
+
 /// The circumstances of a run.
 #[derive(Clone, Debug)]
 pub struct Circumstances {
@@ -46,6 +55,8 @@ pub struct Circumstances {
     pub elapsed: Duration,
     /// On how many sandboxes.
     pub machines: usize,
+    /// How well the time was foretold, where it was.
+    pub forecast: Option<Forecast>,
     /// The JUnit file, where there is one.
     pub junit: Option<PathBuf>,
     /// The commands that run the failed tests again.
@@ -114,6 +125,11 @@ impl Report<'_> {
             writeln!(output, "ERROR {error}")?;
         }
         writeln!(output, "{}", self.totals(circumstances))?;
+        if let Some(Forecast { predicted, took }) = circumstances.forecast {
+            let (predicted, took) = (predicted.as_secs_f64(), took.as_secs_f64());
+            let more = (took / predicted.max(0.001) - 1.0) * 100.0;
+            writeln!(output, "predicted {predicted:.1} s, took {took:.1} s ({more:+.0} %)")?;
+        }
         if let Some(junit) = &circumstances.junit {
             writeln!(output, "report: {}", junit.display())?;
         }

@@ -34,7 +34,7 @@ pub struct Counts {
 }
 
 /// The end of a run. `verdicts` and `attempts` stand in the order of the suite's tests.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Summary {
     /// A verdict for each test.
     pub verdicts: Vec<Verdict>,
@@ -96,7 +96,7 @@ impl Summary {
 
     /// All tests as one, for runners that report nothing but their exit status.
     #[must_use]
-    pub fn as_one(self) -> Summary {
+    pub fn as_one(&self) -> Summary {
         let worst = |verdict: &Verdict| match verdict {
             Verdict::Skipped => 0,
             Verdict::Passed => 1,
@@ -105,15 +105,20 @@ impl Summary {
             Verdict::Failed => 4,
         };
         let Some(place) = (0..self.verdicts.len()).max_by_key(|place| worst(&self.verdicts[*place])) else {
-            return self;
+            return self.clone();
         };
         let mut attempts = self.attempts[place].clone();
         let total: Duration = self.attempts.iter().flatten().map(|attempt| attempt.result.duration).sum();
         if let Some(last) = attempts.last_mut() {
             last.result.duration = total;
         }
-        let one = Summary::new(vec![self.verdicts[place].clone()], vec![attempts], self.extras, self.errors);
-        Summary { broken: self.broken, ..one }
+        let one = Summary::new(
+            vec![self.verdicts[place].clone()],
+            vec![attempts],
+            self.extras.clone(),
+            self.errors.clone(),
+        );
+        Summary { broken: self.broken.clone(), ..one }
     }
 
     /// The exit status of a run that was not interrupted.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 
-use super::load;
+use super::{load, name};
 use crate::commands::history::{self, Format};
 use crate::error::{Problem, Status};
 
@@ -61,8 +61,7 @@ pub fn dispatch(config: &Path, command: &HistoryCommand, output: &mut dyn Write)
                 ShowFormat::Text => Format::Text,
                 ShowFormat::Json => Format::Json,
             };
-            let name = config.file_name().unwrap_or_default().to_string_lossy();
-            history::show(&load(config)?, &name, (format, *limit), output)
+            history::show(&load(config)?, &name(config), (format, *limit), output)
         }
         HistoryCommand::Merge { base, ours, theirs } => history::merge(config, base, ours, theirs),
         HistoryCommand::SetupMergeDriver => {

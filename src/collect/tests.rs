@@ -26,7 +26,7 @@ fn all(suite: &Suite) -> Batch {
 }
 
 fn execution(exit: Exit) -> Execution {
-    Execution { exit, elapsed: SECOND, leaked: false, report: None, ended: None }
+    Execution { exit, elapsed: SECOND, whole: Duration::ZERO, leaked: false, report: None, ended: None }
 }
 
 fn reading(found: &[(u32, Outcome)]) -> Reading {

@@ -18,9 +18,10 @@ use crate::process::{Finished, Streams};
 use crate::provider::{ProviderError, Sandbox};
 use crate::trace::{Trace, Track};
 
-/// What all batches of a run have in common.
-pub struct Workbench<'a> {
-    /// Builds the commands.
+/// Turns tests into commands.
+#[derive(Clone, Copy)]
+pub struct Commands<'a> {
+    /// Builds them.
     pub framework: &'a dyn Framework,
     /// All tests.
     pub suite: &'a Suite,
@@ -30,10 +31,39 @@ pub struct Workbench<'a> {
     pub shared: Option<&'a Path>,
     /// The project's root in a sandbox.
     pub root: &'a str,
-    /// A private local folder.
-    pub scratch: PathBuf,
     /// Variables and search path.
     pub surroundings: &'a Surroundings,
+    /// Stop a runner at its first failure.
+    pub fail_fast: bool,
+}
+
+impl Commands<'_> {
+    /// The context in which a command for `scratch` is built.
+    pub fn context<'b>(&'b self, scratch: &'b Path) -> RunContext<'b> {
+        RunContext {
+            suite: self.suite,
+            facts: self.facts,
+            shared: self.shared,
+            root: self.root,
+            scratch,
+            fail_fast: self.fail_fast,
+        }
+    }
+
+    /// The command of these tests, in its surroundings.
+    pub fn command(&self, tests: &[TestIndex], group: GroupIndex, scratch: &Path) -> RunCommand {
+        let mut run = self.framework.run_command(tests, group, &self.context(scratch));
+        self.surroundings.apply(&mut run.command, self.root);
+        run
+    }
+}
+
+/// What all batches of a run have in common.
+pub struct Workbench<'a> {
+    /// Builds the commands.
+    pub commands: Commands<'a>,
+    /// A private local folder.
+    pub scratch: PathBuf,
     /// Where logs and downloads go.
     pub output: &'a OutputDir,
     /// What no log may show.
@@ -53,8 +83,6 @@ pub struct Workbench<'a> {
 pub struct Rules {
     /// The deadline of a batch.
     pub timeout: Duration,
-    /// Stop a runner at its first failure.
-    pub fail_fast: bool,
     /// Files to take from sandboxes.
     pub globs: Vec<String>,
     /// Take them only after a failure or an error.
@@ -65,25 +93,6 @@ impl Workbench<'_> {
     /// Where a batch has its own files.
     pub fn scratch(&self, batch: u32) -> PathBuf {
         self.scratch.join(format!("batch-{batch}"))
-    }
-
-    /// The context in which a command for `scratch` is built.
-    pub fn context<'b>(&'b self, scratch: &'b Path) -> RunContext<'b> {
-        RunContext {
-            suite: self.suite,
-            facts: self.facts,
-            shared: self.shared,
-            root: self.root,
-            scratch,
-            fail_fast: self.rules.fail_fast,
-        }
-    }
-
-    /// The command of these tests, in its surroundings.
-    pub fn command(&self, tests: &[TestIndex], group: GroupIndex, scratch: &Path) -> RunCommand {
-        let mut run = self.framework.run_command(tests, group, &self.context(scratch));
-        self.surroundings.apply(&mut run.command, self.root);
-        run
     }
 
     fn streams(&self, batch: u32) -> Result<Streams> {
@@ -102,7 +111,7 @@ impl Workbench<'_> {
     /// Where on this machine the report of `run` will be.
     fn local_report(&self, run: &RunCommand, scratch: &Path) -> Option<PathBuf> {
         let report = run.report.as_ref()?;
-        let same = self.shared.is_some() && report.is_absolute();
+        let same = self.commands.shared.is_some() && report.is_absolute();
         Some(if same { report.clone() } else { scratch.join("fetched.xml") })
     }
 
@@ -147,7 +156,8 @@ impl Bench for Workbench<'_> {
             .with_context(|| format!("cannot make `{}`", scratch.display()))
             .map_err(|error| self.give_up(error))?;
         let streams = self.streams(batch.index).map_err(|error| self.give_up(error))?;
-        let run = self.command(&batch.tests, batch.group, &scratch);
+        let started = Instant::now();
+        let run = self.commands.command(&batch.tests, batch.group, &scratch);
         log::debug!("batch {}: {}", batch.index, self.mask.hide(&run.command.to_shell()));
         let mut span = self.trace.span(Track::Sandbox(slot), || format!("batch {}", batch.index));
         span.note("tests", batch.tests.len());
@@ -158,7 +168,7 @@ impl Bench for Workbench<'_> {
         let Finished { exit, elapsed, leaked } = finished;
         if cancel.is_raised() && !self.stop.is_raised() {
             // Abandoned: what it gave is not wanted, and fetching it would only take time.
-            return Ok(Execution { exit, elapsed, leaked, report: None, ended });
+            return Ok(Execution { exit, elapsed, leaked, report: None, ended, whole: started.elapsed() });
         }
         let report = self.local_report(&run, &scratch);
         if let (Some(remote), Some(local)) = (&run.report, &report) {
@@ -172,6 +182,6 @@ impl Bench for Workbench<'_> {
         if leaked {
             log::warn!("batch {}: its command left processes behind; they were ended", batch.index);
         }
-        Ok(Execution { exit, elapsed, leaked, report, ended })
+        Ok(Execution { exit, elapsed, leaked, report, ended, whole: started.elapsed() })
     }
 }

@@ -1,6 +1,6 @@
 //! What happens on the collector's thread: reports are read, results judged, logs named, progress shown.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use super::bench::Workbench;
 use crate::collect::{BatchOutcome, Collector, Hedge, Policy, Reading, Results, Step, reading};
 use crate::event::{Event, Execution, Reaction};
 use crate::model::Batch;
+use crate::plan::Seen;
 use crate::progress::Progress;
 use crate::summary::Summary;
 use crate::trace::Track;
@@ -24,6 +25,19 @@ pub struct Watch<'a> {
     outcomes: Outcomes,
     progress: Progress,
     retired: Vec<String>,
+    seen: Vec<Seen>,
+}
+
+/// The end of a run.
+pub struct Ended {
+    /// The verdicts.
+    pub summary: Summary,
+    /// What each batch came to.
+    pub outcomes: Outcomes,
+    /// What batches took that went well.
+    pub seen: Vec<Seen>,
+    /// Why sandboxes were given up, where no test has a result because of that.
+    pub nothing: Option<String>,
 }
 
 impl<'a> Watch<'a> {
@@ -31,12 +45,13 @@ impl<'a> Watch<'a> {
     pub fn new(bench: &'a Workbench<'a>, policy: Policy, next_batch: u32, progress: Progress) -> Watch<'a> {
         Watch {
             bench,
-            collector: Collector::new(bench.suite, policy, next_batch),
-            hedge: policy.hedge.map(|rule| Hedge::new(rule, bench.suite, next_batch as usize)),
+            collector: Collector::new(bench.commands.suite, policy, next_batch),
+            hedge: policy.hedge.map(|rule| Hedge::new(rule, bench.commands.suite, next_batch as usize)),
             started: Instant::now(),
             outcomes: Outcomes::new(),
             progress,
             retired: Vec::new(),
+            seen: Vec::new(),
         }
     }
 
@@ -128,7 +143,8 @@ impl<'a> Watch<'a> {
                 let _span =
                     self.bench.trace.span(Track::Results(slot), || format!("read batch {}", batch.index));
                 let scratch = self.bench.scratch(batch.index);
-                let matcher = self.bench.framework.matcher(&batch.tests, &self.bench.context(&scratch));
+                let commands = &self.bench.commands;
+                let matcher = commands.framework.matcher(&batch.tests, &commands.context(&scratch));
                 Results::Report(reading::read(report, &*matcher, &self.bench.mask))
             }
             _ => Results::ExitStatus,
@@ -136,7 +152,14 @@ impl<'a> Watch<'a> {
         if let Results::Report(reading) = &results {
             self.draw(slot, execution, reading);
         }
+        let tests = match &results {
+            Results::Report(reading) => Some(reading.found.iter().map(|(_, result)| result.duration).sum()),
+            Results::ExitStatus => None,
+        };
         let step = self.collector.finished(batch, execution, results);
+        if let (Some(tests), Some(BatchOutcome::Success)) = (tests, step.outcome) {
+            self.seen.push(Seen { elapsed: execution.whole, tests, files: self.files(batch) });
+        }
         if let Some(twin) = step.abandon {
             log::info!("batch {} was done before batch {twin}, which has the same tests", batch.index);
         }
@@ -144,6 +167,12 @@ impl<'a> Watch<'a> {
         // The folder is private to this execution; what cannot be removed now goes with its parent.
         let _ = std::fs::remove_dir_all(self.bench.scratch(batch.index));
         step
+    }
+
+    fn files(&self, batch: &Batch) -> u32 {
+        let tests = batch.tests.iter().map(|index| self.bench.commands.suite.test(*index));
+        let files: HashSet<&str> = tests.filter_map(|test| test.file.as_deref()).collect();
+        u32::try_from(files.len()).unwrap_or(u32::MAX)
     }
 
     /// Puts the tests of a batch into its slice of the timeline, the last one at its end: reports
@@ -156,7 +185,7 @@ impl<'a> Watch<'a> {
         }
         let mut before_now = ended.elapsed();
         for (index, result) in reading.found.iter().rev() {
-            let name = self.bench.suite.test(*index).id.to_string();
+            let name = self.bench.commands.suite.test(*index).id.to_string();
             self.bench.trace.add(Track::Sandbox(slot), name, before_now, result.duration);
             before_now += result.duration;
         }
@@ -180,11 +209,11 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Ends the watch: the summary, the outcome of each batch, and why sandboxes were given up, where
-    /// no test has a result because of that.
-    pub fn finish(mut self) -> (Summary, Outcomes, Option<String>) {
+    /// Ends the watch.
+    pub fn finish(mut self) -> Ended {
         self.progress.finish();
         let nothing = if self.collector.has_results() { None } else { self.retired.pop() };
-        (self.collector.finish(), self.outcomes, nothing)
+        let summary = self.collector.finish();
+        Ended { summary, outcomes: self.outcomes, seen: self.seen, nothing }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::history::median;
+
 /// What a batch costs beside its tests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Overhead {
@@ -69,12 +71,6 @@ impl Overhead {
 
 /// So many batches are compared with each other.
 const MOST_COMPARED: usize = 400;
-
-/// The median; the lower one of two.
-pub fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len().checked_sub(1)? / 2).copied()
-}
 
 #[cfg(test)]
 mod tests {

@@ -90,7 +90,14 @@ impl<F: Fn(usize, &Batch, &Cancel) -> Result<Exit, ProviderError> + Sync> Bench 
         cancel: &Cancel,
     ) -> Result<Execution, ProviderError> {
         let exit = (self.0)(slot, batch, cancel)?;
-        Ok(Execution { exit, elapsed: Duration::ZERO, leaked: false, report: None, ended: None })
+        Ok(Execution {
+            exit,
+            elapsed: Duration::ZERO,
+            whole: Duration::ZERO,
+            leaked: false,
+            report: None,
+            ended: None,
+        })
     }
 }
 

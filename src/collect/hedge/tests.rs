@@ -30,7 +30,8 @@ fn start(hedge: &mut Hedge<'_>, slot: usize, batch: &Batch, now: Duration) {
 
 fn finish(hedge: &mut Hedge<'_>, slot: usize, batch: &Batch) {
     let exit = Exit::Code(0);
-    let execution = Execution { exit, elapsed: SECOND, leaked: false, report: None, ended: None };
+    let execution =
+        Execution { exit, elapsed: SECOND, whole: Duration::ZERO, leaked: false, report: None, ended: None };
     hedge.hear(&Event::Finished { slot, batch: batch.clone(), execution }, Duration::ZERO);
 }
 

@@ -1,0 +1,101 @@
+//! What earlier runs tell: how long tests take, how much that varies, what a batch costs beside them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::recording;
+use crate::config::{Config, FrameworkKind, Provider};
+use crate::framework::Grain;
+use crate::history::{History, Record};
+use crate::model::Suite;
+use crate::plan::{self, Conditions, Overhead};
+use crate::{files, junit};
+
+/// The estimate of a test where neither history nor configuration say anything.
+const DEFAULT_DURATION: Duration = Duration::from_secs(1);
+/// Fewer degrees of freedom say nothing about how tests vary.
+const FEWEST_DEGREES: u32 = 10;
+
+/// What earlier runs tell.
+#[derive(Clone, Debug)]
+pub struct Experience {
+    /// How long tests take.
+    known: HashMap<String, Duration>,
+    default: Duration,
+    overhead: Overhead,
+    noise: Option<f64>,
+}
+
+impl Experience {
+    /// Gathers it from the history and, for tests that the history does not know, the last report.
+    /// `name` is that of the configuration file.
+    pub fn gather(config: &Config, name: &str) -> Experience {
+        let mut experience = Experience {
+            known: last_report(config),
+            default: DEFAULT_DURATION,
+            overhead: usual_overhead(config),
+            noise: None,
+        };
+        if let Some(settings) = &config.history {
+            experience.default = settings.default_duration;
+            match History::load(&settings.path) {
+                Ok(history) => experience.add(&history, name),
+                Err(error) => log::warn!("planning without the history: {error:#}"),
+            }
+        }
+        experience
+    }
+
+    fn add(&mut self, history: &History, name: &str) {
+        let (mut squares, mut degrees, mut total) = (0.0, 0.0, 0);
+        for (id, record) in history.of(name).filter(|(id, _)| !recording::is_own(id)) {
+            let Some(typical) = record.typical() else { continue };
+            self.known.insert(id.to_owned(), typical);
+            // Long tests matter more.
+            if let Some(spread) = record.spread() {
+                squares += typical.as_secs_f64() * spread.squares;
+                degrees += typical.as_secs_f64() * f64::from(spread.degrees);
+                total += spread.degrees;
+            }
+        }
+        self.noise = (total >= FEWEST_DEGREES && degrees > 0.0).then(|| (squares / degrees).sqrt());
+        let learned = |id| history.get(name, id).and_then(Record::typical);
+        if let Some(per_batch) = learned(recording::PER_BATCH) {
+            let per_file = learned(recording::PER_FILE).unwrap_or_default();
+            let pace = learned(recording::PACE).map_or(1.0, |pace| pace.as_secs_f64().clamp(0.01, 1.0));
+            self.overhead = Overhead { per_batch, per_file, pace };
+        }
+    }
+
+    /// Sets what each test of `suite` is expected to take.
+    pub fn apply(&self, suite: &mut Suite) {
+        plan::estimate(suite, &self.known, self.default);
+    }
+
+    /// What batches cost beside their tests.
+    pub fn overhead(&self) -> Overhead {
+        self.overhead
+    }
+
+    /// What to plan for.
+    pub fn conditions(&self, machines: usize, grain: Grain) -> Conditions {
+        Conditions { machines, grain, overhead: self.overhead, noise: self.noise }
+    }
+}
+
+fn last_report(config: &Config) -> HashMap<String, Duration> {
+    let path = config.report.output_dir.join(&config.report.junit_file);
+    files::open(&path).map(junit::previous_durations).unwrap_or_default()
+}
+
+/// What a batch costs beside its tests as long as nobody has measured it: the start of the runner, and
+/// the way to a sandbox.
+fn usual_overhead(config: &Config) -> Overhead {
+    let (start, per_file) = match config.framework.kind {
+        FrameworkKind::Pytest { .. } => (500, 10),
+        FrameworkKind::Vitest { .. } => (1000, 100),
+        FrameworkKind::Nextest { .. } | FrameworkKind::Custom { .. } => (100, 0),
+    };
+    let way = if matches!(config.provider, Provider::Local(_)) { 0 } else { 1000 };
+    Overhead::new(Duration::from_millis(start + way), Duration::from_millis(per_file))
+}

@@ -1,0 +1,53 @@
+//! What is told beside results: how to run failed tests again, which known ids an unknown one may mean.
+
+use std::path::Path;
+
+use super::bench::Commands;
+use crate::model::{Suite, TestIndex, Verdict};
+use crate::summary::Summary;
+
+/// With more failed tests than this, no command to run them again is shown.
+const SHOWN_AGAIN: usize = 20;
+
+/// The commands that run again what failed, one for each group, where that is not too much for a line.
+pub fn again(commands: &Commands<'_>, summary: &Summary, root: &Path) -> Vec<String> {
+    let is_failed = |verdict: &Verdict| matches!(verdict, Verdict::Failed | Verdict::NotRun(_));
+    let verdicts = commands.suite.indices().zip(&summary.verdicts);
+    let mut failed: Vec<TestIndex> =
+        verdicts.filter(|(_, verdict)| is_failed(verdict)).map(|(index, _)| index).collect();
+    if !(1..=SHOWN_AGAIN).contains(&failed.len()) {
+        return Vec::new();
+    }
+    failed.sort_by_key(|index| (commands.suite.test(*index).group, *index));
+    let here = std::env::current_dir().ok().and_then(|current| current.canonicalize().ok());
+    let move_there = match root.canonicalize() {
+        Ok(root) if here.is_some_and(|here| here != root) => {
+            format!("cd {} && ", shell_words::quote(&root.to_string_lossy()))
+        }
+        _ => String::new(),
+    };
+    let groups =
+        failed.chunk_by(|one, other| commands.suite.test(*one).group == commands.suite.test(*other).group);
+    groups.map(|tests| format!("{move_there}{}", commands.framework.by_hand(tests, commands.suite))).collect()
+}
+
+/// Results for unknown tests are told once, with the known ids that come nearest.
+pub fn warn_of_extras(summary: &Summary, suite: &Suite) {
+    let Some(extra) = summary.extras.first() else {
+        return;
+    };
+    let mut known: Vec<(usize, &str)> = suite
+        .tests()
+        .iter()
+        .map(|test| (strsim::levenshtein(&extra.name, test.id.as_str()), test.id.as_str()))
+        .collect();
+    known.sort_unstable();
+    let nearest: Vec<String> = known.iter().take(3).map(|(_, id)| format!("`{id}`")).collect();
+    let count = summary.extras.len();
+    log::warn!(
+        "{count} results are for tests that were not discovered, the first for `{}`; the nearest known ids are {} \
+         (`test_id_format` says how names become ids)",
+        extra.name,
+        nearest.join(", ")
+    );
+}

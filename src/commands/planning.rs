@@ -1,0 +1,36 @@
+//! The plan of a run: for `run`, which executes it, and for `plan`, which shows it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::bench::Commands;
+use super::experience::Experience;
+use crate::command::CommandLine;
+use crate::model::TestIndex;
+use crate::plan::{Limits, Plan};
+
+/// All that plans depend on but the number of sandboxes.
+pub struct Planning<'a> {
+    /// The tests and how they are run.
+    pub commands: Commands<'a>,
+    /// Whether a command is short enough to reach a sandbox.
+    pub takes: &'a dyn Fn(&CommandLine) -> bool,
+    /// What earlier runs tell.
+    pub experience: &'a Experience,
+    /// The deadline of a batch.
+    pub timeout: Duration,
+    /// A folder such as a batch has; it need not exist.
+    pub scratch: &'a Path,
+}
+
+impl Planning<'_> {
+    /// The plan for so many sandboxes.
+    pub fn plan(&self, machines: usize) -> Plan {
+        let fits = |tests: &[TestIndex], group| {
+            (self.takes)(&self.commands.command(tests, group, self.scratch).command)
+        };
+        let limits = Limits { timeout: self.timeout, fits: &fits };
+        let conditions = self.experience.conditions(machines, self.commands.framework.grain());
+        Plan::new(self.commands.suite, &conditions, &limits)
+    }
+}

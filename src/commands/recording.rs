@@ -1,0 +1,106 @@
+//! Writes what a run showed to the history.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+
+use crate::config;
+use crate::history::{self, Attempt, History, Sample};
+use crate::model::{Outcome, Suite, TestIndex};
+use crate::plan::{Overhead, Seen};
+use crate::summary::Summary;
+
+/// The record of seconds that a batch costs beside its tests. The records of what is learned of batches
+/// are like those of tests, so that every reader keeps and merges them; the line feed at the beginning
+/// of their ids is in no test id.
+pub const PER_BATCH: &str = "\nseconds per batch";
+/// The record of seconds for each file that a batch touches.
+pub const PER_FILE: &str = "\nseconds per file";
+/// The record of seconds of a batch for each second of its tests.
+pub const PACE: &str = "\nseconds per second of tests";
+
+/// Whether a record is about batches, not a test.
+pub fn is_own(id: &str) -> bool {
+    id.starts_with('\n')
+}
+
+/// Adds all attempts of a run, and what its batches cost, to the history. `name` is that of the
+/// configuration file.
+///
+/// # Errors
+/// When the file cannot be read or written; then it is as it was.
+pub fn record(
+    (settings, name): (&config::History, &str),
+    suite: &Suite,
+    summary: &Summary,
+    batches: &[Seen],
+) -> Result<()> {
+    let run = Run::new(name, settings.reservoir_size);
+    history::update(&settings.path, |history| {
+        for (index, attempts) in suite.indices().zip(&summary.attempts) {
+            for attempt in attempts {
+                run.attempt(history, suite, index, attempt);
+            }
+        }
+        if let Some(Overhead { per_batch, per_file, pace }) = Overhead::learn(batches) {
+            let learned =
+                [(PER_BATCH, per_batch.as_secs_f64()), (PER_FILE, per_file.as_secs_f64()), (PACE, pace)];
+            for (id, seconds) in learned {
+                history.add(name, id, Attempt::Passed(run.sample(0, seconds)), run.capacity);
+            }
+        }
+    })
+}
+
+struct Run<'a> {
+    config: &'a str,
+    capacity: usize,
+    id: Arc<str>,
+    /// Milliseconds since the epoch.
+    at: u64,
+}
+
+impl Run<'_> {
+    fn new(config: &str, capacity: usize) -> Run<'_> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        // Two runs that start in one millisecond have different process ids or nanoseconds.
+        let chance = u64::from(now.subsec_nanos()) ^ (u64::from(std::process::id()) << 10);
+        let id = format!("{}{}", base36(at), base36(chance % 46_656));
+        Run { config, capacity, id: id.into(), at }
+    }
+
+    fn sample(&self, number: u32, seconds: f64) -> Sample {
+        // Samples of one test and run are told apart by their time.
+        Sample { run: Arc::clone(&self.id), at: self.at + u64::from(number), seconds }
+    }
+
+    fn attempt(
+        &self,
+        history: &mut History,
+        suite: &Suite,
+        index: TestIndex,
+        attempt: &crate::model::Attempt,
+    ) {
+        let id = suite.test(index).id.as_str();
+        let sample = self.sample(attempt.number - 1, attempt.result.duration.as_secs_f64());
+        let entry = match attempt.result.outcome {
+            Outcome::Passed | Outcome::ExpectedFailure => Attempt::Passed(sample),
+            Outcome::Failed | Outcome::Errored | Outcome::TimedOut => Attempt::Failed(sample),
+            // It says that the test takes no time here, which is of use only where nothing else is known.
+            Outcome::Skipped if history.get(self.config, id).is_none() => Attempt::Passed(sample),
+            Outcome::Skipped => return,
+        };
+        history.add(self.config, id, entry, self.capacity);
+    }
+}
+
+fn base36(mut number: u64) -> String {
+    let mut digits = Vec::new();
+    while number > 0 || digits.is_empty() {
+        digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or('0'));
+        number /= 36;
+    }
+    digits.iter().rev().collect()
+}
