@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cancel::Cancel;
 use crate::commands::collect::{self, Format, NoTests};
-use crate::commands::{init, logs, run, validate};
+use crate::commands::{init, logs, plan, run, validate};
 use crate::config::{self, Config, Provider};
 use crate::error::{Problem, Status};
 use crate::progress::{Screen, Style};
@@ -28,6 +28,11 @@ Exit codes:
   3    the command line or the configuration is wrong
   4    nothing could be run: discovery, the image or every sandbox failed
   130  interrupted";
+
+const PLANS: &str = "\
+Nothing is run but the listing of tests. Times are predicted from the history, else from the last
+report. The knee is the number of sandboxes with the best ratio of efficiency to time: beyond it
+each further sandbox brings less than it costs.";
 
 /// So long after a second signal the program is gone, whatever it does.
 const FORCED_END: Duration = Duration::from_secs(3);
@@ -57,6 +62,16 @@ enum Command {
         /// What it means when there are no tests
         #[arg(long, value_enum, default_value_t = Nothing::Fail)]
         no_tests: Nothing,
+    },
+    /// Show what a run would do, how long it would take, and what more sandboxes would bring
+    #[command(after_help = PLANS)]
+    Plan {
+        /// How it is written
+        #[arg(short, long, value_enum, default_value_t = ListFormat::Text)]
+        format: ListFormat,
+        /// For so many sandboxes instead of `max_parallel`
+        #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        parallel: Option<u32>,
     },
     /// Check the configuration and show what it says
     Validate,
@@ -134,6 +149,15 @@ struct RunArguments {
 enum ListFormat {
     Text,
     Json,
+}
+
+impl From<ListFormat> for Format {
+    fn from(format: ListFormat) -> Format {
+        match format {
+            ListFormat::Text => Format::Text,
+            ListFormat::Json => Format::Json,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -258,12 +282,15 @@ fn dispatch(
     match &arguments.command {
         Command::Run(flags) => run(config, flags, screen, started, output),
         Command::Collect { format, no_tests } => {
-            let format = match format {
-                ListFormat::Text => Format::Text,
-                ListFormat::Json => Format::Json,
-            };
             let cancel = cancel_on_signals()?;
-            collect::run(&load(config)?, (format, (*no_tests).into()), &[], &cancel, output)
+            collect::run(&load(config)?, ((*format).into(), (*no_tests).into()), &[], &cancel, output)
+        }
+        Command::Plan { format, parallel } => {
+            let mut settings = load(config)?;
+            if let Some(parallel) = parallel {
+                settings.offload.max_parallel = *parallel as usize;
+            }
+            plan::run(&settings, &name(config), (*format).into(), &cancel_on_signals()?, output)
         }
         Command::Validate => validate::run(config, output),
         Command::Init { provider, framework } => {

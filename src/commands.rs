@@ -7,6 +7,7 @@ mod hints;
 pub mod history;
 pub mod init;
 pub mod logs;
+pub mod plan;
 mod planning;
 mod recording;
 pub mod run;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod check;
+mod cost;
 mod expand;
 mod framework;
 mod kinds;
@@ -16,6 +17,7 @@ mod summary;
 mod tree;
 
 pub use check::split_copy_dir;
+pub use cost::Cost;
 pub use kinds::{FrameworkType, ProviderType};
 pub use mistakes::{Mistake, Mistakes, Place};
 
@@ -69,6 +71,8 @@ pub struct Config {
     pub history: Option<History>,
     /// `[checkpoint]`.
     pub checkpoint: Option<Checkpoint>,
+    /// `[cost]`.
+    pub cost: Option<Cost>,
 }
 
 impl Config {

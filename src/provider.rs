@@ -12,6 +12,14 @@ use crate::process::{Finished, Streams};
 
 pub mod local;
 
+/// Linux takes 128 KiB in one argument.
+const ONE_ARGUMENT: usize = 120_000;
+
+/// Whether `command`, quoted as a word of another command, is short enough for any system.
+pub fn fits_one_word(command: &CommandLine) -> bool {
+    shell_words::quote(&command.to_shell()).len() <= ONE_ARGUMENT
+}
+
 /// How a provider fails; typed because the pool does something else for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderError {

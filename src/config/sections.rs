@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::check;
 use super::read::{Table, Value};
 use super::{
-    Checkpoint, Config, FrameworkKind, GroupConfig, History, Offload, Provider, RecordHistory, Report,
+    Checkpoint, Config, FrameworkKind, GroupConfig, History, Offload, Provider, RecordHistory, Report, cost,
     framework, provider,
 };
 
@@ -23,6 +23,7 @@ pub(super) fn read(root: &mut Table<'_>) -> Option<Config> {
     let report = root.read("report", |value| value.table(report)).unwrap_or_default();
     let history = root.read("history", |value| value.table(history));
     let checkpoint = root.read("checkpoint", |value| value.table(checkpoint));
+    let cost = root.read("cost", |value| value.table(cost::read));
     let mut config = Config {
         offload,
         provider: provider?,
@@ -31,6 +32,7 @@ pub(super) fn read(root: &mut Table<'_>) -> Option<Config> {
         report,
         history,
         checkpoint,
+        cost,
     };
     if config.shares_result_file() {
         root.read("framework", |value| {

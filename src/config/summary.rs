@@ -103,6 +103,13 @@ impl Config {
         if let Some(checkpoint) = &self.checkpoint {
             sections.push(Section::new("checkpoint").list("build_inputs", &checkpoint.build_inputs));
         }
+        if let Some(cost) = &self.cost {
+            sections.push(
+                Section::new("cost")
+                    .add("usd_per_core_second", cost.usd_per_core_second)
+                    .add("usd_per_gib_second", cost.usd_per_gib_second),
+            );
+        }
         sections
     }
 }

@@ -12,10 +12,8 @@ use anyhow::{Context, Result};
 use crate::cancel::Cancel;
 use crate::command::{CommandLine, Executable};
 use crate::process::{self, Finished, Streams};
-use crate::provider::{Place, Provider, ProviderError, Sandbox};
+use crate::provider::{ONE_ARGUMENT, Place, Provider, ProviderError, Sandbox};
 
-/// Linux takes 128 KiB in one argument.
-const ONE_ARGUMENT: usize = 120_000;
 /// Linux takes 2 MiB in all arguments and variables, with the usual limit of the stack.
 const ALL_ARGUMENTS: usize = 1_000_000;
 

@@ -56,8 +56,6 @@ fn flags_of_other_providers_say_what_they_need() {
         let outcome = project.offload(&[&["run"], flags].concat()).expect_code(code);
         assert!(outcome.stderr.contains(text), "{flags:?}: {}", outcome.stderr);
     }
-    let always = configured(&["pass 1"], "[groups.all]\n[history]\nrecord_history = \"always\"", "");
-    assert!(always.offload(&["run"]).expect_code(0).stderr.contains("records no history"));
     let modal = "[provider]\ntype = \"modal\"\n[framework]\ntype = \"pytest\"\n[groups.all]\n";
     let outcome = Project::new().config(modal).offload(&["run"]).expect_code(3);
     assert!(

@@ -13,7 +13,11 @@ mod history;
 #[cfg(test)]
 mod nextest;
 #[cfg(test)]
+mod plan;
+#[cfg(test)]
 mod pytest;
+#[cfg(test)]
+mod recording;
 #[cfg(test)]
 mod runner;
 #[cfg(test)]
