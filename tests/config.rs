@@ -356,3 +356,17 @@ fn no_text_is_refused_without_a_mistake_or_ends_in_a_panic() {
 
 #[path = "config/mistakes.rs"]
 mod wrong;
+
+#[test]
+fn sandboxes_cost_what_their_cores_and_memory_cost() {
+    let price = |text: &str| valid(text).usd_per_sandbox_second();
+    let modal = LEAST.replace("type = \"local\"", "type = \"modal\"\ncpu_cores = 2.0\nmemory_gb = 4.0");
+    assert!(modal != LEAST, "the least configuration is local");
+    assert!((price(&modal) - (2.0 * 0.000_039_42 + 4.0 * 0.000_006_67)).abs() < 1e-12);
+    assert!(
+        (price(&format!("{modal}[cost]\nusd_per_core_second = 1\n")) - (2.0 + 4.0 * 0.000_006_67)).abs()
+            < 1e-12
+    );
+    assert_eq!(price(LEAST).to_bits(), 0.0f64.to_bits());
+    assert!((price(&format!("{LEAST}[cost]\nusd_per_core_second = 0.5\n")) - 0.5).abs() < 1e-12);
+}

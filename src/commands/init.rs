@@ -91,7 +91,7 @@ const END: &str = "\
 [report]
 output_dir = \"test-results\"
 
-# Remembers how long tests take, to balance batches.
+# Remembers how long tests take, to plan the next run.
 # [history]
 # record_history = \"always\"
 ";
