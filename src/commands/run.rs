@@ -171,12 +171,15 @@ impl Parts<'_> {
             || "how long they take is not known yet".into(),
             |predicted| format!("predicted to take {:.1} s", predicted.as_secs_f64()),
         );
-        let batches = plan.batches.len();
+        let count = |count: usize, one: &str, more: &str| match count {
+            1 => format!("1 {one}"),
+            count => format!("{count} {more}"),
+        };
+        let tests = count(tests, "test", "tests");
+        let batches = count(plan.batches.len(), "batch", "batches");
+        let sandboxes = count(machines, "sandbox", "sandboxes");
         // A closed stderr must not end the run.
-        let _ = writeln!(
-            self.options.screen.clone(),
-            "offload: {tests} tests in {batches} batches on {machines} sandboxes, {time}"
-        );
+        let _ = writeln!(self.options.screen.clone(), "offload: {tests} in {batches} on {sandboxes}, {time}");
         predicted
     }
 
