@@ -15,7 +15,7 @@ struct Limit {
     /// Which traces the limit speaks of.
     holds_for: fn(&Trace, Case) -> bool,
     /// What is compared with `most`, from a run of ours and one of LPT with one bin a machine.
-    measure: fn(Case, Result, Result) -> f64,
+    measure: Measure,
 }
 
 fn grid(machines: &[u32], overheads: &[f64], noise: f64, unknown: f64, slow: f64) -> Vec<Case> {
@@ -38,73 +38,60 @@ fn is_balanced(trace: &Trace, case: Case) -> bool {
 const MACHINES: [u32; 6] = [4, 8, 16, 32, 64, 200];
 const OVERHEADS: [f64; 4] = [0.1, 0.5, 1.0, 5.0];
 
+type Measure = fn(Case, Result, Result) -> f64;
+
+const RATIO: Measure = |_, ours, _| ours.ratio();
+const AGAINST: Measure = |_, ours, lpt| ours.makespan / lpt.makespan;
+
 fn limits() -> Vec<Limit> {
-    let ratio: fn(Case, Result, Result) -> f64 = |_, ours, _| ours.ratio();
-    let against: fn(Case, Result, Result) -> f64 = |_, ours, lpt| ours.makespan / lpt.makespan;
-    let large: fn(&Trace, Case) -> bool = is_large;
+    let mut limits = vec![Limit {
+        name: "no noise, less the overhead of one batch",
+        most: 1.05,
+        cases: grid(&MACHINES, &OVERHEADS, 0.0, 0.0, 1.0),
+        holds_for: |_, _| true,
+        measure: |case, ours, _| (ours.makespan - case.overhead) / ours.fluid,
+    }];
+    limits.extend(with_noise());
+    limits.push(Limit {
+        name: "nothing known, longest below half a share",
+        most: 1.30,
+        cases: grid(&MACHINES, &OVERHEADS, 0.0, 1.0, 1.0),
+        holds_for: |trace, case| is_balanced(trace, case) && is_large(trace, case),
+        measure: RATIO,
+    });
+    limits.extend(against_one_bin());
+    limits
+}
+
+fn with_noise() -> impl Iterator<Item = Limit> {
+    let rows = [
+        ("noise 0.4, 8 machines", 1.10, (8, 0.0, 1.0)),
+        ("noise 0.4, 16 machines", 1.20, (16, 0.0, 1.0)),
+        ("noise 0.4, 8 machines, one 3 times slower", 1.25, (8, 0.0, 3.0)),
+        ("noise 0.4, 8 machines, 30 % unknown", 1.15, (8, 0.3, 1.0)),
+    ];
+    rows.into_iter().map(|(name, most, (machines, unknown, slow))| Limit {
+        name,
+        most,
+        cases: grid(&[machines], &OVERHEADS, 0.4, unknown, slow),
+        holds_for: is_large,
+        measure: RATIO,
+    })
+}
+
+fn against_one_bin() -> [Limit; 2] {
     let mut all = Vec::new();
     for noise in [0.0, 0.2, 0.5] {
         for (unknown, slow) in [(0.0, 1.0), (0.3, 1.0), (1.0, 1.0), (0.0, 3.0)] {
             all.extend(grid(&[4, 8, 200], &[0.1, 1.0, 5.0], noise, unknown, slow));
         }
     }
-    vec![
-        Limit {
-            name: "no noise, less the overhead of one batch",
-            most: 1.05,
-            cases: grid(&MACHINES, &OVERHEADS, 0.0, 0.0, 1.0),
-            holds_for: |_, _| true,
-            measure: |case, ours, _| (ours.makespan - case.overhead) / ours.fluid,
-        },
-        Limit {
-            name: "noise 0.4, 8 machines",
-            most: 1.10,
-            cases: grid(&[8], &OVERHEADS, 0.4, 0.0, 1.0),
-            holds_for: large,
-            measure: ratio,
-        },
-        Limit {
-            name: "noise 0.4, 16 machines",
-            most: 1.20,
-            cases: grid(&[16], &OVERHEADS, 0.4, 0.0, 1.0),
-            holds_for: large,
-            measure: ratio,
-        },
-        Limit {
-            name: "noise 0.4, 8 machines, one 3 times slower",
-            most: 1.25,
-            cases: grid(&[8], &OVERHEADS, 0.4, 0.0, 3.0),
-            holds_for: large,
-            measure: ratio,
-        },
-        Limit {
-            name: "noise 0.4, 8 machines, 30 % unknown",
-            most: 1.15,
-            cases: grid(&[8], &OVERHEADS, 0.4, 0.3, 1.0),
-            holds_for: large,
-            measure: ratio,
-        },
-        Limit {
-            name: "nothing known, longest below half a share",
-            most: 1.30,
-            cases: grid(&MACHINES, &OVERHEADS, 0.0, 1.0, 1.0),
-            holds_for: |trace, case| is_balanced(trace, case) && is_large(trace, case),
-            measure: ratio,
-        },
-        Limit {
-            name: "against one LPT bin a machine",
-            most: 1.05,
-            cases: all.iter().copied().filter(|case| case.unknown < 1.0).collect(),
-            holds_for: |_, _| true,
-            measure: against,
-        },
-        Limit {
-            name: "against one LPT bin, nothing known",
-            most: 1.05,
-            cases: all.iter().copied().filter(|case| case.unknown == 1.0).collect(),
-            holds_for: |_, _| true,
-            measure: against,
-        },
+    let (nothing_known, known): (Vec<Case>, Vec<Case>) =
+        all.into_iter().partition(|case| case.unknown == 1.0);
+    let limit = |name, cases| Limit { name, most: 1.05, cases, holds_for: |_, _| true, measure: AGAINST };
+    [
+        limit("against one LPT bin a machine", known),
+        limit("against one LPT bin, nothing known", nothing_known),
     ]
 }
 
