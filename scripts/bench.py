@@ -3,15 +3,21 @@
 
     scripts/bench.py --corpus DIR [NAME ...]     projects that scripts/corpus.py fetched
     scripts/bench.py --synthetic                 10,000 and 100,000 tests that do nothing
+    scripts/bench.py --sleeping [SUITE ...]      tests that only sleep, planned with and without a history
 
 Machines are noisy: runs are interleaved, the first round is not counted, and what is quoted is the
 median of the ratios round by round. For pytest the tool runs alone and with xdist (`-n N`); for nextest
 and vitest alone. With --peer PROGRAM another runner with the same configuration runs too.
+
+Sleeping tests show how well runs are planned: a run's ratio is its wall time over the least that its
+sleeping times allow, which is the longest test or an equal share of all, whichever is more.
 """
 
 import argparse
 import json
+import math
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -46,6 +52,38 @@ RUNNER = """\
 out=$1; shift
 { echo '<testsuite>'; printf '<testcase name="%s" time="0"/>\\n' "$@"; echo '</testsuite>'; } > "$out"
 """
+
+SLEEPING = """\
+discover_command = "cat ids # {filters}"
+run_command = "sh run.sh {result_file} {tests}"
+result_file = "result.xml"
+test_id_format = "{name}"
+"""
+
+# One awk and one sleep a batch: hardly any work of the machine beside the sleeping. The table `times`
+# says how long each test takes in this run; `batches` gets a line a batch, before it sleeps.
+SLEEPER = """\
+awk 'BEGIN {
+    while ((getline line < "times") > 0) { split(line, field, " "); seconds[field[1]] = field[2] }
+    for (n = 2; n < ARGC; n++) {
+        total += seconds[ARGV[n]]
+        cases = cases sprintf("<testcase classname=\\"\\" name=\\"%s\\" time=\\"%s\\"/>\\n", ARGV[n], seconds[ARGV[n]])
+    }
+    print ARGC - 2, total >> "batches"; close("batches")
+    system("sleep " total)
+    print "<testsuites><testsuite name=\\"sleeping\\">\\n" cases "</testsuite></testsuites>" > ARGV[1]
+}' "$@"
+"""
+
+HISTORY = """\
+[history]
+record_history = "always"
+path = "history.jsonl"
+"""
+
+# Seconds that each sandbox sleeps if all have the same share, and tests for each sandbox.
+SHARE, TESTS = 6.0, 20
+NOISE = 0.2
 
 
 def timed(words, folder, env):
@@ -108,6 +146,115 @@ def synthetic(arguments):
             show(f"{tests} tests", rounds(commands, arguments.runs, folder), True)
 
 
+def suite_lognormal(chance, tests):
+    return [chance.lognormvariate(0, 1) for _ in range(tests)]
+
+
+def suite_bimodal(chance, tests):
+    return [20.0 if chance.random() < 0.1 else 1.0 for _ in range(tests)]
+
+
+def suite_straggler(chance, tests):
+    seconds = [chance.lognormvariate(0, 0.5) for _ in range(tests - 1)]
+    machine = sum(seconds) / (tests / TESTS - 0.4)
+    seconds.insert(chance.randrange(tests), 0.4 * machine)
+    return seconds
+
+
+SUITES = {"lognormal": suite_lognormal, "bimodal": suite_bimodal, "straggler": suite_straggler}
+
+
+def base_times(suite, sandboxes, repetition):
+    """Seconds by test id; in all `SHARE` for each sandbox."""
+    seconds = SUITES[suite](random.Random(f"{suite} {repetition}"), TESTS * sandboxes)
+    scale = SHARE * sandboxes / sum(seconds)
+    return {f"test_{number:04}": one * scale for number, one in enumerate(seconds)}
+
+
+def actual_times(base, run):
+    """What the tests take in run number `run`: the same for all programs."""
+    chance = random.Random(run)
+    return {test: one * math.exp(chance.gauss(-NOISE * NOISE / 2, NOISE)) for test, one in base.items()}
+
+
+class Sleeper:
+    """A program in a folder of its own."""
+
+    def __init__(self, program, folder, sandboxes, history):
+        self.words, self.folder = [program, "run", "--parallel", str(sandboxes)], Path(folder)
+        self.sandboxes = sandboxes
+        self.folder.mkdir()
+        text = CONFIG.format(parallel=sandboxes, framework="default", command=SLEEPING)
+        (self.folder / "offload.toml").write_text(text + (HISTORY if history else ""))
+        (self.folder / "run.sh").write_text(SLEEPER)
+
+    def start(self, actual):
+        (self.folder / "ids").write_text("".join(f"{test}\n" for test in actual))
+        (self.folder / "times").write_text("".join(f"{test} {one:.4f}\n" for test, one in actual.items()))
+        (self.folder / "batches").write_text("")
+        self.bound = max(sum(actual.values()) / self.sandboxes, max(actual.values()))
+        self.tests = len(actual)
+        self.output = open(self.folder / "output", "wb")
+        self.began = time.monotonic()
+        self.child = subprocess.Popen(
+            self.words, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT
+        )
+
+    def finish(self):
+        """The ratio, the number of batches and how many tests ran again."""
+        code = self.child.wait()
+        wall = time.monotonic() - self.began
+        self.output.close()
+        if code:
+            print(f"{self.words[0]}: exit code {code}\n{(self.folder / 'output').read_text()[-2000:]}", flush=True)
+        sizes = [int(line.split()[0]) for line in (self.folder / "batches").read_text().splitlines()]
+        return wall / self.bound, len(sizes), sum(sizes) - self.tests
+
+    def run(self, actual):
+        self.start(actual)
+        return self.finish()
+
+
+def sleeping_once(programs, suite, sandboxes, repetition):
+    """Figures of one repetition: by stage, then by program."""
+    base = base_times(suite, sandboxes, repetition)
+    stages = {}
+    with tempfile.TemporaryDirectory() as folder:
+        plain = {name: Sleeper(words, Path(folder, f"{name}-plain"), sandboxes, False) for name, words in programs.items()}
+        kept = {name: Sleeper(words, Path(folder, f"{name}-kept"), sandboxes, True) for name, words in programs.items()}
+        for run, stage in enumerate(["no history", "first", "second", "", "", "", "sixth"]):
+            actual = actual_times(base, repetition * 100 + run)
+            sleepers = plain if run == 0 else kept
+            if stage:
+                stages[stage] = {name: sleeper.run(actual) for name, sleeper in sleepers.items()}
+            else:
+                # Only to be remembered: side by side.
+                for sleeper in sleepers.values():
+                    sleeper.start(actual)
+                for sleeper in sleepers.values():
+                    sleeper.finish()
+    return stages
+
+
+def sleeping(arguments):
+    programs = {"offload": str(Path(arguments.offload).resolve())}
+    if arguments.peer:
+        programs["peer"] = arguments.peer
+    for suite in arguments.names or SUITES:
+        for sandboxes in arguments.sandboxes:
+            repetitions = [sleeping_once(programs, suite, sandboxes, number) for number in range(arguments.runs)]
+            for stage in repetitions[0]:
+                line = f"{suite:10} {sandboxes:3} sandboxes  {stage:10}"
+                for name in programs:
+                    rows = [stages[stage][name] for stages in repetitions]
+                    ratio, batches, again = (statistics.median(column) for column in zip(*rows))
+                    line += f"  {name} {ratio:.3f} ({batches:.0f} batches, {again:.0f} tests again)"
+                if arguments.peer:
+                    ratios = [stages[stage]["offload"][0] / stages[stage]["peer"][0] for stages in repetitions]
+                    line += f"  offload / peer: {statistics.median(ratios):.3f}"
+                print(line, flush=True)
+
+
 def project(arguments, entry):
     framework, command = entry["framework"], entry.get("command", "")
     with tempfile.TemporaryDirectory() as folder:
@@ -138,6 +285,8 @@ def main():
     parser.add_argument("--peer", help="another runner to time in the same rounds")
     parser.add_argument("--corpus", help="the folder that corpus.py filled")
     parser.add_argument("--synthetic", action="store_true")
+    parser.add_argument("--sleeping", action="store_true")
+    parser.add_argument("--sandboxes", type=int, nargs="+", default=[8, 32], help="for --sleeping (default: 8 32)")
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5, help="counted rounds (default: 5)")
     parser.add_argument("names", nargs="*")
@@ -146,6 +295,8 @@ def main():
         sys.exit(f"{arguments.offload} is missing: cargo build --release")
     if arguments.synthetic:
         synthetic(arguments)
+    if arguments.sleeping:
+        sleeping(arguments)
     if arguments.corpus:
         entries = json.loads(Path(arguments.corpus, "corpus.json").read_text())
         for entry in entries:
