@@ -48,6 +48,11 @@ impl Result {
 }
 
 impl Case {
+    /// Whether nothing is left to chance, so that all seeds give the same run.
+    pub fn is_certain(self) -> bool {
+        self.noise == 0.0 && (self.unknown == 0.0 || self.unknown == 1.0) && self.slow == 1.0
+    }
+
     /// Plans `trace` with each of `policies` and runs it, with chance from `seed`.
     pub fn run(self, trace: &Trace, policies: &[Policy], seed: u64) -> Vec<Result> {
         let mut random = Random::new(seed);

@@ -5,8 +5,9 @@ use crate::policy::Policy;
 use crate::trace::{self, Trace};
 
 const SEEDS: u64 = 16;
-/// For the limit over all cases.
+/// For limits over many cases.
 const FEW_SEEDS: u64 = 6;
+const MANY_CASES: usize = 25;
 
 struct Limit {
     name: &'static str,
@@ -103,7 +104,11 @@ pub fn print() {
         for trace in &traces {
             for case in limit.cases.iter().filter(|case| (limit.holds_for)(trace, **case)) {
                 let policies = [Policy::Ours, Policy::OneBin];
-                let seeds = if limit.cases.len() > 100 { FEW_SEEDS } else { SEEDS };
+                let seeds = match limit.cases.len() {
+                    _ if case.is_certain() => 1,
+                    MANY_CASES.. => FEW_SEEDS,
+                    _ => SEEDS,
+                };
                 let runs = (1..=seeds).map(|seed| case.run(trace, &policies, seed));
                 let sum: f64 = runs.map(|run| (limit.measure)(*case, run[0], run[1])).sum();
                 means.push((sum / seeds as f64, format!("{} {case:?}", trace.name)));
