@@ -220,8 +220,14 @@ def sleeping_once(programs, suite, sandboxes, repetition):
     base = base_times(suite, sandboxes, repetition)
     stages = {}
     with tempfile.TemporaryDirectory() as folder:
-        plain = {name: Sleeper(words, Path(folder, f"{name}-plain"), sandboxes, False) for name, words in programs.items()}
-        kept = {name: Sleeper(words, Path(folder, f"{name}-kept"), sandboxes, True) for name, words in programs.items()}
+
+        def fresh(kind, history):
+            return {
+                name: Sleeper(program, Path(folder, f"{name}-{kind}"), sandboxes, history)
+                for name, program in programs.items()
+            }
+
+        plain, kept = fresh("plain", False), fresh("kept", True)
         for run, stage in enumerate(["no history", "first", "second", "", "", "", "sixth"]):
             actual = actual_times(base, repetition * 100 + run)
             sleepers = plain if run == 0 else kept
@@ -250,7 +256,8 @@ def sleeping(arguments):
                     ratio, batches, again = (statistics.median(column) for column in zip(*rows))
                     line += f"  {name} {ratio:.3f} ({batches:.0f} batches, {again:.0f} tests again)"
                 if arguments.peer:
-                    ratios = [stages[stage]["offload"][0] / stages[stage]["peer"][0] for stages in repetitions]
+                    pairs = [stages[stage] for stages in repetitions]
+                    ratios = [pair["offload"][0] / pair["peer"][0] for pair in pairs]
                     line += f"  offload / peer: {statistics.median(ratios):.3f}"
                 print(line, flush=True)
 
