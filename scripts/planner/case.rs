@@ -39,6 +39,8 @@ pub struct Result {
     pub makespan: f64,
     pub fluid: f64,
     pub batches: usize,
+    /// Each machine's share of what the files cost if each is touched once.
+    pub files_once: f64,
 }
 
 impl Result {
@@ -98,6 +100,13 @@ impl Case {
         });
         let speed = f64::from(self.machines) - 1.0 + 1.0 / self.slow;
         let longest = actual.iter().copied().fold(0.0, f64::max);
-        Result { makespan, fluid: (actual.iter().sum::<f64>() / speed).max(longest), batches: batches.len() }
+        let files: std::collections::HashSet<&str> =
+            suite.tests().iter().filter_map(|test| test.file.as_deref()).collect();
+        Result {
+            makespan,
+            fluid: (actual.iter().sum::<f64>() / speed).max(longest),
+            batches: batches.len(),
+            files_once: PER_FILE * files.len() as f64 / f64::from(self.machines),
+        }
     }
 }

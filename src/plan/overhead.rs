@@ -44,7 +44,8 @@ impl Overhead {
     ///
     /// The overhead per file is the slope through what batches took beside their tests (Theil and Sen:
     /// the median of the slopes of all pairs, which single odd batches do not move), the one per batch
-    /// the median of what then remains.
+    /// the mean of what then remains, without the tenth at each end: a run adds up overheads, so slow
+    /// starts count, but not a batch that hung.
     pub fn learn(batches: &[Seen]) -> Option<Overhead> {
         let elapsed: f64 = batches.iter().map(|seen| seen.elapsed.as_secs_f64()).sum();
         let tests: f64 = batches.iter().map(|seen| seen.tests.as_secs_f64()).sum();
@@ -63,10 +64,18 @@ impl Overhead {
         }
         let per_file = median(slopes).unwrap_or_default().max(0.0);
         let rests = beside.iter().map(|(files, seconds)| seconds - per_file * files).collect();
-        let per_batch = median(rests)?.max(0.0);
+        let per_batch = trimmed_mean(rests)?.max(0.0);
         let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
         Some(Overhead { per_batch: duration(per_batch), per_file: duration(per_file), pace })
     }
+}
+
+/// The mean without the tenth at each end, `None` without any values.
+fn trimmed_mean(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    let cut = values.len() / 10;
+    let kept = &values[cut..values.len() - cut];
+    (!kept.is_empty()).then(|| kept.iter().sum::<f64>() / kept.len() as f64)
 }
 
 /// So many batches are compared with each other.

@@ -16,7 +16,7 @@ const SLOW: f64 = 3.0;
 const UNKNOWN_SPREAD: f64 = 1.0;
 /// Where no test is known at all, tests may take so many times the default duration on average, each as
 /// likely as the next.
-const SCALES: [f64; 4] = [0.05, 0.4, 3.0, 25.0];
+const SCALES: [f64; 5] = [0.005, 0.05, 0.5, 5.0, 30.0];
 
 /// A generator with a seed and no state (splitmix64: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable
 /// pseudorandom number generators", OOPSLA 2014): the same numbers, in whichever order they are drawn.
@@ -41,7 +41,7 @@ fn factor(seed: u64, number: u64, spread: f64) -> f64 {
 }
 
 /// Where no test is known, a few seconds more or less do not matter, and are not to decide.
-const PATIENCE: f64 = 5.0;
+const PATIENCE: f64 = 10.0;
 
 /// One imagined run.
 pub(super) struct Scenario {
