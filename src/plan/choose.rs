@@ -31,16 +31,9 @@ impl Score {
 
 /// The batches of the best plan.
 pub(super) fn choose(work: &Work<'_>, conditions: &Conditions, scenarios: &Scenarios) -> Vec<Draft> {
-    let shared = work
-        .suite
-        .tests()
-        .iter()
-        .filter(|test| !test.solo)
-        .map(|test| test.expected.as_secs_f64().max(0.001))
-        .sum();
     let amount = Amount {
         total: work.total(),
-        shared,
+        shared: work.shared(),
         machines: u32::try_from(conditions.machines).unwrap_or(u32::MAX),
     };
     let shapes = Shape::all(amount, conditions.overhead.per_batch.as_secs_f64());

@@ -76,6 +76,12 @@ impl<'a> Work<'a> {
         lengths.reduce(|best, next| if next.1 > best.1 { next } else { best })
     }
 
+    /// The expected length of the tests that may share a batch, in seconds.
+    pub(super) fn shared(&self) -> f64 {
+        let pieces = self.singles().into_iter();
+        pieces.filter(|piece| !self.test(piece.start).solo).map(|piece| self.load(piece)).sum()
+    }
+
     pub(super) fn whole(&self) -> Piece {
         Piece { start: 0, end: u32::try_from(self.order.len()).unwrap_or(u32::MAX) }
     }
