@@ -17,6 +17,7 @@ pub mod summary;
 
 // Floor 2: formats and stores.
 pub mod config;
+pub mod git;
 pub mod history;
 pub mod junit;
 pub mod trace;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 7] = [
     &["model", "command", "cancel", "error", "mask"],
     &["process", "event", "files", "bundled", "summary"],
-    &["config", "junit", "history", "trace", "journal", "notes"],
+    &["config", "junit", "history", "trace", "journal", "git"],
     &["framework", "provider"],
     &["discover", "image", "plan", "pool", "collect", "report", "progress"],
     &["commands"],

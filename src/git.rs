@@ -1,0 +1,201 @@
+//! The user's git repository, asked through the program `git`. Nothing of it is changed but what each
+//! function says; hooks do not run, nobody is prompted, the configuration stays as it is.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cancel::Cancel;
+use crate::command::CommandLine;
+use crate::files;
+use crate::mask::Mask;
+use crate::model::Exit;
+use crate::process::{self, Streams};
+
+/// How long a command may take that stays on this machine.
+const LOCAL: Duration = Duration::from_secs(300);
+/// How long a command may take that talks to a remote.
+pub const REMOTE: Duration = Duration::from_secs(30);
+/// So many bytes of an error message are kept.
+const TAIL: u64 = 2000;
+
+/// A repository with a working tree.
+#[derive(Debug)]
+pub struct Repository {
+    root: PathBuf,
+    scratch: PathBuf,
+    calls: AtomicUsize,
+    cancel: Cancel,
+}
+
+/// A question to git.
+#[derive(Clone, Debug, Default)]
+pub struct Call {
+    words: Vec<OsString>,
+    /// Variables beside the usual ones.
+    pub env: Vec<(String, String)>,
+    /// A file to be read as standard input.
+    pub input: Option<PathBuf>,
+    /// The deadline, if not the usual one.
+    pub deadline: Option<Duration>,
+}
+
+/// How git answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The exit status; -1 after a signal.
+    pub code: i32,
+    /// All of its standard output.
+    pub stdout: Vec<u8>,
+    /// The end of its standard error.
+    pub stderr: String,
+}
+
+impl Call {
+    /// `git` with these arguments.
+    pub fn new<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Call {
+        Call { words: words.into_iter().map(|word| word.as_ref().to_owned()).collect(), ..Call::default() }
+    }
+}
+
+impl Repository {
+    /// The repository that `directory` is in; `None` without git or outside of a working tree. `scratch` is
+    /// an existing private folder; `cancel` ends every question.
+    pub fn find(directory: &Path, scratch: &Path, cancel: &Cancel) -> Option<Repository> {
+        let scratch = tempfile::Builder::new().prefix("git-").tempdir_in(scratch).ok()?.keep();
+        let mut repository = Repository {
+            root: directory.to_owned(),
+            scratch,
+            calls: AtomicUsize::new(0),
+            cancel: cancel.clone(),
+        };
+        let top = repository.ask(&Call::new(["rev-parse", "--show-toplevel"])).ok()?;
+        let top = top.strip_suffix(b"\n")?;
+        repository.root = PathBuf::from(OsString::from_vec(top.to_vec()));
+        Some(repository)
+    }
+
+    /// The root of the working tree, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The private folder, for files of its users.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// Asks git and gives its standard output.
+    ///
+    /// # Errors
+    /// When git cannot be run, fails, or does not end in time.
+    pub fn ask(&self, call: &Call) -> Result<Vec<u8>> {
+        let answer = self.try_ask(call)?;
+        if answer.code != 0 {
+            bail!("`{}` ended with exit code {}: {}", show(call), answer.code, answer.stderr.trim());
+        }
+        Ok(answer.stdout)
+    }
+
+    /// Asks git something that it may well answer with a failure.
+    ///
+    /// # Errors
+    /// When git cannot be run or does not end in time.
+    pub fn try_ask(&self, call: &Call) -> Result<Answer> {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let stream = |kind: &str| self.scratch.join(format!("{number}.{kind}"));
+        let streams =
+            Streams { stdout: stream("stdout"), stderr: stream("stderr"), mask: Arc::new(Mask::default()) };
+        let command = self.command(call)?;
+        let deadline = call.deadline.unwrap_or(LOCAL);
+        let finished = process::run(&command, "/bin/sh", &streams, deadline, &self.cancel)
+            .with_context(|| format!("cannot run `{}`", show(call)))?;
+        let stdout = std::fs::read(&streams.stdout)
+            .with_context(|| format!("cannot read what `{}` printed", show(call)))?;
+        let stderr = files::tail(&streams.stderr, TAIL);
+        for path in [&streams.stdout, &streams.stderr] {
+            // The folder is removed with the run at the latest.
+            let _ = std::fs::remove_file(path);
+        }
+        match finished.exit {
+            Exit::Code(code) => Ok(Answer { code, stdout, stderr }),
+            Exit::Signal(_) => Ok(Answer { code: -1, stdout, stderr }),
+            Exit::TimedOut => bail!("`{}` did not end within {} s", show(call), deadline.as_secs()),
+            Exit::Cancelled => bail!("`{}` was cancelled", show(call)),
+        }
+    }
+
+    fn command(&self, call: &Call) -> Result<CommandLine> {
+        let fixed = ["-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false"];
+        let mut line = String::from("exec git");
+        for word in fixed.iter().map(OsStr::new).chain(call.words.iter().map(OsString::as_os_str)) {
+            let word = word.to_str().with_context(|| format!("`{}` is not UTF-8", word.display()))?;
+            line.push(' ');
+            line.push_str(&shell_words::quote(word));
+        }
+        if let Some(input) = &call.input {
+            line.push_str(" < ");
+            line.push_str(&shell_words::quote(&input.to_string_lossy()));
+        }
+        let mut command = CommandLine::shell(line);
+        let fixed = [
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_OPTIONAL_LOCKS", "0"),
+            ("LC_ALL", "C"),
+            // What is recorded here is not the user's work.
+            ("GIT_AUTHOR_NAME", "offload"),
+            ("GIT_AUTHOR_EMAIL", "offload@localhost"),
+            ("GIT_COMMITTER_NAME", "offload"),
+            ("GIT_COMMITTER_EMAIL", "offload@localhost"),
+        ];
+        command.env = fixed.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        command.env.extend(call.env.iter().cloned());
+        command.directory = Some(self.root.clone());
+        Ok(command)
+    }
+}
+
+fn show(call: &Call) -> String {
+    let words: Vec<_> = call.words.iter().map(|word| word.to_string_lossy()).collect();
+    format!("git {}", words.join(" "))
+}
+
+/// The fields of a list that git separates by NUL.
+pub fn fields(bytes: &[u8]) -> impl Iterator<Item = &OsStr> {
+    bytes.split(|byte| *byte == 0).filter(|field| !field.is_empty()).map(OsStr::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_found_from_below_and_a_failure_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("repo/a b");
+        std::fs::create_dir_all(&below).unwrap();
+        let cancel = Cancel::new();
+        assert!(Repository::find(&below, folder.path(), &cancel).is_none());
+        let init = Repository {
+            root: folder.path().join("repo"),
+            scratch: folder.path().to_owned(),
+            calls: AtomicUsize::new(0),
+            cancel: cancel.clone(),
+        };
+        init.ask(&Call::new(["init", "-q"])).unwrap();
+        let found = Repository::find(&below, folder.path(), &cancel).unwrap();
+        assert_eq!(found.root(), folder.path().join("repo").canonicalize().unwrap());
+        let error = found.ask(&Call::new(["rev-parse", "--verify", "HEAD"])).unwrap_err().to_string();
+        assert!(error.contains("git rev-parse --verify HEAD") && error.contains("128"), "{error}");
+    }
+
+    #[test]
+    fn lists_with_nul_are_split() {
+        assert_eq!(fields(b"a\nb\0c\0").collect::<Vec<_>>(), ["a\nb", "c"]);
+    }
+}
