@@ -6,19 +6,20 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cancel::Cancel;
 use crate::commands::collect::{self, Format, NoTests};
-use crate::commands::{init, logs, plan, run, validate};
-use crate::config::{self, Config, Provider};
+use crate::commands::{build, gc, init, logs, plan, validate};
+use crate::config::{self, Config};
 use crate::error::{Problem, Status};
 use crate::progress::{Screen, Style};
-use crate::trace::{Trace, Track};
 
 mod history;
+mod run;
 
 use history::HistoryCommand;
+use run::RunArguments;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -73,6 +74,22 @@ enum Command {
         #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         parallel: Option<u32>,
     },
+    /// Make the image of the sandboxes, without running tests, and print its id
+    Build {
+        /// Copy a folder into the image; may be repeated
+        #[arg(long, value_name = "LOCAL:REMOTE", value_parser = run::copied)]
+        copy_dir: Vec<String>,
+        /// Set a variable in all sandboxes; may be repeated
+        #[arg(long, value_name = "KEY=VALUE", value_parser = run::variable)]
+        env: Vec<(String, String)>,
+        /// Build the image afresh
+        #[arg(long)]
+        no_cache: bool,
+    },
+    /// Show what a run would do for its image: which one it has, and what has changed since
+    CheckpointStatus,
+    /// Destroy the sandboxes that runs left which were killed
+    Gc,
     /// Check the configuration and show what it says
     Validate,
     /// Write a new configuration
@@ -104,47 +121,6 @@ enum Command {
     History(HistoryCommand),
 }
 
-#[derive(Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-struct RunArguments {
-    /// At most so many sandboxes at once
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    parallel: Option<u32>,
-    /// List the tests and run none
-    #[arg(long)]
-    collect_only: bool,
-    /// Copy a folder into each sandbox; may be repeated
-    #[arg(long, value_name = "LOCAL:REMOTE")]
-    copy_dir: Vec<String>,
-    /// Set a variable in all sandboxes; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = variable)]
-    env: Vec<(String, String)>,
-    /// Build the image afresh
-    #[arg(long)]
-    no_cache: bool,
-    /// Use this image instead of preparing one
-    #[arg(long, value_name = "ID")]
-    override_image_id: Option<String>,
-    /// Record a timeline for Perfetto in `{output_dir}/trace.json`
-    #[arg(long)]
-    trace: bool,
-    /// Stop at the first test that fails
-    #[arg(long)]
-    fail_fast: bool,
-    /// Show what the sandboxes may have cost
-    #[arg(long)]
-    show_estimated_cost: bool,
-    /// Record the results in the history file
-    #[arg(long)]
-    record_history: bool,
-    /// Plain lines instead of a progress bar
-    #[arg(long)]
-    ci: bool,
-    /// What it means when there are no tests
-    #[arg(long, value_enum, default_value_t = Nothing::Fail)]
-    no_tests: Nothing,
-}
-
 #[derive(Clone, Copy, ValueEnum)]
 enum ListFormat {
     Text,
@@ -174,13 +150,6 @@ impl From<Nothing> for NoTests {
             Nothing::Warn => NoTests::Warn,
             Nothing::Fail => NoTests::Fail,
         }
-    }
-}
-
-fn variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err("expected KEY=VALUE".into()),
     }
 }
 
@@ -276,11 +245,18 @@ fn dispatch(
     arguments: &Arguments,
     screen: &Screen,
     started: Instant,
-    output: &mut dyn Write,
+    output: &mut (dyn Write + Send),
 ) -> Result<Status, Problem> {
     let config = arguments.config.as_path();
     match &arguments.command {
-        Command::Run(flags) => run(config, flags, screen, started, output),
+        Command::Run(flags) => run::run(config, flags, screen, started, output),
+        Command::Build { copy_dir, env, no_cache } => {
+            let options =
+                build::Options { env: env.clone(), copy_dirs: copy_dir.clone(), no_cache: *no_cache };
+            build::run(&load(config)?, &options, &cancel_on_signals()?, output)
+        }
+        Command::CheckpointStatus => build::status(&load(config)?, &cancel_on_signals()?, output),
+        Command::Gc => gc::run(&cancel_on_signals()?, output),
         Command::Collect { format, no_tests } => {
             let cancel = cancel_on_signals()?;
             collect::run(&load(config)?, ((*format).into(), (*no_tests).into()), &[], &cancel, output)
@@ -348,62 +324,4 @@ fn cancel_on_signals() -> Result<Cancel, Problem> {
     })
     .map_err(|error| anyhow::Error::new(error).context("cannot listen for signals"))?;
     Ok(cancel)
-}
-
-fn run(
-    path: &Path,
-    flags: &RunArguments,
-    screen: &Screen,
-    started: Instant,
-    output: &mut dyn Write,
-) -> Result<Status, Problem> {
-    let cancel = cancel_on_signals()?;
-    let trace = if flags.trace { Trace::on(started) } else { Trace::off() };
-    let span = trace.span(Track::Phases, || "config".into());
-    let mut config = load(path)?;
-    drop(span);
-    if let Some(parallel) = flags.parallel {
-        config.offload.max_parallel = parallel as usize;
-    }
-    check_flags(flags, &config)?;
-    let options = run::Options {
-        name: name(path),
-        record_history: flags.record_history,
-        collect_only: flags.collect_only,
-        env: flags.env.clone(),
-        fail_fast: flags.fail_fast,
-        no_tests: flags.no_tests.into(),
-        trace,
-        screen: screen.clone(),
-    };
-    run::run(&config, &options, &cancel, output)
-}
-
-/// Says of each flag that cannot work with this configuration what it needs.
-fn check_flags(flags: &RunArguments, config: &Config) -> Result<(), Problem> {
-    if config.shares_result_file() {
-        return Err(Problem::usage("local sandboxes would overwrite each other's result file")
-            .hint("put `{result_file}` into `run_command`, or use `--parallel 1`"));
-    }
-    if flags.record_history && config.history.is_none() {
-        return Err(Problem::usage("`--record-history` needs a [history] section in the configuration"));
-    }
-    if !matches!(config.provider, Provider::Local(_)) {
-        return Ok(());
-    }
-    if !flags.copy_dir.is_empty() {
-        return Err(Problem::usage(
-            "`--copy-dir` needs sandboxes with files of their own, which `local` ones do not have",
-        ));
-    }
-    if flags.override_image_id.is_some() {
-        return Err(Problem::usage("`--override-image-id` needs the provider `modal`"));
-    }
-    if flags.no_cache {
-        log::warn!("`--no-cache` needs a provider that builds images; `local` has none to build");
-    }
-    if flags.show_estimated_cost {
-        log::warn!("`--show-estimated-cost` needs a provider that costs something; `local` costs nothing");
-    }
-    Ok(())
 }

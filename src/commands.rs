@@ -1,16 +1,20 @@
 //! The commands: each wires stages, strategies and stores for one word of the command line.
 
 mod bench;
+pub mod build;
 pub mod collect;
 mod experience;
+pub mod gc;
 mod hints;
 pub mod history;
 pub mod init;
+mod limits;
 pub mod logs;
 pub mod plan;
 mod planning;
 mod recording;
 pub mod run;
+mod sandboxes;
 mod setup;
 pub mod validate;
 mod watch;

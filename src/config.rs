@@ -198,6 +198,8 @@ pub struct Local {
 pub struct CommandProvider {
     /// Makes the image.
     pub prepare_command: Option<String>,
+    /// Makes an image from another one and what the working tree has beyond it.
+    pub patch_command: Option<String>,
     /// Makes a sandbox.
     pub create_command: String,
     /// Runs a command in a sandbox.

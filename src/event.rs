@@ -78,6 +78,13 @@ pub enum Event {
         /// What went wrong.
         error: String,
     },
+    /// A worker has left with its sandbox: nothing can come for it any more.
+    Released {
+        /// The worker.
+        slot: usize,
+    },
+    /// Nothing is left to execute: the results are final. Sandboxes may still be there.
+    Settled,
     /// Nothing happened for a while.
     Tick,
 }

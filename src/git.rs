@@ -17,6 +17,11 @@ use crate::mask::Mask;
 use crate::model::Exit;
 use crate::process::{self, Streams};
 
+pub mod changes;
+pub mod export;
+pub mod notes;
+pub mod patch;
+
 /// How long a command may take that stays on this machine.
 const LOCAL: Duration = Duration::from_secs(300);
 /// How long a command may take that talks to a remote.

@@ -10,6 +10,7 @@ pub mod mask;
 pub mod model;
 
 // Floor 1: mechanisms.
+pub mod bundled;
 pub mod event;
 pub mod files;
 pub mod process;
@@ -19,6 +20,7 @@ pub mod summary;
 pub mod config;
 pub mod git;
 pub mod history;
+pub mod journal;
 pub mod junit;
 pub mod trace;
 
@@ -29,6 +31,7 @@ pub mod provider;
 // Floor 4: stages.
 pub mod collect;
 pub mod discover;
+pub mod image;
 pub mod plan;
 pub mod pool;
 pub mod progress;

@@ -10,15 +10,13 @@ use crate::cancel::Cancel;
 use crate::command::CommandLine;
 use crate::process::{Finished, Streams};
 
+pub mod command;
 pub mod local;
+pub mod patience;
+pub mod renewal;
 
 /// Linux takes 128 KiB in one argument.
-const ONE_ARGUMENT: usize = 120_000;
-
-/// Whether `command`, quoted as a word of another command, is short enough for any system.
-pub fn fits_one_word(command: &CommandLine) -> bool {
-    shell_words::quote(&command.to_shell()).len() <= ONE_ARGUMENT
-}
+pub const ONE_ARGUMENT: usize = 120_000;
 
 /// How a provider fails; typed because the pool does something else for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +25,86 @@ pub enum ProviderError {
     Lost(String),
     /// The provider says no, and would say so again.
     Refused(String),
+    /// The provider asks for patience: the same later may well succeed.
+    Throttled(String),
 }
 
 impl fmt::Display for ProviderError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (ProviderError::Lost(message) | ProviderError::Refused(message)) = self;
+        let (ProviderError::Lost(message)
+        | ProviderError::Refused(message)
+        | ProviderError::Throttled(message)) = self;
         formatter.write_str(message)
     }
+}
+
+/// A command to be executed in a sandbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    /// The command.
+    pub command: &'a CommandLine,
+    /// The file that it writes and that will be fetched, absolute or relative to the root.
+    pub report: Option<&'a Path>,
+    /// Where its output goes, on this machine.
+    pub streams: &'a Streams,
+    /// How long it may run.
+    pub deadline: Duration,
+}
+
+/// What an image is made from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// A folder with the project's files; `None`: where the builder's own commands run.
+    pub context: Option<PathBuf>,
+    /// Runs when the files are in place.
+    pub init: Option<String>,
+}
+
+/// A difference that an image of a commit lacks.
+#[derive(Clone, Debug)]
+pub struct ThinDiff {
+    /// The patch in git's format, for people's scripts.
+    pub patch: PathBuf,
+    /// A text for sh that makes the change when it is run in the repository's root.
+    pub script: String,
+    /// Runs when the change is made, with `OFFLOAD_PATCH_FILE`.
+    pub then: Option<String>,
+}
+
+/// What sandboxes are made from.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    /// What the provider calls it; `None` where it needs no image.
+    pub id: Option<String>,
+    /// What each sandbox made from it still lacks.
+    pub lacks: Option<ThinDiff>,
+}
+
+/// A maker of images.
+pub trait Builder: Send + Sync {
+    /// What, beside the files of the project, decides what an image is: texts in a fixed order.
+    fn recipe(&self) -> Vec<String>;
+
+    /// Folders and files of this machine that go into the image from outside of [`Source::context`].
+    fn outside(&self) -> Vec<PathBuf>;
+
+    /// Whether it makes images at all.
+    fn makes_images(&self) -> bool;
+
+    /// Whether a difference of so many bytes can be brought to an image or its sandboxes.
+    fn can_patch(&self, bytes: usize) -> bool;
+
+    /// Makes an image and gives its id.
+    ///
+    /// # Errors
+    /// `Refused` where trying again is useless.
+    fn build(&self, source: &Source, cancel: &Cancel) -> Result<String, ProviderError>;
+
+    /// The image `base` with a difference: another image, or the same one whose sandboxes will be patched.
+    ///
+    /// # Errors
+    /// `Lost` where the image is not there any more.
+    fn patch(&self, base: &str, difference: ThinDiff, cancel: &Cancel) -> Result<Image, ProviderError>;
 }
 
 /// Gives the place in the output folder for a file that a sandbox calls by this relative path.
@@ -50,28 +121,33 @@ pub trait Provider: Send + Sync {
     /// The root of the project in a sandbox.
     fn root(&self) -> &str;
 
+    /// A folder for the files of batches in a sandbox, which need not exist; `None` where sandboxes see
+    /// this machine's.
+    fn scratch(&self) -> Option<&Path>;
+
     /// Whether `command` is short enough to reach a sandbox.
     fn takes(&self, command: &CommandLine) -> bool;
 
     /// Whether sandboxes see the files of this machine under the same paths.
-    fn shares_files(&self) -> bool;
+    fn shares_files(&self) -> bool {
+        self.scratch().is_none()
+    }
 }
 
 /// A place in which commands run, one after the other.
 pub trait Sandbox: Send {
-    /// Runs a command to its end, its deadline, or until the run is to stop.
+    /// Runs a command to its end, its deadline, or until `cancel` is raised.
     ///
     /// # Errors
     /// When it could not be run at all; a command that ran and failed is not an error.
-    fn exec(
-        &mut self,
-        command: &CommandLine,
-        streams: &Streams,
-        deadline: Duration,
-        cancel: &Cancel,
-    ) -> Result<Finished, ProviderError>;
+    fn exec(&mut self, order: &Order<'_>, cancel: &Cancel) -> Result<Finished, ProviderError>;
 
-    /// Brings a file of the sandbox to `local`. A file that is not there is not an error.
+    /// Whether more commands can run in it. Not so where the last one had to be ended and may still run.
+    fn is_usable(&self) -> bool {
+        true
+    }
+
+    /// Brings the report of the last command to `local`. A file that is not there is not an error.
     fn fetch(&mut self, remote: &Path, local: &Path) -> Result<(), ProviderError>;
 
     /// Brings the files that match any of `globs`, relative to the root, and that were made since

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 pub enum Track {
     /// Config, discovery, planning, reports.
     Phases,
+    /// The image, beside discovery.
+    Image,
     /// The sandbox of this worker.
     Sandbox(usize),
     /// What it gave, being read; beside it, because it may be busy again by then.
@@ -23,14 +25,16 @@ impl Track {
     fn number(self) -> usize {
         match self {
             Track::Phases => 1,
-            Track::Sandbox(slot) => 2 * slot + 2,
-            Track::Results(slot) => 2 * slot + 3,
+            Track::Image => 2,
+            Track::Sandbox(slot) => 2 * slot + 3,
+            Track::Results(slot) => 2 * slot + 4,
         }
     }
 
     fn name(self) -> String {
         match self {
             Track::Phases => "phases".into(),
+            Track::Image => "image".into(),
             Track::Sandbox(slot) => format!("sandbox {slot}"),
             Track::Results(slot) => format!("sandbox {slot}: results"),
         }
@@ -188,7 +192,7 @@ mod tests {
         let of = |phase: &str| events.iter().filter(|event| event["ph"] == phase).collect::<Vec<_>>();
         assert_eq!((of("M").len(), of("X").len()), (5, 3));
         let batch = of("X").into_iter().find(|event| event["name"] == "batch \"0\"").unwrap();
-        assert_eq!((&batch["args"]["tests"], &batch["tid"]), (&json!(3), &json!(4)));
+        assert_eq!((&batch["args"]["tests"], &batch["tid"]), (&json!(3), &json!(5)));
     }
 
     #[test]

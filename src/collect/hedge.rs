@@ -87,10 +87,10 @@ impl<'a> Hedge<'a> {
                 self.candidates.remove(&batch.index);
             }
             Event::Dropped { .. } => self.waiting = self.waiting.saturating_sub(1),
-            Event::Retired { slot, .. } => {
+            Event::Retired { slot, .. } | Event::Released { slot } => {
                 self.idle.remove(slot);
             }
-            Event::Tick => {}
+            Event::Settled | Event::Tick => {}
         }
     }
 

@@ -15,7 +15,7 @@ use crate::mask::Mask;
 use crate::model::{Batch, Exit, GroupIndex, Suite, TestIndex};
 use crate::pool::Bench;
 use crate::process::{Finished, Streams};
-use crate::provider::{ProviderError, Sandbox};
+use crate::provider::{Order, ProviderError, Sandbox};
 use crate::trace::{Trace, Track};
 
 /// Turns tests into commands.
@@ -64,6 +64,8 @@ pub struct Workbench<'a> {
     pub commands: Commands<'a>,
     /// A private local folder.
     pub scratch: PathBuf,
+    /// The folder of batches' files in a sandbox, where it has files of its own.
+    pub inside: Option<PathBuf>,
     /// Where logs and downloads go.
     pub output: &'a OutputDir,
     /// What no log may show.
@@ -90,9 +92,14 @@ pub struct Rules {
 }
 
 impl Workbench<'_> {
-    /// Where a batch has its own files.
+    /// Where a batch has its own files on this machine.
     pub fn scratch(&self, batch: u32) -> PathBuf {
         self.scratch.join(format!("batch-{batch}"))
+    }
+
+    /// Where a batch has its own files in its sandbox.
+    pub fn inside(&self, batch: u32) -> PathBuf {
+        self.inside.as_ref().unwrap_or(&self.scratch).join(format!("batch-{batch}"))
     }
 
     fn streams(&self, batch: u32) -> Result<Streams> {
@@ -157,11 +164,17 @@ impl Bench for Workbench<'_> {
             .map_err(|error| self.give_up(error))?;
         let streams = self.streams(batch.index).map_err(|error| self.give_up(error))?;
         let started = Instant::now();
-        let run = self.commands.command(&batch.tests, batch.group, &scratch);
+        let run = self.commands.command(&batch.tests, batch.group, &self.inside(batch.index));
         log::debug!("batch {}: {}", batch.index, self.mask.hide(&run.command.to_shell()));
         let mut span = self.trace.span(Track::Sandbox(slot), || format!("batch {}", batch.index));
         span.note("tests", batch.tests.len());
-        let finished = sandbox.exec(&run.command, &streams, self.rules.timeout, cancel)?;
+        let order = Order {
+            command: &run.command,
+            report: run.report.as_deref(),
+            streams: &streams,
+            deadline: self.rules.timeout,
+        };
+        let finished = sandbox.exec(&order, cancel)?;
         span.note("exit", finished.exit.to_string());
         drop(span);
         let ended = self.trace.is_on().then(Instant::now);

@@ -10,15 +10,16 @@ use super::bench::Commands;
 use super::collect::{Format, NoTests};
 use super::experience::Experience;
 use super::planning::Planning;
-use super::setup::{self, Setup};
+use super::sandboxes::Source;
+use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
-use crate::config::{Config, Provider};
+use crate::config::Config;
 use crate::discover::Discovery;
 use crate::error::{Problem, Status};
+use crate::image::Found;
 use crate::model::Suite;
 use crate::plan::Plan;
-use crate::provider::{self, Provider as _};
 use crate::trace::Trace;
 
 /// No more sandboxes than this are thought of.
@@ -116,16 +117,15 @@ fn with_commands<T>(
         suite: &discovery.suite,
         facts: &discovery.facts,
         shared: None,
-        root: config.offload.sandbox_project_root.as_deref().unwrap_or("/"),
+        root: "/",
         surroundings: &setup.site.surroundings,
         fail_fast: false,
     };
-    if !matches!(config.provider, Provider::Local(_)) {
-        return Ok(action(commands, &provider::fits_one_word));
-    }
-    let local = setup::local_provider(config, &setup.env)?;
-    let commands = Commands { shared: Some(discovery.shared.as_path()), root: local.root(), ..commands };
-    Ok(action(commands, &|command| local.takes(command)))
+    let source = Source::new(config, setup, &[], &Cancel::new())?;
+    let provider = source.provider(Found::default(), None);
+    let shared = provider.shares_files().then_some(discovery.shared.as_path());
+    let commands = Commands { shared, root: provider.root(), ..commands };
+    Ok(action(commands, &|command| provider.takes(command)))
 }
 
 fn tell<'a>(config: &Config, planning: &Planning<'a>) -> Told<'a> {

@@ -1,7 +1,7 @@
 //! `offload run`: the one place that knows the order of the stages.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,20 +11,24 @@ use super::bench::{Commands, Rules, Workbench};
 use super::collect::{self, Format, NoTests};
 use super::experience::Experience;
 use super::hints;
+use super::limits;
 use super::planning::Planning;
 use super::recording;
-use super::setup::{self, Setup};
+use super::sandboxes::{self, Source};
+use super::setup::Setup;
 use super::watch::{Ended, Watch};
 use crate::cancel::Cancel;
 use crate::collect::{Hedging, Policy};
 use crate::config::{Config, FrameworkKind, RecordHistory};
 use crate::discover::Discovery;
 use crate::error::{Problem, Status};
+use crate::event::{Event, Reaction};
 use crate::files::{self, OutputDir};
 use crate::framework::custom::ALL_TESTS;
+use crate::image::Found;
 use crate::model::{Attempt, Suite};
 use crate::plan::Plan;
-use crate::pool::{self, Pool};
+use crate::pool::{self, Pool, Usage};
 use crate::progress::{Progress, Screen};
 use crate::provider::Provider;
 use crate::report::{Circumstances, Forecast, Report};
@@ -32,13 +36,20 @@ use crate::trace::{Trace, Track};
 
 /// The flags of `run`.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Options {
-    /// The name of the configuration file, by which the history knows its tests.
-    pub name: String,
+    /// The configuration file.
+    pub config: PathBuf,
     /// List the tests and stop.
     pub collect_only: bool,
     /// Variables for all tests.
     pub env: Vec<(String, String)>,
+    /// Folders to copy into the image beside those of the configuration, as `local:remote`.
+    pub copy_dirs: Vec<String>,
+    /// Make the image anew.
+    pub no_cache: bool,
+    /// Tell what the sandboxes may have cost.
+    pub show_cost: bool,
     /// Add the results to the history, where the configuration has one.
     pub record_history: bool,
     /// The first test that fails ends the run.
@@ -51,6 +62,13 @@ pub struct Options {
     pub screen: Screen,
 }
 
+impl Options {
+    /// The name of the configuration file, by which the history knows its tests.
+    fn name(&self) -> String {
+        self.config.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
 /// Runs the tests of `config` and writes results to `output`.
 ///
 /// # Errors
@@ -59,7 +77,7 @@ pub fn run(
     config: &Config,
     options: &Options,
     cancel: &Cancel,
-    output: &mut dyn Write,
+    output: &mut (dyn Write + Send),
 ) -> Result<Status, Problem> {
     let setup = Setup::new(config, &options.env)?;
     if options.collect_only {
@@ -70,37 +88,82 @@ pub fn run(
             .hint("give the reports a folder of their own with `output_dir` in [report]")
     })?;
     let folder = OutputDir::claim(&config.report.output_dir)?;
-    let provider = setup::local_provider(config, &setup.env)?;
+    let preparing = cancel.child();
+    let source = Source::new(config, &setup, &options.copy_dirs, &preparing)?;
     let junit = Path::new(&config.report.junit_file);
     folder.clear(junit)?;
-    let span = options.trace.span(Track::Phases, || "discovery".into());
     options.screen.announce("listing the tests");
-    // A large history takes as long to read as a small suite to list.
-    let (discovery, experience) = std::thread::scope(|scope| {
-        let experience = scope.spawn(|| Experience::gather(config, &options.name));
-        (setup.discover(cancel, &options.trace), experience.join())
-    });
-    let experience = experience.map_err(|_| anyhow::anyhow!("cannot read what earlier runs took"))?;
-    drop(span);
-    if !matches!(&discovery, Ok(discovery) if !discovery.suite.tests().is_empty()) {
+    let start = start(config, options, (&setup, &source), (cancel, &preparing));
+    if !matches!(&start, Ok(start) if !start.discovery.suite.tests().is_empty()) {
         // The report of an earlier run must not be taken for that of this one.
         folder.forget(junit);
         write_trace(&folder, &options.trace)?;
     }
-    let mut discovery = discovery?;
+    let Start { mut discovery, experience, image } = start?;
     if discovery.suite.tests().is_empty() {
         return Ok(options.no_tests.status());
     }
     experience.apply(&mut discovery.suite);
+    let journal = if source.needs_journal() { sandboxes::journal(&options.config, &setup) } else { None };
+    let provider = source.provider(image, journal);
     let parts = Parts {
         config,
         options,
         setup: &setup,
-        provider: &provider,
+        provider: &*provider,
         folder: &folder,
         experience: &experience,
     };
     parts.execute(&discovery, cancel, output)
+}
+
+/// What is there before there is a plan.
+struct Start {
+    discovery: Discovery,
+    experience: Experience,
+    image: Found,
+}
+
+/// Lists the tests, makes the image and reads what earlier runs tell, side by side. What fails first
+/// ends the others.
+fn start(
+    config: &Config,
+    options: &Options,
+    (setup, source): (&Setup, &Source),
+    (cancel, preparing): (&Cancel, &Cancel),
+) -> Result<Start, Problem> {
+    let listing = cancel.child();
+    let (discovery, image, experience) = std::thread::scope(|scope| {
+        let experience = scope.spawn(|| Experience::gather(config, &options.name()));
+        let image = scope.spawn(|| {
+            let _span = options.trace.span(Track::Image, || "image".into());
+            let image = sandboxes::image(source, options.no_cache, preparing);
+            if image.is_err() && !preparing.is_raised() {
+                listing.raise_gracefully();
+            }
+            image
+        });
+        let span = options.trace.span(Track::Phases, || "discovery".into());
+        let discovery = setup.discover(&listing, &options.trace);
+        drop(span);
+        if !matches!(&discovery, Ok(discovery) if !discovery.suite.tests().is_empty()) && !listing.is_raised()
+        {
+            // Nobody needs an image.
+            preparing.raise_gracefully();
+        }
+        (discovery, image.join(), experience.join())
+    });
+    let broken = |what: &str| anyhow::anyhow!("{what} broke down; this is a fault of offload");
+    let experience = experience.map_err(|_| broken("the reading of what earlier runs took"))?;
+    let image = image.map_err(|_| broken("the making of the image"))?;
+    match (discovery, image) {
+        (Ok(discovery), Ok(image)) => Ok(Start { discovery, experience, image }),
+        (Ok(discovery), Err(_)) if discovery.suite.tests().is_empty() => {
+            Ok(Start { discovery, experience, image: Found::default() })
+        }
+        (Err(problem), Err(_)) if !listing.is_raised() || cancel.is_raised() => Err(problem),
+        (_, Err(problem)) | (Err(problem), Ok(_)) => Err(problem),
+    }
 }
 
 fn write_trace(folder: &OutputDir, trace: &Trace) -> Result<()> {
@@ -126,40 +189,71 @@ impl Parts<'_> {
         &self,
         discovery: &Discovery,
         cancel: &Cancel,
-        output: &mut dyn Write,
+        output: &mut (dyn Write + Send),
     ) -> Result<Status, Problem> {
         let started = Instant::now();
         let stop = cancel.child();
         let bench = self.bench(discovery, &stop);
         let plan = self.plan(&bench);
         let machines = self.config.offload.max_parallel.min(plan.batches.len());
-        let forecast = self.foretell(&plan, &discovery.suite, machines);
+        limits::check(machines)?;
+        let predicted = self.foretell(&plan, &discovery.suite, machines);
         let policy = Policy { machines, fail_fast: self.options.fail_fast, hedge: self.hedging() };
         let next = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
         let progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
-        let mut watch = Watch::new(&bench, policy, next, progress);
-        let pool = Pool { provider: self.provider, machines, bench: &bench, cancel: &stop };
-        let span = self.options.trace.span(Track::Phases, || "run".into());
+        let mut watch = Some(Watch::new(&bench, policy, next, progress));
+        let spare = usize::from(policy.hedge.is_some());
+        let pool = Pool { provider: self.provider, machines, spare, bench: &bench, cancel: &stop };
+        let mut span = Some(self.options.trace.span(Track::Phases, || "run".into()));
         let begun = Instant::now();
-        pool::run(&pool, plan.batches, |event| watch.hear(event));
-        let took = begun.elapsed();
+        let mut told = None;
+        let usage = pool::run(&pool, plan.batches, |event| match (&mut watch, event) {
+            (watch, Event::Settled) => {
+                span = None;
+                if let Some(end) = watch.take().map(Watch::finish) {
+                    let took = begun.elapsed();
+                    let forecast = predicted.filter(|_| !stop.is_raised());
+                    let forecast = forecast.map(|predicted| Forecast { predicted, took });
+                    let status = self.report(&bench, &end, (machines, started.elapsed(), forecast), output);
+                    self.record(&discovery.suite, &end);
+                    told = Some((status, end.nothing));
+                    // While the results are read, sandboxes are still being destroyed.
+                    span = Some(self.options.trace.span(Track::Phases, || "destroy sandboxes".into()));
+                }
+                Reaction::default()
+            }
+            (Some(watch), event) => watch.hear(event),
+            (None, _) => Reaction::default(),
+        });
         drop(span);
-        let end = watch.finish();
-        let forecast = forecast.filter(|_| !stop.is_raised()).map(|predicted| Forecast { predicted, took });
         let fatal = bench.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let status = self.report(&bench, &end, (machines, started.elapsed(), forecast), output);
-        self.record(&discovery.suite, &end);
+        let (status, nothing) =
+            told.ok_or_else(|| anyhow::anyhow!("the run broke down; this is a fault of offload"))?;
         let status = status?;
+        write_trace(self.folder, &self.options.trace)?;
+        if self.options.show_cost {
+            self.tell_cost(&usage, output).context("cannot write the cost")?;
+        }
         if let Some(error) = fatal {
             return Err(error.into());
         }
         if cancel.is_raised() {
             return Err(Problem::new(Status::Interrupted, anyhow::anyhow!("the run was interrupted")));
         }
-        if let Some(error) = end.nothing {
+        if let Some(error) = nothing {
             return Err(anyhow::anyhow!("no test could be run in any sandbox: {error}").into());
         }
         Ok(status)
+    }
+
+    /// What the sandboxes may have cost, from their time and size alone.
+    fn tell_cost(&self, usage: &Usage, output: &mut dyn Write) -> std::io::Result<()> {
+        let seconds = usage.sandbox_time.as_secs_f64();
+        let cost = seconds * self.config.usd_per_sandbox_second();
+        let count = usage.sandboxes;
+        let plural = if count == 1 { "" } else { "es" };
+        writeln!(output, "estimated cost: {cost:.4} $ for {count} sandbox{plural}, {seconds:.1} s together")?;
+        output.flush()
     }
 
     /// Says what is about to happen, and how long it may take; that only where most tests were measured.
@@ -214,7 +308,6 @@ impl Parts<'_> {
             let _span = self.options.trace.span(Track::Phases, || "write the report".into());
             report.write_junit(path, elapsed)?;
         }
-        write_trace(self.folder, &self.options.trace)?;
         shown.context("cannot write the summary")?;
         Ok(summary.status())
     }
@@ -226,7 +319,7 @@ impl Parts<'_> {
             return;
         }
         let _span = self.options.trace.span(Track::Phases, || "write the history".into());
-        let target = (settings, self.options.name.as_str());
+        let target = (settings, &*self.options.name());
         if let Err(error) = recording::record(target, suite, &end.summary, &end.seen) {
             log::error!("the history was not written: {error:#}");
         }
@@ -245,6 +338,7 @@ impl Parts<'_> {
                 fail_fast: self.options.fail_fast,
             },
             scratch: self.setup.scratch.path().to_owned(),
+            inside: self.provider.scratch().map(Path::to_owned),
             output: self.folder,
             mask: Arc::clone(&self.setup.site.mask),
             rules: Rules {
@@ -271,7 +365,7 @@ impl Parts<'_> {
             takes: &|command| self.provider.takes(command),
             experience: self.experience,
             timeout: self.config.offload.test_timeout,
-            scratch: &bench.scratch(u32::MAX),
+            scratch: &bench.inside(u32::MAX),
         };
         planning.plan(self.config.offload.max_parallel)
     }

@@ -34,6 +34,8 @@ pub struct Setup {
     pub scratch: tempfile::TempDir,
     /// Variables of test processes, those of the command line last.
     pub env: Vec<(String, String)>,
+    /// A name that no other run has.
+    pub run: String,
 }
 
 impl Setup {
@@ -77,7 +79,10 @@ impl Setup {
             scratch: scratch.path().to_owned(),
             mask: Arc::new(mask(config, extra)),
         };
-        Ok(Setup { framework, groups: config.groups.iter().map(group).collect(), site, scratch, env })
+        let name = scratch.path().file_name().unwrap_or_default().to_string_lossy();
+        let run = format!("{name}-{}", std::process::id());
+        let groups = config.groups.iter().map(group).collect();
+        Ok(Setup { framework, groups, site, scratch, env, run })
     }
 
     /// Lists all tests.
@@ -101,12 +106,12 @@ fn local_root(config: &Config) -> Result<PathBuf> {
 /// The local provider of `config`.
 ///
 /// # Errors
-/// When the provider is another one, or its folders do not exist.
-pub fn local_provider(config: &Config, env: &[(String, String)]) -> Result<local::Local, Problem> {
-    let config::Provider::Local(provider) = &config.provider else {
-        return Err(Problem::usage("this version of `offload` runs tests with the provider `local` only")
-            .hint("set `type = \"local\"` in [provider]"));
-    };
+/// When its folders do not exist.
+pub fn local_provider(
+    config: &Config,
+    provider: &config::Local,
+    env: &[(String, String)],
+) -> Result<local::Local> {
     let root = local_root(config)?;
     let repo_root = config.offload.sandbox_repo_root.as_deref().unwrap_or(".");
     let folder = provider.working_dir.as_deref().or(config.offload.working_dir.as_deref());
@@ -117,7 +122,7 @@ pub fn local_provider(config: &Config, env: &[(String, String)]) -> Result<local
         shell: provider.shell.clone(),
         output_dir: config.report.output_dir.clone(),
     };
-    Ok(local::Local::new(settings, &config.report.download_globs)?)
+    local::Local::new(settings, &config.report.download_globs)
 }
 
 fn cores() -> usize {

@@ -78,6 +78,7 @@ fn provider_programs(config: &Config, path: &str) -> Vec<Named> {
         }
         Provider::Command(command) => [
             ("`prepare_command` in [provider]", command.prepare_command.as_ref()),
+            ("`patch_command` in [provider]", command.patch_command.as_ref()),
             ("`create_command` in [provider]", Some(&command.create_command)),
             ("`exec_command` in [provider]", Some(&command.exec_command)),
             ("`destroy_command` in [provider]", Some(&command.destroy_command)),

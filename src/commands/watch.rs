@@ -25,6 +25,8 @@ pub struct Watch<'a> {
     outcomes: Outcomes,
     progress: Progress,
     retired: Vec<String>,
+    /// Whether any batch was started.
+    any_started: bool,
     seen: Vec<Seen>,
 }
 
@@ -51,6 +53,7 @@ impl<'a> Watch<'a> {
             outcomes: Outcomes::new(),
             progress,
             retired: Vec::new(),
+            any_started: false,
             seen: Vec::new(),
         }
     }
@@ -100,6 +103,7 @@ impl<'a> Watch<'a> {
                 Step::default()
             }
             Event::Started { slot, batch } => {
+                self.any_started = true;
                 self.progress.started(slot, format!("batch {} ({} tests)", batch.index, batch.tests.len()));
                 Step::default()
             }
@@ -133,7 +137,11 @@ impl<'a> Watch<'a> {
                 self.retired.push(error);
                 Step::default()
             }
-            Event::Tick => Step::default(),
+            Event::Released { slot } => {
+                log::debug!("sandbox {slot} is not needed any more");
+                Step::default()
+            }
+            Event::Settled | Event::Tick => Step::default(),
         }
     }
 
@@ -142,7 +150,7 @@ impl<'a> Watch<'a> {
             Some(report) if !self.collector.ignores(batch.index) => {
                 let _span =
                     self.bench.trace.span(Track::Results(slot), || format!("read batch {}", batch.index));
-                let scratch = self.bench.scratch(batch.index);
+                let scratch = self.bench.inside(batch.index);
                 let commands = &self.bench.commands;
                 let matcher = commands.framework.matcher(&batch.tests, &commands.context(&scratch));
                 Results::Report(reading::read(report, &*matcher, &self.bench.mask))

@@ -30,6 +30,7 @@ fn local(table: &mut Table<'_>) -> Local {
 fn command(table: &mut Table<'_>) -> CommandProvider {
     let provider = CommandProvider {
         prepare_command: table.read("prepare_command", Value::optional).flatten(),
+        patch_command: table.read("patch_command", Value::optional).flatten(),
         create_command: table.need("create_command", Value::filled).unwrap_or_default(),
         exec_command: table.need("exec_command", Value::filled).unwrap_or_default(),
         destroy_command: table.need("destroy_command", Value::filled).unwrap_or_default(),
@@ -43,6 +44,9 @@ fn command(table: &mut Table<'_>) -> CommandProvider {
     };
     if provider.prepare_command.is_none() && provider.create_command.contains("{image_id}") {
         table.fail("create_command", "holds `{image_id}`, but there is no `prepare_command` that makes one");
+    }
+    if provider.prepare_command.is_none() && provider.patch_command.is_some() {
+        table.fail("patch_command", "needs a `prepare_command` that makes what it patches");
     }
     provider
 }

@@ -141,6 +141,7 @@ fn provider(provider: &Provider) -> Section {
         Provider::Command(command) => section
             .add("type", ProviderType::Default.name())
             .maybe("prepare_command", command.prepare_command.as_ref())
+            .maybe("patch_command", command.patch_command.as_ref())
             .add("create_command", &command.create_command)
             .add("exec_command", &command.exec_command)
             .add("destroy_command", &command.destroy_command)

@@ -9,8 +9,8 @@ use std::time::Instant;
 use super::*;
 use crate::command::CommandLine;
 use crate::model::{Exit, GroupIndex, Origin, TestIndex};
-use crate::process::{Finished, Streams};
-use crate::provider::Place;
+use crate::process::Finished;
+use crate::provider::{Order, Place};
 
 /// Counts what lives, and fails as told.
 #[derive(Default)]
@@ -22,17 +22,24 @@ struct Site {
     /// Creates of this slot take long, until the flag is set.
     slow: Option<usize>,
     released: AtomicBool,
+    /// Sandboxes are not destroyed before this.
+    told: AtomicBool,
+    /// Whether sandboxes wait for that.
+    is_patient: bool,
 }
 
 struct Provider<'a>(&'a Site);
 struct Box_<'a>(&'a Site);
 
 impl crate::provider::Provider for Provider<'static> {
-    fn create(&self, slot: usize, _: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
+    fn create(&self, slot: usize, cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
         if self.0.barren.contains(&slot) {
             return Err(ProviderError::Refused("no room".into()));
         }
         while self.0.slow == Some(slot) && !self.0.released.load(Ordering::SeqCst) {
+            if cancel.is_raised() {
+                return Err(ProviderError::Refused("ended".into()));
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
         self.0.living.fetch_add(1, Ordering::SeqCst);
@@ -48,19 +55,13 @@ impl crate::provider::Provider for Provider<'static> {
         true
     }
 
-    fn shares_files(&self) -> bool {
-        false
+    fn scratch(&self) -> Option<&Path> {
+        Some(Path::new("/tmp/of-the-sandbox"))
     }
 }
 
 impl Sandbox for Box_<'static> {
-    fn exec(
-        &mut self,
-        _: &CommandLine,
-        _: &Streams,
-        _: Duration,
-        _: &Cancel,
-    ) -> Result<Finished, ProviderError> {
+    fn exec(&mut self, _: &Order<'_>, _: &Cancel) -> Result<Finished, ProviderError> {
         unreachable!("the bench does not ask for it")
     }
 
@@ -73,6 +74,9 @@ impl Sandbox for Box_<'static> {
     }
 
     fn destroy(self: Box<Self>) -> Result<(), ProviderError> {
+        if self.0.is_patient {
+            wait_for(|| self.0.told.load(Ordering::SeqCst));
+        }
         self.0.living.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     }
@@ -118,6 +122,7 @@ struct Tally {
     executed: HashMap<u32, usize>,
     dropped: Vec<u32>,
     retired: usize,
+    released: usize,
 }
 
 fn play(
@@ -128,7 +133,7 @@ fn play(
 ) -> Tally {
     let provider = Provider(site);
     let bench = Script(|slot, batch: &Batch, _: &Cancel| script(slot, batch));
-    let pool = Pool { provider: &provider, machines: 4, bench: &bench, cancel };
+    let pool = Pool { provider: &provider, machines: 4, spare: 0, bench: &bench, cancel };
     let tally = Mutex::new(Tally::default());
     run(&pool, batches(count), |event| {
         let mut tally = tally.lock().unwrap();
@@ -139,6 +144,8 @@ fn play(
             }
             Event::Dropped { batch, .. } => tally.dropped.push(batch.index),
             Event::Retired { .. } => tally.retired += 1,
+            Event::Settled => site.told.store(true, Ordering::SeqCst),
+            Event::Released { .. } => tally.released += 1,
             Event::Refused { .. } | Event::Ready { .. } | Event::Started { .. } | Event::Tick => {}
         }
         Reaction::default()
@@ -173,7 +180,11 @@ fn a_sandbox_that_fails_every_exec_is_retired_and_its_batches_run_elsewhere() {
 #[test]
 fn the_run_goes_on_with_the_sandboxes_that_could_be_made() {
     let some = site(Site { barren: vec![0, 2, 3], ..Site::default() });
-    let tally = play(some, 9, &Cancel::new(), |_, _| Ok(Exit::Code(0)));
+    let slowly = |_, _: &Batch| {
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(Exit::Code(0))
+    };
+    let tally = play(some, 9, &Cancel::new(), slowly);
     assert_eq!((tally.executed.len(), tally.retired), (9, 3));
     let none = site(Site { barren: vec![0, 1, 2, 3], ..Site::default() });
     let tally = play(none, 9, &Cancel::new(), |_, _| Ok(Exit::Code(0)));
@@ -190,6 +201,32 @@ fn a_slow_create_delays_nobody_else() {
         }
         Ok(Exit::Code(0))
     });
+    assert_eq!(tally.executed.len(), 8);
+}
+
+#[test]
+fn a_sandbox_in_the_making_is_ended_when_nothing_waits_for_it() {
+    let site = site(Site { slow: Some(0), ..Site::default() });
+    let tally = play(site, 8, &Cancel::new(), |_, _| Ok(Exit::Code(0)));
+    assert_eq!((tally.executed.len(), tally.retired), (8, 0));
+}
+
+#[test]
+fn idle_sandboxes_go_as_soon_as_nothing_can_come_for_them() {
+    let site = site(Site::default());
+    let tally = play(site, 8, &Cancel::new(), |_, batch| {
+        if batch.index == 0 {
+            wait_for(|| site.living.load(Ordering::SeqCst) == 1 && site.made.load(Ordering::SeqCst) == 4);
+        }
+        Ok(Exit::Code(0))
+    });
+    assert_eq!((tally.executed.len(), tally.released), (8, 3));
+}
+
+#[test]
+fn results_are_told_before_the_last_sandbox_is_destroyed() {
+    let site = site(Site { is_patient: true, ..Site::default() });
+    let tally = play(site, 8, &Cancel::new(), |_, _| Ok(Exit::Code(0)));
     assert_eq!(tally.executed.len(), 8);
 }
 
@@ -230,7 +267,7 @@ fn abandoning(
     let site = site(Site::default());
     let provider = Provider(site);
     let bench = Script(|_, batch: &Batch, cancel: &Cancel| script(batch, cancel));
-    let pool = Pool { provider: &provider, machines, bench: &bench, cancel };
+    let pool = Pool { provider: &provider, machines, spare: 0, bench: &bench, cancel };
     let (mut executed, mut dropped) = (Vec::new(), Vec::new());
     run(&pool, batches(count), |event| {
         let abandon = abandon(&event);

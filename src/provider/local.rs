@@ -5,14 +5,14 @@ use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
 use crate::cancel::Cancel;
 use crate::command::{CommandLine, Executable};
-use crate::process::{self, Finished, Streams};
-use crate::provider::{ONE_ARGUMENT, Place, Provider, ProviderError, Sandbox};
+use crate::process::{self, Finished};
+use crate::provider::{ONE_ARGUMENT, Order, Place, Provider, ProviderError, Sandbox};
 
 /// Linux takes 2 MiB in all arguments and variables, with the usual limit of the stack.
 const ALL_ARGUMENTS: usize = 1_000_000;
@@ -30,7 +30,7 @@ struct Site {
 }
 
 /// The provider of local processes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Local {
     site: Arc<Site>,
     root: String,
@@ -117,8 +117,8 @@ impl Provider for Local {
         }
     }
 
-    fn shares_files(&self) -> bool {
-        true
+    fn scratch(&self) -> Option<&Path> {
+        None
     }
 }
 
@@ -128,21 +128,15 @@ struct Group {
 }
 
 impl Sandbox for Group {
-    fn exec(
-        &mut self,
-        command: &CommandLine,
-        streams: &Streams,
-        deadline: Duration,
-        cancel: &Cancel,
-    ) -> Result<Finished, ProviderError> {
-        let mut command = command.clone();
+    fn exec(&mut self, order: &Order<'_>, cancel: &Cancel) -> Result<Finished, ProviderError> {
+        let mut command = order.command.clone();
         command.env.splice(0..0, self.site.env.iter().cloned());
         let directory = command.directory.take().unwrap_or_default();
         command.directory = Some(self.site.root.join(directory));
         for stale in &mut command.stale {
             *stale = self.site.root.join(&*stale);
         }
-        process::run(&command, &self.site.shell, streams, deadline, cancel).map_err(|error| {
+        process::run(&command, &self.site.shell, order.streams, order.deadline, cancel).map_err(|error| {
             match error.kind() {
                 // No sandbox would take it: too long, or with a NUL in it.
                 ErrorKind::ArgumentListTooLong | ErrorKind::InvalidInput => {

@@ -1,0 +1,146 @@
+//! Scripts that are part of the program: a word `@name.ext` of a configured command stands for the path
+//! of one.
+
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::OsString;
+use std::hash::{Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+const SCRIPTS: [(&str, &str); 1] =
+    [("directory_sandbox.sh", include_str!("../scripts/directory_sandbox.sh"))];
+
+/// The names of all scripts.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SCRIPTS.iter().map(|(name, _)| *name)
+}
+
+/// Where scripts are written: a folder of the user's cache.
+pub fn cache_dir(environment: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
+    let folder = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("XDG_CACHE_HOME")
+        .map(|cache| cache.join("offload/scripts"))
+        .or_else(|| folder("HOME").map(|home| home.join(".cache/offload/scripts")))
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("offload-scripts-{}", nix::unistd::getuid())))
+}
+
+/// The words of `command` that look like bundled scripts: place, and name without the `@`.
+fn references(command: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    for (place, _) in command.match_indices('@') {
+        let before = command[..place].chars().next_back();
+        let begins = before.is_none_or(|c| c.is_whitespace() || ";&|(".contains(c));
+        let name = &command[place + 1..];
+        let end = name.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(name.len());
+        let after = name[end..].chars().next();
+        let ends = after.is_none_or(|c| c.is_whitespace() || ";&|)<>".contains(c));
+        let name = &name[..end];
+        if begins
+            && ends
+            && name.split_once('.').is_some_and(|(stem, ending)| !stem.is_empty() && !ending.is_empty())
+        {
+            found.push((place, name));
+        }
+    }
+    found
+}
+
+/// Words of `command` that look like bundled scripts and are none.
+pub fn unknown(command: &str) -> Vec<String> {
+    let unknown = |(_, name): &(usize, &str)| !names().any(|known| known == *name);
+    references(command).into_iter().filter(unknown).map(|(_, name)| format!("@{name}")).collect()
+}
+
+/// `command` with each bundled script as the quoted path of a file in `cache`, which is written first.
+/// What names no script stays as it is.
+///
+/// # Errors
+/// When a script cannot be written.
+pub fn resolve(command: &str, cache: &Path) -> Result<String> {
+    let mut text = String::new();
+    let mut rest = 0;
+    for (place, name) in references(command) {
+        let Some((_, content)) = SCRIPTS.iter().find(|(known, _)| *known == name) else { continue };
+        let path = write(cache, name, content).with_context(|| {
+            format!("cannot write the bundled script `{name}` (`XDG_CACHE_HOME` names another place for it)")
+        })?;
+        text.push_str(&command[rest..place]);
+        text.push_str(&shell_words::quote(&path.to_string_lossy()));
+        rest = place + 1 + name.len();
+    }
+    Ok(text + &command[rest..])
+}
+
+/// Writes a script into a folder named by its content, if it is not there.
+fn write(cache: &Path, name: &str, content: &str) -> Result<PathBuf> {
+    let mut hasher = DefaultHasher::new();
+    (name, content).hash(&mut hasher);
+    let folder = cache.join(format!("{:016x}", hasher.finish()));
+    let path = folder.join(name);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
+    let owner = folder.metadata().with_context(|| format!("cannot look at `{}`", folder.display()))?.uid();
+    // Somebody else's script must not be run.
+    anyhow::ensure!(
+        owner == nix::unistd::getuid().as_raw(),
+        "`{}` belongs to somebody else",
+        folder.display()
+    );
+    if std::fs::read(&path).is_ok_and(|bytes| bytes == content.as_bytes()) {
+        return Ok(path);
+    }
+    let about = || format!("cannot write `{}`", path.display());
+    let executable = PermissionsExt::from_mode(0o755);
+    let file = tempfile::Builder::new().permissions(executable).tempfile_in(&folder).with_context(about)?;
+    file.as_file().write_all(content.as_bytes()).with_context(about)?;
+    file.persist(&path).with_context(about)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_words_that_name_a_script_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("a cache");
+        let path = |text: &str| resolve(text, &cache).unwrap();
+        let script = path("@directory_sandbox.sh");
+        assert!(script.starts_with('\'') && script.contains("a cache/"), "{script}");
+        assert_eq!(path("(cd x;@directory_sandbox.sh)|y"), format!("(cd x;{script})|y"));
+        for same in [
+            "user@directory_sandbox.sh",
+            "'@directory_sandbox.sh'",
+            "@directory_sandbox.sh/x",
+            "@other.py",
+            "@",
+            "a @x b",
+            "--x=@directory_sandbox.sh",
+        ] {
+            assert_eq!(path(same), same);
+        }
+        assert_eq!(unknown("uv run @modal.py @directory_sandbox.sh me@home.org @x"), ["@modal.py"]);
+    }
+
+    #[test]
+    fn a_script_is_whole_however_many_want_it_and_mended_when_it_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let content = SCRIPTS[0].1;
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let path = resolve("@directory_sandbox.sh", folder.path()).unwrap();
+                    assert_eq!(std::fs::read_to_string(path).unwrap(), content);
+                });
+            }
+        });
+        let path = resolve("@directory_sandbox.sh", folder.path()).unwrap();
+        std::fs::write(&path, "half").unwrap();
+        resolve("@directory_sandbox.sh", folder.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), content);
+    }
+}

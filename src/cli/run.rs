@@ -1,0 +1,130 @@
+//! The flags of `offload run`.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use clap::Args;
+
+use super::{Nothing, cancel_on_signals, load};
+use crate::commands::run;
+use crate::config::{self, Config, Provider};
+use crate::error::{Problem, Status};
+use crate::progress::Screen;
+use crate::trace::{Trace, Track};
+
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(super) struct RunArguments {
+    /// At most so many sandboxes at once
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    parallel: Option<u32>,
+    /// List the tests and run none
+    #[arg(long)]
+    collect_only: bool,
+    /// Copy a folder into each sandbox; may be repeated
+    #[arg(long, value_name = "LOCAL:REMOTE", value_parser = copied)]
+    copy_dir: Vec<String>,
+    /// Set a variable in all sandboxes; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// Build the image afresh
+    #[arg(long)]
+    no_cache: bool,
+    /// Use this image instead of preparing one
+    #[arg(long, value_name = "ID")]
+    override_image_id: Option<String>,
+    /// Record a timeline for Perfetto in `{output_dir}/trace.json`
+    #[arg(long)]
+    trace: bool,
+    /// Stop at the first test that fails
+    #[arg(long)]
+    fail_fast: bool,
+    /// Show what the sandboxes may have cost
+    #[arg(long)]
+    show_estimated_cost: bool,
+    /// Record the results in the history file
+    #[arg(long)]
+    record_history: bool,
+    /// Plain lines instead of a progress bar
+    #[arg(long)]
+    pub(super) ci: bool,
+    /// What it means when there are no tests
+    #[arg(long, value_enum, default_value_t = Nothing::Fail)]
+    no_tests: Nothing,
+}
+
+/// Reads `LOCAL:REMOTE`.
+pub(super) fn copied(text: &str) -> Result<String, String> {
+    config::split_copy_dir(text).map(|_| text.to_owned()).ok_or_else(|| "expected LOCAL:REMOTE".into())
+}
+
+/// Reads `KEY=VALUE`.
+pub(super) fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("expected KEY=VALUE".into()),
+    }
+}
+
+/// Runs `offload run`.
+pub(super) fn run(
+    path: &Path,
+    flags: &RunArguments,
+    screen: &Screen,
+    started: Instant,
+    output: &mut (dyn Write + Send),
+) -> Result<Status, Problem> {
+    let cancel = cancel_on_signals()?;
+    let trace = if flags.trace { Trace::on(started) } else { Trace::off() };
+    let span = trace.span(Track::Phases, || "config".into());
+    let mut config = load(path)?;
+    drop(span);
+    if let Some(parallel) = flags.parallel {
+        config.offload.max_parallel = parallel as usize;
+    }
+    check_flags(flags, &config)?;
+    let options = run::Options {
+        config: path.to_owned(),
+        copy_dirs: flags.copy_dir.clone(),
+        no_cache: flags.no_cache,
+        show_cost: flags.show_estimated_cost,
+        record_history: flags.record_history,
+        collect_only: flags.collect_only,
+        env: flags.env.clone(),
+        fail_fast: flags.fail_fast,
+        no_tests: flags.no_tests.into(),
+        trace,
+        screen: screen.clone(),
+    };
+    run::run(&config, &options, &cancel, output)
+}
+
+/// Says of each flag that cannot work with this configuration what it needs.
+fn check_flags(flags: &RunArguments, config: &Config) -> Result<(), Problem> {
+    if config.shares_result_file() {
+        return Err(Problem::usage("local sandboxes would overwrite each other's result file")
+            .hint("put `{result_file}` into `run_command`, or use `--parallel 1`"));
+    }
+    if flags.record_history && config.history.is_none() {
+        return Err(Problem::usage("`--record-history` needs a [history] section in the configuration"));
+    }
+    if !matches!(config.provider, Provider::Local(_)) {
+        return Ok(());
+    }
+    if !flags.copy_dir.is_empty() {
+        return Err(Problem::usage(
+            "`--copy-dir` needs sandboxes with files of their own, which `local` ones do not have",
+        ));
+    }
+    if flags.override_image_id.is_some() {
+        return Err(Problem::usage("`--override-image-id` needs the provider `modal`"));
+    }
+    if flags.no_cache {
+        log::warn!("`--no-cache` needs a provider that builds images; `local` has none to build");
+    }
+    if flags.show_estimated_cost {
+        log::warn!("`--show-estimated-cost` needs a provider that costs something; `local` costs nothing");
+    }
+    Ok(())
+}

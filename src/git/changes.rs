@@ -1,0 +1,166 @@
+//! What the working tree has beyond a commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::export::bytes;
+use super::{Call, Repository, fields};
+
+/// What has become of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is not there any more.
+    Delete,
+    /// It is a file.
+    File {
+        /// Its permissions.
+        mode: u32,
+        /// What is in it.
+        content: Vec<u8>,
+    },
+    /// It is a symbolic link.
+    Link {
+        /// Where it leads.
+        target: OsString,
+    },
+}
+
+/// Changed paths, relative to the root of the repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What has become of each.
+    pub of: BTreeMap<PathBuf, Change>,
+}
+
+impl Changes {
+    /// Whether there is no difference.
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
+    /// How many paths there are.
+    pub fn len(&self) -> usize {
+        self.of.len()
+    }
+}
+
+impl Repository {
+    /// What the working tree has beyond `commit`: staged or not, untracked files included, ignored ones
+    /// not, nor what is in or below one of `excluded`.
+    ///
+    /// # Errors
+    /// When git cannot be asked, or a file cannot be read.
+    pub fn changes(&self, commit: &str, excluded: &[PathBuf]) -> Result<Changes> {
+        let tracked = self.ask(&Call::new([
+            "diff",
+            "--name-only",
+            "-z",
+            "--no-renames",
+            "--no-ext-diff",
+            "--ignore-submodules=all",
+            commit,
+            "--",
+        ]))?;
+        let untracked = self.untracked()?;
+        let names: BTreeSet<&OsStr> = fields(&tracked).chain(fields(&untracked)).collect();
+        let mut changes = Changes::default();
+        for name in names {
+            let path = self.root.join(name);
+            if excluded.iter().any(|excluded| path.starts_with(excluded)) {
+                continue;
+            }
+            if let Some(change) = self.look(name, &path)? {
+                changes.of.insert(PathBuf::from(name), change);
+            }
+        }
+        // What was never there need not be deleted: staged once, and removed again.
+        changes.of.retain(|path, change| *change != Change::Delete || self.has(commit, path));
+        Ok(changes)
+    }
+
+    fn untracked(&self) -> Result<Vec<u8>> {
+        self.ask(&Call::new(["ls-files", "-z", "--others", "--exclude-standard"]))
+    }
+
+    fn has(&self, commit: &str, path: &Path) -> bool {
+        let Some(name) = path.to_str() else { return true };
+        let call = Call::new(["cat-file", "-e", &format!("{commit}:{name}")]);
+        self.try_ask(&call).is_ok_and(|answer| answer.code == 0)
+    }
+
+    fn look(&self, name: &OsStr, path: &Path) -> Result<Option<Change>> {
+        let about = || format!("cannot read `{}`", path.display());
+        let data = match path.symlink_metadata() {
+            Ok(data) if !self.is_behind_link(name) => data,
+            _ => return Ok(Some(Change::Delete)),
+        };
+        Ok(if data.is_symlink() {
+            Some(Change::Link { target: fs::read_link(path).with_context(about)?.into_os_string() })
+        } else if data.is_file() {
+            let content = fs::read(path).with_context(about)?;
+            Some(Change::File { mode: data.permissions().mode() & 0o777, content })
+        } else if data.is_dir() && !name.as_bytes().ends_with(b"/") {
+            // A file was here.
+            Some(Change::Delete)
+        } else {
+            log::warn!("`{}` is no file and not part of the difference", path.display());
+            None
+        })
+    }
+
+    /// The difference in git's own format, for people's scripts; untracked files included.
+    ///
+    /// # Errors
+    /// When git cannot be asked.
+    pub fn diff_text(&self, commit: &str, excluded: &[PathBuf]) -> Result<Vec<u8>> {
+        let untracked = self.untracked()?;
+        let wanted = |name: &&OsStr| {
+            let path = self.root.join(name);
+            !excluded.iter().any(|excluded| path.starts_with(excluded)) && !name.as_bytes().ends_with(b"/")
+        };
+        let names: Vec<&[u8]> =
+            fields(&untracked).filter(wanted).map(|name| bytes(Path::new(name))).collect();
+        let index = self.temporary("index");
+        let own = self.ask(&Call::new(["rev-parse", "--git-path", "index"]))?;
+        let own = self.root.join(String::from_utf8_lossy(&own).trim_end_matches('\n'));
+        if own.exists() {
+            fs::copy(&own, &index).with_context(|| format!("cannot copy `{}`", own.display()))?;
+        }
+        let env = vec![("GIT_INDEX_FILE".to_owned(), index.to_string_lossy().into_owned())];
+        if !names.is_empty() {
+            let list = self.temporary("names");
+            fs::write(&list, names.join(&0)).with_context(|| format!("cannot write `{}`", list.display()))?;
+            let list = format!("--pathspec-from-file={}", list.display());
+            let words = ["--literal-pathspecs", "add", "-N", &list, "--pathspec-file-nul"];
+            self.ask(&Call { env: env.clone(), ..Call::new(words) })?;
+        }
+        let mut words: Vec<OsString> = [
+            "diff",
+            "--binary",
+            "--full-index",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--no-color",
+            commit,
+            "--",
+            ".",
+        ]
+        .iter()
+        .map(OsString::from)
+        .collect();
+        let below = excluded.iter().filter_map(|path| path.strip_prefix(&self.root).ok());
+        words.extend(
+            below.filter_map(Path::to_str).map(|path| format!(":(top,exclude,literal){path}").into()),
+        );
+        let text = self.ask(&Call { env, ..Call::new(words) });
+        // The folder goes with the run at the latest.
+        let _ = fs::remove_file(index);
+        text
+    }
+}

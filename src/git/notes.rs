@@ -1,0 +1,249 @@
+//! Images by the recipe that made them, in git notes on the commits that they were made from. A note has
+//! a line for each image; lines of other programs stay as they are.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{Call, REMOTE, Repository};
+
+/// Where the notes are, here and at the remote.
+const REF: &str = "refs/notes/offload-images";
+/// What git says where there is no such object or ref.
+const NOTHING: &str = "0000000000000000000000000000000000000000";
+/// Others who change the notes at the same time are waited for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageNote {
+    /// The digest of its recipe.
+    pub key: String,
+    /// What the provider calls it.
+    pub image: String,
+    /// When it was made, in milliseconds since the epoch; of several with one key the newest counts.
+    pub at: u64,
+}
+
+/// The notes of a repository.
+pub struct Notes<'a> {
+    repository: &'a Repository,
+}
+
+/// A ref of our own, removed when dropped.
+struct Private<'a> {
+    repository: &'a Repository,
+    name: String,
+}
+
+impl Drop for Private<'_> {
+    fn drop(&mut self) {
+        // One that was never made need not be removed.
+        let _ = self.repository.try_ask(&Call::new(["update-ref", "-d", &self.name]));
+    }
+}
+
+impl<'a> Notes<'a> {
+    /// The notes of `repository`.
+    pub fn new(repository: &'a Repository) -> Notes<'a> {
+        Notes { repository }
+    }
+
+    fn private(&self, kind: &str) -> Private<'a> {
+        let chance = RandomState::new().hash_one(std::process::id());
+        Private { repository: self.repository, name: format!("refs/notes/offload-{kind}-{chance:016x}") }
+    }
+
+    fn text(&self, words: &[&str]) -> Result<String> {
+        let bytes = self.repository.ask(&Call::new(words))?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+
+    /// What a ref points to, or [`NOTHING`].
+    fn tip(&self, name: &str) -> Result<String> {
+        let answer = self.repository.try_ask(&Call::new(["rev-parse", "--verify", "--quiet", name]))?;
+        let tip = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        Ok(if answer.code == 0 { tip } else { NOTHING.to_owned() })
+    }
+
+    /// The remote that notes are shared with: that of the branch, else `origin`, else the only one.
+    fn remote(&self) -> Result<Option<String>> {
+        let remotes = self.text(&["remote"])?;
+        let remotes: Vec<&str> = remotes.lines().collect();
+        let branch = self.repository.try_ask(&Call::new(["symbolic-ref", "--quiet", "--short", "HEAD"]))?;
+        let branch = String::from_utf8_lossy(&branch.stdout).trim().to_owned();
+        let key = format!("branch.{branch}.remote");
+        let own = self.repository.try_ask(&Call::new(["config", "--get", &key]))?;
+        let own = String::from_utf8_lossy(&own.stdout).trim().to_owned();
+        let own = remotes.iter().find(|remote| **remote == own);
+        let origin = remotes.iter().find(|remote| **remote == "origin");
+        let only = remotes.first().filter(|_| remotes.len() == 1);
+        Ok(own.or(origin).or(only).map(|remote| (*remote).to_owned()))
+    }
+
+    /// Brings the notes of the remote here and adds them to ours. Gives whether there is a remote.
+    ///
+    /// # Errors
+    /// When the remote cannot be reached.
+    pub fn fetch(&self) -> Result<bool> {
+        let Some(remote) = self.remote()? else { return Ok(false) };
+        self.fetch_from(&remote)?;
+        Ok(true)
+    }
+
+    fn fetch_from(&self, remote: &str) -> Result<()> {
+        let fetched = self.private("fetched");
+        let spec = format!("+{REF}:{}", fetched.name);
+        let words = [
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--no-recurse-submodules",
+            remote,
+            &spec,
+        ];
+        let call = Call { deadline: Some(REMOTE), ..Call::new(words) };
+        let answer = self
+            .repository
+            .try_ask(&call)
+            .with_context(|| format!("cannot fetch the image notes from `{remote}`"))?;
+        if answer.code != 0 {
+            if answer.stderr.contains("couldn't find remote ref") {
+                return Ok(());
+            }
+            bail!("cannot fetch the image notes from `{remote}`: {}", answer.stderr.trim());
+        }
+        self.change(|merged| {
+            if self.tip(&merged.name)? == NOTHING {
+                return self.text(&["update-ref", &merged.name, &fetched.name]).map(drop);
+            }
+            let own = format!("--ref={}", merged.name);
+            self.text(&["notes", &own, "merge", "--quiet", "-s", "cat_sort_uniq", &fetched.name]).map(drop)
+        })
+    }
+
+    /// Applies `change` to a copy of our notes and puts it in their place, again if they changed meanwhile.
+    fn change(&self, change: impl Fn(&Private<'_>) -> Result<()>) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        let mut error = None;
+        for attempt in 0.. {
+            if attempt > 0 {
+                if Instant::now() >= until {
+                    break;
+                }
+                rest(attempt);
+            }
+            let old = self.tip(REF)?;
+            let copy = self.private("copy");
+            if old != NOTHING {
+                self.text(&["update-ref", &copy.name, &old])?;
+            }
+            change(&copy)?;
+            let new = self.tip(&copy.name)?;
+            if new == old {
+                return Ok(());
+            }
+            match self.text(&["update-ref", REF, &new, &old]) {
+                Ok(_) => return Ok(()),
+                Err(failed) => error = Some(failed),
+            }
+        }
+        let error = error.unwrap_or_else(|| anyhow::anyhow!("it was changed again and again"));
+        Err(error).with_context(|| format!("cannot update `{REF}`"))
+    }
+
+    /// The image of the first of `commits` that has one for `key`: commit and image.
+    ///
+    /// # Errors
+    /// When git cannot be asked.
+    pub fn find(&self, commits: &[String], key: &str) -> Result<Option<(String, String)>> {
+        if self.tip(REF)? == NOTHING {
+            return Ok(None);
+        }
+        let list = self.text(&["notes", &format!("--ref={REF}"), "list"])?;
+        let notes: HashMap<&str, &str> = list
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(note, commit)| (commit, note))
+            .collect();
+        for commit in commits {
+            let Some(note) = notes.get(commit.as_str()) else { continue };
+            let text = self.text(&["cat-file", "blob", note])?;
+            let images = images(&text).filter(|image| image.key == key);
+            if let Some(newest) = images.max_by_key(|image| image.at) {
+                return Ok(Some((commit.clone(), newest.image)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes an image of `commit`, in place of older ones with the same key, and sends the notes to the
+    /// remote. Gives whether there is one.
+    ///
+    /// # Errors
+    /// When the note cannot be written, or not be sent; then it is kept here.
+    pub fn record(&self, commit: &str, image: &ImageNote) -> Result<bool> {
+        self.change(|copy| self.add(copy, commit, image)).context("cannot note the image")?;
+        let Some(remote) = self.remote()? else { return Ok(false) };
+        let until = Instant::now() + PATIENCE;
+        let spec = format!("{REF}:{REF}");
+        for attempt in 0.. {
+            let call = Call {
+                deadline: Some(REMOTE),
+                ..Call::new(["push", "--quiet", "--no-verify", &remote, &spec])
+            };
+            let answer = self
+                .repository
+                .try_ask(&call)
+                .with_context(|| format!("cannot send the image notes to `{remote}`"))?;
+            if answer.code == 0 {
+                return Ok(true);
+            }
+            let is_race = ["[rejected]", "[remote rejected]", "cannot lock ref", "fetch first"]
+                .iter()
+                .any(|word| answer.stderr.contains(word));
+            if !is_race || Instant::now() >= until {
+                bail!("cannot send the image notes to `{remote}`: {}", answer.stderr.trim());
+            }
+            rest(attempt);
+            self.fetch_from(&remote)?;
+        }
+        Ok(true)
+    }
+
+    fn add(&self, copy: &Private<'_>, commit: &str, image: &ImageNote) -> Result<()> {
+        let own = format!("--ref={}", copy.name);
+        let old = self.repository.try_ask(&Call::new(["notes", &own, "show", commit]))?;
+        let old =
+            if old.code == 0 { String::from_utf8_lossy(&old.stdout).into_owned() } else { String::new() };
+        let stays = |line: &&str| {
+            !line.trim().is_empty()
+                && serde_json::from_str::<ImageNote>(line).map_or(true, |known| known.key != image.key)
+        };
+        let mut lines: Vec<String> = old.lines().filter(stays).map(str::to_owned).collect();
+        lines.push(serde_json::to_string(image).context("cannot write a note")?);
+        lines.sort();
+        let file = self.repository.temporary("note");
+        std::fs::write(&file, lines.join("\n") + "\n")
+            .with_context(|| format!("cannot write `{}`", file.display()))?;
+        self.text(&["notes", &own, "add", "--force", "--file", &file.to_string_lossy(), commit]).map(drop)
+    }
+}
+
+fn images(text: &str) -> impl Iterator<Item = ImageNote> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok())
+}
+
+/// Waits a little, by chance more or less, and longer each time.
+fn rest(attempt: u32) {
+    let most = 50 * u64::from(attempt.min(10) + 1);
+    let chance = RandomState::new().hash_one(attempt) % most;
+    std::thread::sleep(Duration::from_millis(20 + chance));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Claims about notes, with real repositories.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::*;
+use crate::cancel::Cancel;
+
+/// Runs git for a test.
+fn git(folder: &Path, words: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.args(["-c", "user.name=t", "-c", "user.email=t@localhost"]).args(words).current_dir(folder);
+    let output = command.env("GIT_CONFIG_GLOBAL", "/dev/null").output().unwrap();
+    assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A bare remote, and a clone with one commit that is there, too.
+fn with_remote(folder: &Path) {
+    git(folder, &["init", "-q", "--bare", "-b", "main", "bare"]);
+    git(folder, &["clone", "-q", "bare", "one"]);
+    commit(&folder.join("one"));
+    git(&folder.join("one"), &["push", "-q", "origin", "HEAD:main"]);
+}
+
+fn commit(folder: &Path) -> String {
+    git(folder, &["commit", "-q", "--allow-empty", "-m", "x"]);
+    git(folder, &["rev-parse", "HEAD"])
+}
+
+fn open(folder: &Path, scratch: &Path) -> Repository {
+    Repository::find(folder, scratch, &Cancel::new()).unwrap()
+}
+
+fn note(key: &str, image: &str, at: u64) -> ImageNote {
+    ImageNote { key: key.into(), image: image.into(), at }
+}
+
+/// All lines of all notes.
+fn lines(folder: &Path) -> Vec<String> {
+    let list = git(folder, &["notes", "--ref=offload-images", "list"]);
+    let notes = list.lines().filter_map(|line| line.split_once(' '));
+    notes
+        .flat_map(|(note, _)| {
+            git(folder, &["cat-file", "blob", note]).lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn the_nearest_commit_and_the_newest_image_count() {
+    let folder = tempfile::tempdir().unwrap();
+    git(folder.path(), &["init", "-q", "repo"]);
+    let path = folder.path().join("repo");
+    let [old, new] = [commit(&path), commit(&path)];
+    let repository = open(&path, folder.path());
+    let notes = Notes::new(&repository);
+    let commits = repository.ancestors(10).unwrap();
+    assert_eq!(commits, [new.clone(), old.clone()]);
+    assert_eq!(notes.find(&commits, "k").unwrap(), None);
+    assert!(!notes.fetch().unwrap());
+    git(&path, &["notes", "--ref=offload-images", "add", "-m", "a line of others", &old]);
+    assert!(!notes.record(&old, &note("k", "first", 1)).unwrap());
+    notes.record(&old, &note("other", "x", 1)).unwrap();
+    assert_eq!(notes.find(&commits, "k").unwrap(), Some((old.clone(), "first".into())));
+    notes.record(&old, &note("k", "second", 2)).unwrap();
+    assert_eq!(notes.find(&commits, "k").unwrap(), Some((old.clone(), "second".into())));
+    notes.record(&new, &note("k", "third", 3)).unwrap();
+    assert_eq!(notes.find(&commits, "k").unwrap(), Some((new, "third".into())));
+    let all = lines(&path);
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert!(all.contains(&"a line of others".to_owned()));
+    assert_eq!(git(&path, &["for-each-ref", "--format=%(refname)", "refs/notes"]), REF);
+}
+
+#[test]
+fn ten_clones_of_one_remote_keep_ten_notes() {
+    let folder = tempfile::tempdir().unwrap();
+    with_remote(folder.path());
+    for number in 0..10 {
+        git(folder.path(), &["clone", "-q", "bare", &format!("clone-{number}")]);
+    }
+    let config = std::fs::read(folder.path().join("clone-0/.git/config")).unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..10 {
+            let folder = folder.path();
+            scope.spawn(move || {
+                let repository = open(&folder.join(format!("clone-{number}")), folder);
+                let head = repository.head().unwrap().unwrap();
+                let key = format!("key-{number}");
+                assert!(Notes::new(&repository).record(&head, &note(&key, "im", 1)).unwrap());
+            });
+        }
+    });
+    assert_eq!(lines(&folder.path().join("bare")).len(), 10);
+    assert_eq!(std::fs::read(folder.path().join("clone-0/.git/config")).unwrap(), config);
+    let repository = open(&folder.path().join("one"), folder.path());
+    let notes = Notes::new(&repository);
+    assert!(notes.fetch().unwrap());
+    let commits = repository.ancestors(10).unwrap();
+    assert!((0..10).all(|number| notes.find(&commits, &format!("key-{number}")).unwrap().is_some()));
+}
+
+#[test]
+fn ten_at_once_in_one_clone_keep_ten_notes() {
+    let folder = tempfile::tempdir().unwrap();
+    with_remote(folder.path());
+    std::thread::scope(|scope| {
+        for number in 0..10 {
+            let folder = folder.path();
+            scope.spawn(move || {
+                let repository = open(&folder.join("one"), folder);
+                let head = repository.head().unwrap().unwrap();
+                Notes::new(&repository).record(&head, &note(&format!("key-{number}"), "im", 1)).unwrap();
+            });
+        }
+    });
+    assert_eq!(lines(&folder.path().join("one")).len(), 10);
+    assert_eq!(lines(&folder.path().join("bare")).len(), 10);
+    let refs = git(&folder.path().join("one"), &["for-each-ref", "--format=%(refname)", "refs/notes"]);
+    assert_eq!(refs, REF);
+}
+
+#[test]
+fn a_remote_that_is_gone_is_told_and_the_note_is_kept_here() {
+    let folder = tempfile::tempdir().unwrap();
+    with_remote(folder.path());
+    std::fs::remove_dir_all(folder.path().join("bare")).unwrap();
+    let repository = open(&folder.path().join("one"), folder.path());
+    let notes = Notes::new(&repository);
+    let error = format!("{:#}", notes.fetch().unwrap_err());
+    assert!(error.contains("cannot fetch the image notes from `origin`"), "{error}");
+    let head = repository.head().unwrap().unwrap();
+    assert!(notes.record(&head, &note("k", "im", 1)).is_err());
+    assert!(notes.find(&[head], "k").unwrap().is_some());
+}

@@ -1,0 +1,226 @@
+//! The stage that gives a run its image: found by its recipe in the notes of the repository, else made
+//! from the commit; what the working tree has beyond that is brought to it as a thin diff.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::cancel::Cancel;
+use crate::git::Repository;
+use crate::git::changes::Changes;
+use crate::git::notes::{ImageNote, Notes};
+use crate::git::patch;
+use crate::provider::{Builder, Image, ProviderError, Source, ThinDiff};
+
+mod recipe;
+
+use recipe::Recipe;
+
+/// So many commits are looked through for one that has an image.
+const COMMITS: usize = 1000;
+
+/// What an image is wanted for.
+pub struct Wanted<'a> {
+    /// Who makes images.
+    pub builder: &'a dyn Builder,
+    /// The repository of the project, where there is one.
+    pub repository: Option<&'a Repository>,
+    /// Runs when the files are in place.
+    pub init: Option<String>,
+    /// Runs when a difference has been brought.
+    pub then: Option<String>,
+    /// Files whose change asks for another image; `None`: those that usually do.
+    pub build_inputs: Option<&'a [String]>,
+    /// Our own files, absolute: no part of any image.
+    pub excluded: Vec<PathBuf>,
+    /// A private folder of this machine.
+    pub scratch: &'a Path,
+}
+
+/// An image for a run.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The image.
+    pub image: Image,
+    /// Whether it was there already, so that the provider may have lost it.
+    pub is_cached: bool,
+}
+
+/// What a run would do for its image.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The digest of all that decides what the image is.
+    pub key: String,
+    /// The files whose change asks for another image, relative to the repository.
+    pub inputs: Vec<PathBuf>,
+    /// The newest commit.
+    pub head: String,
+    /// The commit with an image, how many commits it is behind, and the image.
+    pub cached: Option<(String, usize, String)>,
+    /// What the working tree has beyond that commit, or the newest one: how many files, and bytes.
+    pub changes: (usize, usize),
+    /// Whether that can be brought to an image.
+    pub can_patch: bool,
+}
+
+/// What is known before anything is made.
+struct Outlook {
+    recipe: Recipe,
+    head: String,
+    commits: Vec<String>,
+    /// The commit with an image, and the image.
+    cached: Option<(String, String)>,
+}
+
+/// An error of a provider with all that is known.
+fn told(error: ProviderError) -> anyhow::Error {
+    anyhow!("{error}")
+}
+
+impl Wanted<'_> {
+    /// Finds or makes the image. With `afresh` none is looked for.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn prepare(&self, afresh: bool, cancel: &Cancel) -> Result<Found> {
+        if !self.builder.makes_images() {
+            return Ok(Found::default());
+        }
+        let outlook = match self.repository {
+            Some(repository) => self.outlook(repository, afresh)?.map(|outlook| (repository, outlook)),
+            None => None,
+        };
+        let Some((repository, outlook)) = outlook else {
+            log::warn!("there is no git commit to keep the image for: it is made for this run alone");
+            return self.whole(None, cancel);
+        };
+        if let Some((commit, image)) = &outlook.cached {
+            let base = (commit.as_str(), image.as_str());
+            return match self.difference(repository, commit)? {
+                Some(difference) if !self.builder.can_patch(difference.script.len()) => {
+                    self.whole(Some(repository), cancel)
+                }
+                difference => self.complete(base, difference, true, cancel),
+            };
+        }
+        let difference = self.difference(repository, &outlook.head)?;
+        if difference.as_ref().is_some_and(|difference| !self.builder.can_patch(difference.script.len())) {
+            return self.whole(Some(repository), cancel);
+        }
+        let image = self.of_commit(repository, &outlook, cancel)?;
+        self.complete((&outlook.head, &image), difference, false, cancel)
+    }
+
+    /// What [`Wanted::prepare`] would do; `None` where nothing is kept.
+    ///
+    /// # Errors
+    /// When the repository or a build input cannot be read.
+    pub fn status(&self) -> Result<Option<Status>> {
+        let Some(repository) = self.repository.filter(|_| self.builder.makes_images()) else {
+            return Ok(None);
+        };
+        let Some(outlook) = self.outlook(repository, false)? else { return Ok(None) };
+        let base = outlook.cached.as_ref().map_or(&outlook.head, |(commit, _)| commit);
+        let changes = repository.changes(base, &self.excluded)?;
+        let size = patch::script(&changes).len();
+        let behind = |commit: &str| outlook.commits.iter().position(|one| one == commit).unwrap_or(0);
+        let cached = outlook.cached.clone().map(|(commit, image)| (commit.clone(), behind(&commit), image));
+        Ok(Some(Status {
+            key: outlook.recipe.key,
+            inputs: outlook.recipe.inputs,
+            head: outlook.head,
+            cached,
+            changes: (changes.len(), if changes.is_empty() { 0 } else { size }),
+            can_patch: self.builder.can_patch(size),
+        }))
+    }
+
+    /// Looks at commits and notes; `None` where there is no commit.
+    fn outlook(&self, repository: &Repository, afresh: bool) -> Result<Option<Outlook>> {
+        let Some(head) = repository.head()? else { return Ok(None) };
+        let inputs = recipe::inputs(repository.root(), self.build_inputs)?;
+        let recipe =
+            Recipe::new(self.builder, self.init.as_deref(), (repository.root(), inputs), &self.excluded)?;
+        let commits = repository.ancestors(COMMITS)?;
+        let mut cached = None;
+        if !afresh {
+            let notes = Notes::new(repository);
+            if let Err(error) = notes.fetch() {
+                log::warn!("{error:#}; images that others have made are not known");
+            }
+            cached = notes.find(&commits, &recipe.key)?;
+        }
+        Ok(Some(Outlook { recipe, head, commits, cached }))
+    }
+
+    /// What the working tree has beyond `commit`.
+    fn difference(&self, repository: &Repository, commit: &str) -> Result<Option<ThinDiff>> {
+        let changes: Changes = repository.changes(commit, &self.excluded)?;
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let patch = self.scratch.join("thin-diff.patch");
+        let text = repository.diff_text(commit, &self.excluded)?;
+        std::fs::write(&patch, text).with_context(|| format!("cannot write `{}`", patch.display()))?;
+        let script = patch::script(&changes);
+        log::info!("{} files differ from commit {}", changes.len(), &commit[..commit.len().min(12)]);
+        Ok(Some(ThinDiff { patch, script, then: self.then.clone() }))
+    }
+
+    /// The image of the newest commit, made and noted.
+    fn of_commit(&self, repository: &Repository, outlook: &Outlook, cancel: &Cancel) -> Result<String> {
+        let folder = self.folder("commit")?;
+        repository.export(&outlook.head, folder.path())?;
+        recipe::add_inputs(&outlook.recipe.inputs, repository.root(), folder.path())?;
+        let source = Source { context: Some(folder.path().to_owned()), init: self.init.clone() };
+        let image = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let note = ImageNote { key: outlook.recipe.key.clone(), image: image.clone(), at };
+        if let Err(error) = Notes::new(repository).record(&outlook.head, &note) {
+            log::warn!("{error:#}; others will make this image again");
+        }
+        Ok(image)
+    }
+
+    /// An image of the working tree as it is, for this run alone.
+    fn whole(&self, repository: Option<&Repository>, cancel: &Cancel) -> Result<Found> {
+        let folder = repository.map(|_| self.folder("tree")).transpose()?;
+        if let (Some(repository), Some(folder)) = (repository, &folder) {
+            log::info!("the difference cannot be brought to an image: one is made of the working tree");
+            repository.snapshot(folder.path(), &self.excluded)?;
+            let inputs = recipe::inputs(repository.root(), self.build_inputs)?;
+            recipe::add_inputs(&inputs, repository.root(), folder.path())?;
+        }
+        let context = folder.as_ref().map(|folder| folder.path().to_owned());
+        let source = Source { context, init: self.init.clone() };
+        let id = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
+        Ok(Found { image: Image { id: Some(id), lacks: None }, is_cached: false })
+    }
+
+    fn complete(
+        &self,
+        (commit, image): (&str, &str),
+        difference: Option<ThinDiff>,
+        is_cached: bool,
+        cancel: &Cancel,
+    ) -> Result<Found> {
+        let Some(difference) = difference else {
+            return Ok(Found { image: Image { id: Some(image.into()), lacks: None }, is_cached });
+        };
+        match self.builder.patch(image, difference, cancel) {
+            Ok(image) => Ok(Found { image, is_cached }),
+            Err(ProviderError::Lost(error)) if is_cached => {
+                log::warn!("the image of commit {commit} is gone and is made anew: {error}");
+                self.prepare(true, cancel)
+            }
+            Err(error) => Err(told(error).context("cannot bring the changes to the image")),
+        }
+    }
+
+    fn folder(&self, name: &str) -> Result<tempfile::TempDir> {
+        let folder = tempfile::Builder::new().prefix(name).tempdir_in(self.scratch);
+        folder.with_context(|| format!("cannot make a folder in `{}`", self.scratch.display()))
+    }
+}

@@ -1,0 +1,263 @@
+//! What decides what an image is, as one digest.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use crate::provider::Builder;
+
+/// Files that usually say what is to be installed; looked for in the root of the repository.
+const USUAL: [&str; 17] = [
+    "Cargo.lock",
+    "Dockerfile",
+    "Gemfile.lock",
+    "Pipfile.lock",
+    "bun.lock",
+    "environment.yml",
+    "go.sum",
+    "package-lock.json",
+    "package.json",
+    "pdm.lock",
+    "pnpm-lock.yaml",
+    "poetry.lock",
+    "pyproject.toml",
+    "requirements*.txt",
+    "setup.cfg",
+    "setup.py",
+    "uv.lock",
+];
+
+/// A recipe.
+pub(super) struct Recipe {
+    /// Its digest, in hexadecimal.
+    pub(super) key: String,
+    /// The build inputs, relative to the repository.
+    pub(super) inputs: Vec<PathBuf>,
+}
+
+impl Recipe {
+    /// The recipe of `builder` with `init`, for `inputs` below `root`.
+    pub(super) fn new(
+        builder: &dyn Builder,
+        init: Option<&str>,
+        (root, inputs): (&Path, Vec<PathBuf>),
+        excluded: &[PathBuf],
+    ) -> Result<Recipe> {
+        let mut digest = Sheet { hash: Sha256::new(), excluded };
+        digest.field(b"offload image 1");
+        for text in builder.recipe() {
+            digest.field(text.as_bytes());
+        }
+        digest.field(init.unwrap_or_default().as_bytes());
+        for (number, path) in builder.outside().iter().enumerate() {
+            digest.field(number.to_string().as_bytes());
+            digest.path(path, Path::new(""))?;
+        }
+        for input in &inputs {
+            digest.path(&root.join(input), input)?;
+        }
+        let key = digest.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Recipe { key, inputs })
+    }
+}
+
+/// The files of `root` that `patterns`, or the usual ones, name: relative, sorted, each once.
+pub(super) fn inputs(root: &Path, patterns: Option<&[String]>) -> Result<Vec<PathBuf>> {
+    let mut found = BTreeSet::new();
+    let usual: Vec<String> = USUAL.iter().map(|name| (*name).to_owned()).collect();
+    for pattern in patterns.unwrap_or(&usual) {
+        let full = Path::new(&glob::Pattern::escape(&root.to_string_lossy())).join(pattern);
+        let paths = glob::glob(&full.to_string_lossy())
+            .with_context(|| format!("`{pattern}` of `build_inputs` is not a pattern"))?;
+        let before = found.len();
+        found.extend(paths.flatten().filter_map(|path| path.strip_prefix(root).ok().map(Path::to_owned)));
+        if found.len() == before && patterns.is_some() {
+            log::warn!("`{pattern}` of `build_inputs` in [checkpoint] names nothing");
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Copies `inputs` from `root` over `target`, so that what is ignored by git is there, too.
+pub(super) fn add_inputs(inputs: &[PathBuf], root: &Path, target: &Path) -> Result<()> {
+    for input in inputs {
+        copy(&root.join(input), &target.join(input))?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let copied = || -> std::io::Result<()> {
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let kind = from.symlink_metadata()?.file_type();
+        if to.is_symlink() || (to.exists() && !kind.is_dir()) {
+            fs::remove_file(to)?;
+        }
+        if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(from)?, to)
+        } else if kind.is_file() {
+            fs::copy(from, to).map(drop)
+        } else {
+            Ok(())
+        }
+    };
+    copied().with_context(|| format!("cannot copy `{}` to `{}`", from.display(), to.display()))?;
+    if from.is_dir() && !from.is_symlink() {
+        fs::create_dir_all(to).with_context(|| format!("cannot make `{}`", to.display()))?;
+        for entry in entries(from)? {
+            copy(&from.join(&entry), &to.join(&entry))?;
+        }
+    }
+    Ok(())
+}
+
+/// The names in a folder, sorted, without git's own.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let about = || format!("cannot read the folder `{}`", folder.display());
+    let entries = fs::read_dir(folder).with_context(about)?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(PathBuf::from(entry.with_context(about)?.file_name()));
+    }
+    names.retain(|name| name != Path::new(".git"));
+    names.sort();
+    Ok(names)
+}
+
+/// A digest in the making; each field has its length in front, so that no two lists give the same.
+struct Sheet<'a> {
+    hash: Sha256,
+    excluded: &'a [PathBuf],
+}
+
+impl Sheet<'_> {
+    fn field(&mut self, bytes: &[u8]) {
+        self.hash.update((bytes.len() as u64).to_le_bytes());
+        self.hash.update(bytes);
+    }
+
+    /// A file, link or folder with all in it, under the name `name`.
+    fn path(&mut self, path: &Path, name: &Path) -> Result<()> {
+        if self.excluded.iter().any(|excluded| path.starts_with(excluded)) {
+            return Ok(());
+        }
+        self.field(name.as_os_str().as_bytes());
+        let Ok(data) = path.symlink_metadata() else {
+            self.field(b"absent");
+            return Ok(());
+        };
+        if data.is_symlink() {
+            let target = fs::read_link(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+            self.field(b"link");
+            self.field(target.as_os_str().as_bytes());
+        } else if data.is_dir() {
+            self.field(b"folder");
+            for entry in entries(path)? {
+                self.path(&path.join(&entry), &name.join(&entry))?;
+            }
+            self.field(b"end");
+        } else if data.is_file() {
+            self.field(if data.permissions().mode() & 0o111 == 0 { b"file" } else { b"program" });
+            let mut file =
+                fs::File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+            self.hash.update(data.len().to_le_bytes());
+            std::io::copy(&mut file, &mut HashWriter(&mut self.hash))
+                .with_context(|| format!("cannot read `{}`", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::Cancel;
+    use crate::provider::{Image, ProviderError, Source, ThinDiff};
+
+    struct Maker(Vec<PathBuf>);
+
+    impl Builder for Maker {
+        fn recipe(&self) -> Vec<String> {
+            vec!["make".into()]
+        }
+        fn outside(&self) -> Vec<PathBuf> {
+            self.0.clone()
+        }
+        fn makes_images(&self) -> bool {
+            true
+        }
+        fn can_patch(&self, _: usize) -> bool {
+            false
+        }
+        fn build(&self, _: &Source, _: &Cancel) -> Result<String, ProviderError> {
+            Ok("image".into())
+        }
+        fn patch(&self, _: &str, _: ThinDiff, _: &Cancel) -> Result<Image, ProviderError> {
+            Ok(Image::default())
+        }
+    }
+
+    #[test]
+    fn what_the_build_reads_decides_the_key_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir_all(root.join("data/results")).unwrap();
+        for name in ["uv.lock", "other", "data/a"] {
+            fs::write(root.join(name), "1").unwrap();
+        }
+        let key = |init: Option<&str>| {
+            let inputs = inputs(root, None).unwrap();
+            let maker = Maker(vec![root.join("data")]);
+            Recipe::new(&maker, init, (root, inputs), &[root.join("data/results")]).unwrap().key
+        };
+        let first = key(None);
+        fs::write(root.join("other"), "2").unwrap();
+        fs::write(root.join("data/results/report"), "2").unwrap();
+        assert_eq!(key(None), first);
+        let mut keys = vec![first, key(Some("init"))];
+        fs::write(root.join("uv.lock"), "2").unwrap();
+        keys.push(key(None));
+        fs::write(root.join("data/b"), "").unwrap();
+        keys.push(key(None));
+        fs::set_permissions(root.join("data/a"), PermissionsExt::from_mode(0o755)).unwrap();
+        keys.push(key(None));
+        let distinct: BTreeSet<&String> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+    }
+
+    #[test]
+    fn inputs_that_git_ignores_are_added_to_an_export() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, target) = (folder.path().join("root"), folder.path().join("target"));
+        fs::create_dir_all(root.join("keys/deep")).unwrap();
+        fs::create_dir_all(&target).unwrap();
+        fs::write(root.join("keys/deep/x"), "new").unwrap();
+        fs::write(root.join(".env"), "new").unwrap();
+        fs::write(target.join(".env"), "old").unwrap();
+        let inputs = inputs(&root, Some(&["keys".into(), ".env".into(), "none".into()])).unwrap();
+        assert_eq!(inputs, [Path::new(".env"), Path::new("keys")]);
+        add_inputs(&inputs, &root, &target).unwrap();
+        assert_eq!(fs::read_to_string(target.join(".env")).unwrap(), "new");
+        assert_eq!(fs::read_to_string(target.join("keys/deep/x")).unwrap(), "new");
+    }
+}

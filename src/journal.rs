@@ -1,0 +1,389 @@
+//! Which sandboxes runs have made and not yet destroyed, on this machine: so that `offload gc` can destroy
+//! what a run left that was killed, and touches nothing of one that lives.
+//!
+//! Each run has a folder. In it `run.json`, locked as long as the run lives; for each sandbox a file from
+//! before its creation to after its destruction; and what the creating command prints, so that the id
+//! of a sandbox is known even if nobody was left to read it.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+/// How long another process may hold the lock of all runs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is known of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Its configuration file, absolute.
+    pub config: PathBuf,
+    /// The folder that it was started in.
+    pub directory: PathBuf,
+    /// Its process.
+    pub process: u32,
+    /// Milliseconds since the epoch.
+    pub started: u64,
+}
+
+/// A sandbox, as it is written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Line {
+    slot: usize,
+    id: Option<String>,
+    /// Milliseconds since the epoch.
+    at: u64,
+}
+
+/// The journal of a run that lives.
+#[derive(Debug)]
+pub struct Journal {
+    folder: PathBuf,
+    count: AtomicUsize,
+    /// Locked as long as the run lives.
+    _lock: File,
+}
+
+/// A sandbox that is being made, or has been.
+#[derive(Debug)]
+pub struct Entry {
+    path: PathBuf,
+    output: PathBuf,
+    slot: usize,
+}
+
+/// Where the journal is: `OFFLOAD_STATE_DIR`, else a folder of the user's state.
+pub fn state_dir(environment: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
+    let folder = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("OFFLOAD_STATE_DIR")
+        .or_else(|| folder("XDG_STATE_HOME").map(|state| state.join("offload")))
+        .or_else(|| folder("HOME").map(|home| home.join(".local/state/offload")))
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("offload-state-{}", nix::unistd::getuid())))
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn make(folder: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.with_context(|| format!("cannot make the folder `{}`", folder.display()))
+}
+
+/// Held while a run enters itself and while others look for dead ones.
+fn lock_all(state: &Path) -> Result<File> {
+    make(state)?;
+    let path = state.join("lock");
+    let file = open(&path, true)?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => bail!("`{}` is held by another process", path.display()),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock `{}`", path.display()));
+            }
+        }
+    }
+}
+
+fn open(path: &Path, create: bool) -> Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(create).truncate(false).mode(0o600).open(path);
+    file.with_context(|| format!("cannot open `{}`", path.display()))
+}
+
+impl Journal {
+    /// Enters the run `run` of the configuration file `config` in the journal in `state`.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn open(state: &Path, config: &Path, run: &str) -> Result<Journal> {
+        let _all = lock_all(state)?;
+        let folder = state.join("runs").join(run);
+        make(&folder)?;
+        let directory = std::env::current_dir().context("cannot find the working directory")?;
+        let about =
+            About { config: config.to_owned(), directory, process: std::process::id(), started: now() };
+        let path = folder.join("run.json");
+        let mut lock = open(&path, true)?;
+        lock.try_lock().with_context(|| format!("cannot lock `{}`", path.display()))?;
+        let text = serde_json::to_string(&about).context("cannot describe the run")?;
+        lock.write_all(text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+        Ok(Journal { folder, count: AtomicUsize::new(0), _lock: lock })
+    }
+
+    /// Enters a sandbox of the worker `slot` that is about to be made.
+    ///
+    /// # Errors
+    /// When it cannot be written; then it must not be made.
+    pub fn begin(&self, slot: usize) -> Result<Entry> {
+        let number = self.count.fetch_add(1, Ordering::SeqCst);
+        let path = |ending: &str| self.folder.join(format!("sandbox-{number}.{ending}"));
+        let entry = Entry { path: path("json"), output: path("out"), slot };
+        entry.write(None)?;
+        Ok(entry)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Others must not find the folder half removed.
+        let _all = self.folder.ancestors().nth(2).map(lock_all);
+        forget(&self.folder);
+    }
+}
+
+/// Removes the folder of a run that has no sandbox.
+fn forget(folder: &Path) {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    if names.filter(|name| name != "run.json").count() == 0 {
+        // What stays is removed by the next who looks.
+        let _ = fs::remove_file(folder.join("run.json"));
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+impl Entry {
+    fn write(&self, id: Option<&str>) -> Result<()> {
+        let line = Line { slot: self.slot, id: id.map(str::to_owned), at: now() };
+        let text = serde_json::to_string(&line).context("cannot describe a sandbox")?;
+        files::write_whole(&self.path, |writer| writer.write_all(text.as_bytes()))
+    }
+
+    /// The file that the output of the creating command goes to.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// The sandbox has been made.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn created(&mut self, id: &str) -> Result<()> {
+        self.write(Some(id))?;
+        // The id is known now.
+        let _ = fs::remove_file(&self.output);
+        Ok(())
+    }
+
+    /// The sandbox has been destroyed, or was not made.
+    pub fn close(self) {
+        for path in [&self.path, &self.output] {
+            // What cannot be removed is found by `offload gc`, and a sandbox may be destroyed twice.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A run that has ended and left sandboxes. It is held as long as this lives.
+#[derive(Debug)]
+pub struct Dead {
+    /// The run.
+    pub about: About,
+    /// Its name.
+    pub run: String,
+    /// What it left.
+    pub sandboxes: Vec<Left>,
+    folder: PathBuf,
+    _lock: File,
+}
+
+/// A sandbox that a dead run left.
+#[derive(Debug)]
+pub struct Left {
+    id: Option<String>,
+    entry: Entry,
+}
+
+impl Left {
+    /// What the provider calls it; `None` as long as nothing is known.
+    pub fn id(&self) -> Option<String> {
+        let text = || files::tail(&self.entry.output, 64 * 1024);
+        self.id
+            .clone()
+            .or_else(|| text().lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned))
+    }
+
+    /// Whether the command that makes it still runs.
+    pub fn is_pending(&self) -> bool {
+        self.id.is_none() && is_open(&self.entry.output)
+    }
+
+    /// It has been destroyed, or was never made.
+    pub fn close(self) {
+        self.entry.close();
+    }
+}
+
+impl Drop for Dead {
+    fn drop(&mut self) {
+        forget(&self.folder);
+    }
+}
+
+/// Whether a process has the file open, as far as can be seen.
+fn is_open(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let own = std::process::id().to_string();
+    processes.filter(|process| process.file_name() != own.as_str()).any(|process| {
+        let files = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        files.map(|file| fs::read_link(file.path())).any(|target| target.is_ok_and(|target| target == path))
+    })
+}
+
+/// The runs that have ended and left something. Those that live are not among them, nor those that
+/// another process looks after just now.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn dead(state: &Path) -> Result<Vec<Dead>> {
+    let runs = state.join("runs");
+    if !runs.exists() {
+        return Ok(Vec::new());
+    }
+    let _all = lock_all(state)?;
+    let about = || format!("cannot read `{}`", runs.display());
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&runs).with_context(about)? {
+        let folder = entry.with_context(about)?.path();
+        match examine(&folder) {
+            Ok(Some(dead)) => found.push(dead),
+            Ok(None) => {}
+            Err(error) => log::warn!("`{}` is left as it is: {error:#}", folder.display()),
+        }
+    }
+    found.sort_by(|one, other| one.run.cmp(&other.run));
+    Ok(found)
+}
+
+fn examine(folder: &Path) -> Result<Option<Dead>> {
+    let path = folder.join("run.json");
+    let lock = open(&path, false)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error).context("cannot lock `run.json`"),
+    }
+    let text = fs::read_to_string(&path).context("cannot read `run.json`")?;
+    let about: About = serde_json::from_str(&text).context("cannot understand `run.json`")?;
+    let mut sandboxes = Vec::new();
+    for entry in fs::read_dir(folder).context("cannot list it")? {
+        let path = entry.context("cannot list it")?.path();
+        if path.extension().is_none_or(|ending| ending != "json") || path.ends_with("run.json") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let line: Line =
+            serde_json::from_str(&text).with_context(|| format!("cannot understand `{}`", path.display()))?;
+        let output = path.with_extension("out");
+        sandboxes.push(Left { id: line.id, entry: Entry { path, output, slot: line.slot } });
+    }
+    sandboxes.sort_by(|one, other| one.entry.path.cmp(&other.entry.path));
+    if sandboxes.is_empty() {
+        forget(folder);
+        return Ok(None);
+    }
+    let run = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Some(Dead { about, run, sandboxes, folder: folder.to_owned(), _lock: lock }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn open_in(state: &Path, run: &str) -> Journal {
+        Journal::open(state, Path::new("/x/offload.toml"), run).unwrap()
+    }
+
+    /// What a run leaves that is killed: its files, without the lock.
+    fn kill(journal: Journal, state: &Path) {
+        let copy = state.join("runs/killed");
+        fs::create_dir(&copy).unwrap();
+        for entry in fs::read_dir(&journal.folder).unwrap().flatten() {
+            fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_sandbox_is_entered_before_it_is_made_and_removed_after_it_is_destroyed() {
+        let state = tempfile::tempdir().unwrap();
+        let journal = open_in(state.path(), "one");
+        let mut entries: Vec<Entry> = (0..20).map(|slot| journal.begin(slot).unwrap()).collect();
+        assert!(dead(state.path()).unwrap().is_empty(), "it lives");
+        for entry in &mut entries {
+            fs::write(entry.output(), "sb\n").unwrap();
+            entry.created("sb").unwrap();
+            assert!(!entry.output().exists());
+        }
+        let mode = journal.folder.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700);
+        entries.into_iter().for_each(Entry::close);
+        let folder = journal.folder.clone();
+        drop(journal);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn what_a_dead_run_left_is_listed_for_one_only_until_it_is_closed() {
+        let state = tempfile::tempdir().unwrap();
+        let journal = open_in(state.path(), "lives");
+        let [mut made, making, unknown] = [0, 1, 2].map(|slot| journal.begin(slot).unwrap());
+        made.created("sb-1").unwrap();
+        fs::write(making.output(), "making…\nsb-2\r\n\n").unwrap();
+        let _ = unknown;
+        kill(journal, state.path());
+        let mut found = dead(state.path()).unwrap();
+        let found_again = dead(state.path()).unwrap();
+        assert!(found_again.is_empty(), "it is held");
+        let found: Dead =
+            found.iter().position(|dead| dead.run == "killed").map(|place| found.remove(place)).unwrap();
+        assert_eq!(found.about.config, Path::new("/x/offload.toml"));
+        let ids: Vec<_> = found.sandboxes.iter().map(Left::id).collect();
+        assert_eq!(ids, [Some("sb-1".to_owned()), Some("sb-2".to_owned()), None]);
+        assert!(found.sandboxes.iter().all(|left| !left.is_pending()));
+        let Dead { .. } = &found;
+        let mut found = found;
+        std::mem::take(&mut found.sandboxes).into_iter().for_each(Left::close);
+        drop(found);
+        assert!(!state.path().join("runs/killed").exists());
+    }
+
+    #[test]
+    fn a_command_that_still_makes_a_sandbox_is_seen() {
+        let state = tempfile::tempdir().unwrap();
+        let journal = open_in(state.path(), "one");
+        let entry = journal.begin(0).unwrap();
+        let output = File::create(entry.output()).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").stdout(output).spawn().unwrap();
+        let left = Left { id: None, entry };
+        assert!(left.is_pending());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!left.is_pending());
+    }
+
+    #[test]
+    fn a_broken_journal_is_left_as_it_is() {
+        let state = tempfile::tempdir().unwrap();
+        fs::create_dir_all(state.path().join("runs/odd")).unwrap();
+        fs::write(state.path().join("runs/odd/run.json"), "{").unwrap();
+        assert!(dead(state.path()).unwrap().is_empty());
+        assert!(state.path().join("runs/odd/run.json").exists());
+    }
+}

@@ -1,0 +1,242 @@
+//! Sandboxes behind shell commands (`type = "default"`): anything that commands can create, use and
+//! destroy.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cancel::Cancel;
+use crate::command::CommandLine;
+use crate::journal::{Entry, Journal};
+use crate::model::Exit;
+use crate::provider::patience::patiently;
+use crate::provider::renewal::Renewal;
+use crate::provider::{Builder, Image, ONE_ARGUMENT, Provider, ProviderError, Sandbox, Source, ThinDiff};
+
+mod frame;
+mod line;
+mod patching;
+mod sandbox;
+mod shell;
+
+use line::Frame;
+use sandbox::Remote;
+pub use shell::{Commands, Settings};
+use shell::{Shell, complaint, fill};
+
+/// Larger differences than this are not brought to each sandbox through its shell: the image is made anew.
+const LARGEST_DIFFERENCE: usize = 2 << 20;
+/// A token is as long as this; what it is does not matter here.
+const TOKEN: &str = "offload-0123456789abcdef";
+
+/// Makes images by shell commands.
+pub struct Images {
+    shell: Arc<Shell>,
+}
+
+/// Makes sandboxes by shell commands.
+pub struct Command<'a> {
+    shell: Arc<Shell>,
+    image: Renewal<'a>,
+    journal: Option<Arc<Journal>>,
+    root: String,
+}
+
+impl Images {
+    /// A maker of images for `settings`.
+    pub fn new(settings: Settings) -> Images {
+        Images { shell: Arc::new(Shell::new(settings)) }
+    }
+
+    /// A maker of sandboxes from `image`, which are entered in `journal`.
+    pub fn provider<'a>(&self, image: Renewal<'a>, journal: Option<Arc<Journal>>) -> Command<'a> {
+        // What is relative counts from where the sandbox's shell starts, and tests run in it.
+        let root = self.shell.settings.project_root.clone().filter(|root| root.starts_with('/'));
+        Command { shell: Arc::clone(&self.shell), image, journal, root: root.unwrap_or_else(|| ".".into()) }
+    }
+
+    /// Destroys the sandbox `id` of an earlier run.
+    ///
+    /// # Errors
+    /// When the command fails again and again.
+    pub fn destroy(&self, id: &str) -> Result<(), ProviderError> {
+        self.shell.destroy(id)
+    }
+
+    fn id_of(&self, key: &str, text: &str, cancel: &Cancel) -> Result<String, ProviderError> {
+        patiently(cancel, || {
+            let said = self.shell.run(key, text.to_owned(), None, cancel)?;
+            said.check(key)?;
+            said.last.ok_or_else(|| {
+                ProviderError::Refused(format!(
+                    "`{key}` printed nothing; the last line of its output must be the id of the image"
+                ))
+            })
+        })
+    }
+}
+
+impl Builder for Images {
+    fn recipe(&self) -> Vec<String> {
+        let settings = &self.shell.settings;
+        let mut recipe = vec![settings.commands.prepare.clone().unwrap_or_default(), self.shell.cores()];
+        recipe.extend(settings.copy_dirs.iter().cloned());
+        recipe
+    }
+
+    fn outside(&self) -> Vec<PathBuf> {
+        let settings = &self.shell.settings;
+        let copied = settings.copy_dirs.iter().filter_map(|pair| pair.split_once(':'));
+        let copied = copied.map(|(local, _)| settings.directory.join(local));
+        // What the command names may be a Dockerfile or a script of the user's.
+        let words = settings.commands.prepare.as_deref().map(shell_words::split);
+        let words = words.into_iter().flatten().flatten().map(|word| settings.directory.join(word));
+        copied.chain(words.filter(|path| path.is_file())).collect()
+    }
+
+    fn makes_images(&self) -> bool {
+        self.shell.settings.commands.prepare.is_some()
+    }
+
+    fn can_patch(&self, bytes: usize) -> bool {
+        let settings = &self.shell.settings;
+        settings.commands.patch.is_some() || (settings.repo_root.is_some() && bytes <= LARGEST_DIFFERENCE)
+    }
+
+    fn build(&self, source: &Source, cancel: &Cancel) -> Result<String, ProviderError> {
+        let settings = &self.shell.settings;
+        let template = settings.commands.prepare.as_deref().unwrap_or_default();
+        let mut text = fill(template, &[("{cpu_cores}", &self.shell.cores())]);
+        let mut append =
+            |flag: &str, value: &str| text += &format!(" --{flag}={}", shell_words::quote(value));
+        for pair in &settings.copy_dirs {
+            append("copy-dir", pair);
+        }
+        if let Some(init) = &source.init {
+            append("sandbox-init-cmd", init);
+        }
+        if let Some(context) = &source.context {
+            append("context-dir", &context.to_string_lossy());
+        }
+        self.id_of("prepare_command", &text, cancel)
+    }
+
+    fn patch(&self, base: &str, difference: ThinDiff, cancel: &Cancel) -> Result<Image, ProviderError> {
+        let settings = &self.shell.settings;
+        let Some(template) = &settings.commands.patch else {
+            return Ok(Image { id: Some(base.to_owned()), lacks: Some(difference) });
+        };
+        let base = shell_words::quote(base);
+        let script = settings.scratch.join("thin-diff.sh");
+        std::fs::write(&script, &difference.script).map_err(|error| {
+            ProviderError::Refused(format!("cannot write `{}`: {error}", script.display()))
+        })?;
+        let patch = difference.patch.to_string_lossy();
+        let script = script.to_string_lossy();
+        let root = settings.repo_root.as_deref().unwrap_or(".");
+        let values = [
+            ("{image_id}", &*base),
+            ("{patch_file}", &*shell_words::quote(&patch)),
+            ("{patch_script}", &*shell_words::quote(&script)),
+            ("{repo_root}", &*shell_words::quote(root)),
+            ("{cpu_cores}", &*self.shell.cores()),
+        ];
+        let mut text = fill(template, &values);
+        if let Some(then) = &difference.then {
+            text += &format!(" --post-patch-cmd={}", shell_words::quote(then));
+        }
+        let id = self.id_of("patch_command", &text, cancel)?;
+        Ok(Image { id: Some(id), lacks: None })
+    }
+}
+
+impl Command<'_> {
+    /// Runs the create command and gives the id of the sandbox.
+    fn make(&self, image: &Image, entry: Option<&Entry>, cancel: &Cancel) -> Result<String, ProviderError> {
+        let image = shell_words::quote(image.id.as_deref().unwrap_or_default());
+        let values = [("{image_id}", &*image), ("{cpu_cores}", &*self.shell.cores())];
+        let text = fill(&self.shell.settings.commands.create, &values);
+        let output = entry.map(Entry::output);
+        patiently(cancel, || {
+            let said = self.shell.run("create_command", text.clone(), output, cancel)?;
+            match (said.check("create_command"), said.last) {
+                (Ok(()), Some(id)) => Ok(id),
+                (Ok(()), None) => Err(ProviderError::Refused(
+                    "`create_command` printed nothing; the last line of its output must be the id of the sandbox"
+                        .into(),
+                )),
+                (Err(error), None) => Err(error),
+                (Err(error), Some(id)) => {
+                    // It may have been ended, or have failed, when the sandbox was there already.
+                    let destroyed = self.shell.destroy(&id);
+                    if let (Err(again), false) = (destroyed, said.exit == Exit::Cancelled) {
+                        log::debug!("`{id}` of a create that failed cannot be destroyed: {again}");
+                    }
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn create_from(
+        &self,
+        image: &Image,
+        slot: usize,
+        cancel: &Cancel,
+    ) -> Result<Box<dyn Sandbox>, ProviderError> {
+        let begin = |journal: &Arc<Journal>| {
+            journal.begin(slot).map_err(|error| {
+                ProviderError::Refused(format!("cannot enter a sandbox in the journal: {error:#}"))
+            })
+        };
+        let mut entry = self.journal.as_ref().map(begin).transpose()?;
+        let id = match self.make(image, entry.as_ref(), cancel) {
+            Ok(id) => id,
+            Err(error) => {
+                entry.into_iter().for_each(Entry::close);
+                return Err(error);
+            }
+        };
+        if let Some(Err(error)) = entry.as_mut().map(|entry| entry.created(&id)) {
+            log::warn!("the sandbox `{id}` is not in the journal: {error:#}");
+        }
+        let mut sandbox = Remote::new(Arc::clone(&self.shell), id.clone(), entry);
+        if let Some(difference) = &image.lacks
+            && let Err(error) = patching::patch(&mut sandbox, &id, difference, cancel)
+        {
+            if let Err(error) = Box::new(sandbox).destroy() {
+                log::error!("{error}");
+            }
+            return Err(error);
+        }
+        Ok(Box::new(sandbox))
+    }
+}
+
+impl Provider for Command<'_> {
+    fn create(&self, slot: usize, cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
+        self.image.create(cancel, |image| self.create_from(image, slot, cancel))
+    }
+
+    fn root(&self) -> &str {
+        &self.root
+    }
+
+    fn scratch(&self) -> Option<&Path> {
+        Some(&self.shell.remote)
+    }
+
+    fn takes(&self, command: &CommandLine) -> bool {
+        let long = self.shell.remote.join("batch-4294967295/result.xml");
+        let frame =
+            Frame { token: TOKEN, old: Some(&long), stamp: Some(&long), report: Some(&long), content: true };
+        // The word is quoted, and the line that holds it is one argument.
+        let line = self.shell.inside.line(command, &frame);
+        let room = ONE_ARGUMENT.saturating_sub(self.shell.settings.commands.exec.len() + 500);
+        shell_words::quote(&line).len() <= room
+    }
+}
+
+/// Why a command that ran in a sandbox said nothing of how it ended.
+fn silent(exit: Exit, stderr: &str) -> String {
+    format!("{} (the sandbox did not tell how the command ended)", complaint("exec_command", exit, stderr))
+}

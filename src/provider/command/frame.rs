@@ -1,0 +1,203 @@
+//! What a sandbox says at the end of a command's output, behind everything that the command printed
+//! itself: how it ended, and files. Lines that begin with a token nobody can guess:
+//!
+//! ```text
+//! TOKEN exit 0
+//! TOKEN file 0
+//! …base64, or hexadecimal where the sandbox has no `base64`…
+//! TOKEN end
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// What others may print behind the end (a provider's farewell) is not longer.
+const TAIL: u64 = 4096;
+const BLOCK: u64 = 64 * 1024;
+
+/// What a sandbox said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trailer {
+    /// The exit status of the command, as a shell gives it.
+    pub(super) status: i32,
+    /// The numbers of the files that are there.
+    pub(super) files: Vec<usize>,
+}
+
+/// The shell text that says how a command ended whose status is in `$s`, and names, or with `content`
+/// gives, the files that are there.
+pub(super) fn text(token: &str, files: &[&str], content: bool) -> String {
+    let mut text = format!("printf '\\n%s exit %s\\n' {token} \"$s\"; ");
+    for (number, file) in files.iter().enumerate() {
+        let file = shell_words::quote(file);
+        text += &format!("if [ -f {file} ]; then printf '%s file %s\\n' {token} {number}; ");
+        if content {
+            // Only a redirection works for names with a dash in front everywhere.
+            text += &format!("{{ base64 < {file} 2>/dev/null || od -An -v -tx1 < {file}; }}; ");
+        }
+        text += "fi; ";
+    }
+    text + &format!("printf '%s end\\n' {token}")
+}
+
+/// Cuts what a sandbox said off the end of the file `log`, and writes the content of the files that came
+/// with it to the places of `places`. `None` where nothing was said: the command did not come to its end.
+///
+/// # Errors
+/// When `log` cannot be read, or a place cannot be written.
+pub(super) fn cut(log: &Path, token: &str, places: &[PathBuf]) -> io::Result<Option<Trailer>> {
+    let mut file = OpenOptions::new().read(true).write(true).open(log)?;
+    let length = file.metadata()?.len();
+    let begin = length.saturating_sub(TAIL);
+    let end = format!("{token} end");
+    let Some(place) = rfind(&read(&mut file, begin, length)?, end.as_bytes()) else { return Ok(None) };
+    let end = begin + place as u64;
+    let Some(start) = search(&mut file, end, format!("\n{token} exit ").as_bytes())? else {
+        return Ok(None);
+    };
+    file.seek(SeekFrom::Start(start + 1))?;
+    let trailer = parse(BufReader::new((&file).take(end - start - 1)), token, places)?;
+    if trailer.is_some() {
+        file.set_len(start)?;
+    }
+    Ok(trailer)
+}
+
+fn read(file: &mut File, from: u64, to: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(to - from).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn rfind(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    bytes.windows(needle.len()).rposition(|window| window == needle)
+}
+
+/// The last place before `end` where `needle` is, looked for from the end.
+fn search(file: &mut File, end: u64, needle: &[u8]) -> io::Result<Option<u64>> {
+    let mut to = end;
+    loop {
+        let from = to.saturating_sub(BLOCK);
+        if let Some(place) = rfind(&read(file, from, to)?, needle) {
+            return Ok(Some(from + place as u64));
+        }
+        if from == 0 {
+            return Ok(None);
+        }
+        to = from + needle.len() as u64;
+    }
+}
+
+fn parse(mut reader: impl BufRead, token: &str, places: &[PathBuf]) -> io::Result<Option<Trailer>> {
+    let mut trailer: Option<Trailer> = None;
+    let mut output: Option<BufWriter<File>> = None;
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match (words[..].first() == Some(&token), &mut output) {
+            (true, _) => {
+                if let Some(mut done) = output.take() {
+                    done.flush()?;
+                }
+                let number = words.get(2).and_then(|word| word.parse::<i32>().ok());
+                match (words.get(1), number, &mut trailer) {
+                    (Some(&"exit"), Some(status), None) => {
+                        trailer = Some(Trailer { status, files: Vec::new() });
+                    }
+                    (Some(&"file"), Some(number), Some(trailer)) => {
+                        let number = usize::try_from(number).unwrap_or(usize::MAX);
+                        trailer.files.push(number);
+                        output = places.get(number).map(File::create).transpose()?.map(BufWriter::new);
+                    }
+                    _ => return Ok(None),
+                }
+            }
+            (false, Some(output)) => output.write_all(&decode(&text)?)?,
+            (false, None) => {}
+        }
+        line.clear();
+    }
+    if let Some(mut done) = output {
+        done.flush()?;
+    }
+    Ok(trailer)
+}
+
+/// A line of base64, or of `od`, which begins with a space.
+fn decode(line: &str) -> io::Result<Vec<u8>> {
+    let broken = |error: &dyn std::fmt::Display| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("a file came garbled out of the sandbox: {error}"))
+    };
+    if line.starts_with(' ') {
+        let bytes = line.split_whitespace().map(|word| u8::from_str_radix(word, 16));
+        return bytes.collect::<Result<_, _>>().map_err(|error| broken(&error));
+    }
+    STANDARD.decode(line.trim()).map_err(|error| broken(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `command`, then what [`text`] says of `files`, with these programs on PATH.
+    fn printed(folder: &Path, command: &str, files: &[&str], path: &str) -> PathBuf {
+        let script = format!("{command}; s=$?; PATH={path}; {}", text("T0K", files, true));
+        let log = folder.join("log");
+        let output = std::process::Command::new("/bin/sh").arg("-c").arg(script).current_dir(folder).output();
+        std::fs::write(&log, output.unwrap().stdout).unwrap();
+        log
+    }
+
+    #[test]
+    fn files_come_back_as_they_are_with_and_without_base64() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..=255_u8).cycle().take(100_000).collect();
+        std::fs::write(folder.path().join("-a b"), &bytes).unwrap();
+        std::fs::write(folder.path().join("empty"), "").unwrap();
+        let bin = folder.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        let od = ["/usr/bin/od", "/bin/od"].into_iter().find(|od| Path::new(od).exists()).unwrap();
+        std::os::unix::fs::symlink(od, bin.join("od")).unwrap();
+        for path in ["$PATH", "bin"] {
+            let log = printed(folder.path(), "printf out; (exit 7)", &["./-a b", "missing", "empty"], path);
+            let places: Vec<PathBuf> =
+                (0..3).map(|number| folder.path().join(format!("got-{number}"))).collect();
+            let trailer = cut(&log, "T0K", &places).unwrap().unwrap();
+            assert_eq!(trailer, Trailer { status: 7, files: vec![0, 2] }, "{path}");
+            assert_eq!(std::fs::read(&places[0]).unwrap(), bytes, "{path}");
+            assert_eq!(std::fs::read(&places[2]).unwrap(), b"", "{path}");
+            assert!(!places[1].exists());
+            assert_eq!(std::fs::read_to_string(&log).unwrap(), "out");
+        }
+    }
+
+    #[test]
+    fn a_command_that_did_not_come_to_its_end_says_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        for text in ["", "out\nT0K exit 0\n", "T1K exit 0\nT1K end\n", "T0K end\n", "\nT0K exit x\nT0K end\n"]
+        {
+            std::fs::write(&log, text).unwrap();
+            assert_eq!(cut(&log, "T0K", &[]).unwrap(), None, "{text}");
+            assert_eq!(std::fs::read_to_string(&log).unwrap().is_empty(), text.is_empty());
+        }
+    }
+
+    #[test]
+    fn carriage_returns_and_a_farewell_are_no_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        std::fs::write(&log, "out\r\n\r\nT0K exit 137\r\nT0K file 0\r\nYWI=\r\nT0K end\r\nbye\r\n").unwrap();
+        let place = folder.path().join("got");
+        let trailer = cut(&log, "T0K", std::slice::from_ref(&place)).unwrap();
+        assert_eq!(trailer, Some(Trailer { status: 137, files: vec![0] }));
+        assert_eq!(std::fs::read(place).unwrap(), b"ab");
+        assert_eq!(std::fs::read(&log).unwrap(), b"out\r\n\r");
+    }
+}

@@ -1,0 +1,158 @@
+//! The text that a sandbox's shell gets for a command: files first, then the folder, then the command in
+//! its environment, then how it ended.
+
+use std::path::Path;
+
+use super::frame;
+use crate::command::{CommandLine, Executable};
+
+/// What a shell says of itself when it could not even begin; behind it comes no trailer.
+const NOT_BEGUN: &str = "|| exit 125; ";
+
+/// The surroundings of all commands in a sandbox.
+#[derive(Clone, Debug)]
+pub(super) struct Inside {
+    /// The root of the repository, told as `OFFLOAD_ROOT`.
+    pub(super) repo_root: Option<String>,
+    /// The folder in which tests run.
+    pub(super) project_root: Option<String>,
+    /// Variables of all tests.
+    pub(super) env: Vec<(String, String)>,
+}
+
+/// What surrounds one command.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame<'a> {
+    /// Begins the lines of the trailer.
+    pub(super) token: &'a str,
+    /// Removed first: what the last command left.
+    pub(super) old: Option<&'a Path>,
+    /// A file that is made before the command, as a sign of when it began.
+    pub(super) stamp: Option<&'a Path>,
+    /// A file that the trailer is about.
+    pub(super) report: Option<&'a Path>,
+    /// Whether the trailer gives the content of that file.
+    pub(super) content: bool,
+}
+
+fn quote(text: &str) -> String {
+    shell_words::quote(text).into_owned()
+}
+
+fn path(path: &Path) -> String {
+    quote(&path.to_string_lossy())
+}
+
+impl Inside {
+    /// The text for `command`.
+    pub(super) fn line(&self, command: &CommandLine, frame: &Frame<'_>) -> String {
+        let mut text = String::new();
+        if let Some(old) = frame.old {
+            text += &format!("rm -rf {}; ", path(old));
+        }
+        for file in &command.files {
+            if let Some(folder) = file.path.parent() {
+                text += &format!("mkdir -p {} {NOT_BEGUN}", path(folder));
+            }
+            text += &format!("printf %s {} > {} {NOT_BEGUN}", quote(&file.content), path(&file.path));
+        }
+        for file in frame.report.into_iter().chain(frame.stamp).filter(|file| file.is_absolute()) {
+            if let Some(folder) = file.parent() {
+                text += &format!("mkdir -p {} {NOT_BEGUN}", path(folder));
+            }
+        }
+        if let Some(stamp) = frame.stamp {
+            // Files of the same tick of the clock would not be newer.
+            text += &format!(": > {} {NOT_BEGUN}sleep 0.02 2>/dev/null; ", path(stamp));
+        }
+        text += &self.enter(command.directory.as_deref());
+        if !command.stale.is_empty() {
+            let stale: Vec<String> = command.stale.iter().map(|file| path(file)).collect();
+            text += &format!("rm -f {} {NOT_BEGUN}", stale.join(" "));
+        }
+        text += &format!("(exec env{} {}); s=$?; ", self.variables(command), words(command));
+        let report: Vec<_> = frame.report.iter().map(|file| file.to_string_lossy()).collect();
+        let report: Vec<&str> = report.iter().map(AsRef::as_ref).collect();
+        text + &frame::text(frame.token, &report, frame.content) + "; exit $s"
+    }
+
+    /// Goes to the folder of tests, or one below it.
+    pub(super) fn enter(&self, below: Option<&Path>) -> String {
+        let mut text = String::new();
+        if let Some(root) = &self.repo_root {
+            text += &format!("OFFLOAD_ROOT=$(cd {} && pwd) && export OFFLOAD_ROOT {NOT_BEGUN}", quote(root));
+        }
+        let root = self.project_root.as_ref().map(|root| quote(root));
+        for folder in root.into_iter().chain(below.map(path)) {
+            text += &format!("cd {folder} {NOT_BEGUN}");
+        }
+        text
+    }
+
+    fn variables(&self, command: &CommandLine) -> String {
+        let all = self.env.iter().chain(&command.env);
+        let mut text: String =
+            all.map(|(key, value)| format!(" {}", quote(&format!("{key}={value}")))).collect();
+        if !command.prepend_path.is_empty() {
+            let own = self.env.iter().chain(&command.env).rev().find(|(key, _)| key == "PATH");
+            let rest = own.map_or_else(|| "\"$PATH\"".to_owned(), |(_, value)| quote(value));
+            text += &format!(" PATH={}:{rest}", quote(&command.prepend_path.join(":")));
+        }
+        text
+    }
+}
+
+fn words(command: &CommandLine) -> String {
+    match &command.executable {
+        Executable::Program(words) => shell_words::join(words),
+        Executable::Shell(text) => format!("sh -c {}", quote(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::InputFile;
+
+    #[test]
+    fn a_command_finds_its_files_folder_and_variables() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("it's a root");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::write(root.join("stale"), "").unwrap();
+        let root = root.to_string_lossy().into_owned();
+        let inside = Inside {
+            repo_root: Some(root.clone()),
+            project_root: Some(root.clone()),
+            env: vec![("A".into(), "a 'b' $c".into())],
+        };
+        let input = folder.path().join("new folder/in.txt");
+        let mut command = CommandLine::shell(
+            "printf '%s\\n' \"$A|$OFFLOAD_ROOT|$PWD|$(cat ../'new folder/in.txt')|$PATH\"; ls; exit 3",
+        );
+        command.files = vec![InputFile { path: input, content: "%s \\n 'x'".into() }];
+        command.prepend_path = vec!["/one".into(), "/t w o".into()];
+        command.stale = vec!["stale".into()];
+        let frame =
+            Frame { token: "TOK", old: None, stamp: None, report: Some(Path::new("sub")), content: false };
+        let line = inside.line(&command, &frame);
+        let output = std::process::Command::new("/bin/sh").arg("-c").arg(&line).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.starts_with(&format!("a 'b' $c|{root}|{root}|%s \\n 'x'|/one:/t w o:/")),
+            "{text}{line}"
+        );
+        assert!(text.ends_with("\nsub\n\nTOK exit 3\nTOK end\n"), "{text}");
+        assert_eq!(output.status.code(), Some(3));
+    }
+
+    #[test]
+    fn a_missing_root_is_no_end_of_the_command() {
+        let inside =
+            Inside { repo_root: None, project_root: Some("/nowhere/at all".into()), env: Vec::new() };
+        let frame = Frame { token: "TOK", old: None, stamp: None, report: None, content: true };
+        let line = inside.line(&CommandLine::program(["true"]), &frame);
+        let output = std::process::Command::new("/bin/sh").arg("-c").arg(&line).output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));
+    }
+}

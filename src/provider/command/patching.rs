@@ -1,0 +1,62 @@
+//! Brings the difference between an image and the working tree into a sandbox, by its shell alone.
+
+use super::sandbox::Remote;
+use crate::cancel::Cancel;
+use crate::git::patch::{pieces, printing};
+use crate::provider::{ProviderError, ThinDiff};
+
+/// A text is brought to a sandbox in pieces of so many bytes.
+const PIECE: usize = 40 * 1024;
+
+/// Makes the change in `sandbox`, and runs what is to run then.
+///
+/// # Errors
+/// `Refused` where it cannot be made, `Lost` where the run is to stop.
+pub(super) fn patch(
+    sandbox: &mut Remote,
+    id: &str,
+    difference: &ThinDiff,
+    cancel: &Cancel,
+) -> Result<(), ProviderError> {
+    let folder = sandbox.folder("diff");
+    let folder = shell_words::quote(&folder).into_owned();
+    let settings = &sandbox.shell().settings;
+    let root = settings.repo_root.clone().unwrap_or_else(|| ".".into());
+    let project = settings.project_root.clone().unwrap_or_else(|| root.clone());
+    let mut texts = send(&difference.script, "diff.sh", &folder);
+    let mut last = format!("( cd {} && sh {folder}/diff.sh )", shell_words::quote(&root));
+    if let Some(then) = &difference.then {
+        let patch = std::fs::read(&difference.patch).map_err(|error| {
+            ProviderError::Refused(format!("cannot read `{}`: {error}", difference.patch.display()))
+        })?;
+        texts.extend(send(&printing(&patch), "patch.sh", &folder));
+        last += &format!(
+            " && sh {folder}/patch.sh > {folder}/patch && OFFLOAD_PATCH_FILE={folder}/patch && \
+             export OFFLOAD_PATCH_FILE && cd {} && sh -c {}",
+            shell_words::quote(&project),
+            shell_words::quote(then)
+        );
+    }
+    // In a shell of its own, as it goes elsewhere. What it prints is for people.
+    texts.push(format!("( {last} ) 1>&2; s=$?; rm -rf {folder}; (exit $s)"));
+    for text in texts {
+        if cancel.is_raised() {
+            return Err(ProviderError::Lost(format!("the run was stopped before sandbox `{id}` was ready")));
+        }
+        sandbox.run_text(&text).map_err(|error| match error {
+            ProviderError::Refused(message) => ProviderError::Refused(format!(
+                "cannot bring the changes since the image was made into sandbox `{id}`: {message}"
+            )),
+            error => error,
+        })?;
+    }
+    Ok(())
+}
+
+/// The texts that write `script` to a file in `folder` of a sandbox.
+fn send(script: &str, name: &str, folder: &str) -> Vec<String> {
+    let mut texts = vec![format!("mkdir -p {folder} && : > {folder}/{name}")];
+    let piece = |piece: String| format!("printf %s {} >> {folder}/{name}", shell_words::quote(&piece));
+    texts.extend(pieces(script, PIECE).into_iter().map(piece));
+    texts
+}

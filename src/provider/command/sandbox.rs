@@ -1,0 +1,331 @@
+//! A sandbox behind shell commands.
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use glob::{MatchOptions, Pattern};
+
+use super::frame::{self, Trailer};
+use super::line::Frame;
+use super::shell::{Shell, fill, is_throttled};
+use super::silent;
+use crate::cancel::Cancel;
+use crate::command::CommandLine;
+use crate::files;
+use crate::journal::Entry;
+use crate::mask::Mask;
+use crate::model::Exit;
+use crate::process::{self, Finished, Streams};
+use crate::provider::patience::patiently;
+use crate::provider::{Order, Place, ProviderError, Sandbox};
+
+/// So many files are copied out of a sandbox by one command.
+const FILES_AT_ONCE: usize = 50;
+
+/// Where the report of the last command is.
+enum Report {
+    /// It is not there.
+    Absent,
+    /// In the sandbox.
+    There,
+    /// Here already.
+    Here(PathBuf),
+}
+
+/// A sandbox behind shell commands.
+pub(super) struct Remote {
+    shell: Arc<Shell>,
+    id: String,
+    entry: Option<Entry>,
+    is_usable: bool,
+    /// The folder of the last batch in the sandbox.
+    batch: Option<PathBuf>,
+    report: Report,
+}
+
+/// A shell's status of a process that a signal ended.
+fn to_exit(status: i32) -> Exit {
+    if (129..=128 + 64).contains(&status) { Exit::Signal(status - 128) } else { Exit::Code(status) }
+}
+
+impl Remote {
+    pub(super) fn new(shell: Arc<Shell>, id: String, entry: Option<Entry>) -> Remote {
+        Remote { shell, id, entry, is_usable: true, batch: None, report: Report::Absent }
+    }
+
+    /// Nobody can guess it, so no test can speak in its name.
+    fn token(&self) -> String {
+        format!("offload-{:016x}", RandomState::new().hash_one(&self.id))
+    }
+
+    fn has_download(&self) -> bool {
+        self.shell.settings.commands.download.is_some()
+    }
+
+    fn temporary(&self, kind: &str) -> PathBuf {
+        self.shell.settings.scratch.join(format!("sandbox-{}.{kind}", self.shell.number()))
+    }
+
+    /// The command that runs `line` in this sandbox.
+    fn command(&self, line: &str) -> CommandLine {
+        let (id, line) = (shell_words::quote(&self.id), shell_words::quote(line));
+        let values = [("{sandbox_id}", &*id), ("{command}", &*line), ("{cpu_cores}", &*self.shell.cores())];
+        self.shell.command(fill(&self.shell.settings.commands.exec, &values))
+    }
+
+    /// Runs `line`, whose trailer begins with `token` and gives files for `places`; `None` for the trailer
+    /// of a command that was ended.
+    fn run(
+        &mut self,
+        (line, token): (&str, &str),
+        (streams, places): (&Streams, &[PathBuf]),
+        deadline: Duration,
+        cancel: &Cancel,
+    ) -> Result<(Finished, Option<Trailer>), ProviderError> {
+        let command = self.command(line);
+        let deadline = deadline.min(self.shell.settings.timeout);
+        let finished =
+            process::run(&command, super::shell::SHELL, streams, deadline, cancel).map_err(|error| {
+                match error.kind() {
+                    std::io::ErrorKind::ArgumentListTooLong | std::io::ErrorKind::InvalidInput => {
+                        ProviderError::Refused(error.to_string())
+                    }
+                    _ => ProviderError::Lost(error.to_string()),
+                }
+            })?;
+        if matches!(finished.exit, Exit::TimedOut | Exit::Cancelled) {
+            // Our end of it is gone, but what runs in the sandbox may not be.
+            self.is_usable = false;
+            return Ok((finished, None));
+        }
+        let trailer = frame::cut(&streams.stdout, token, places)
+            .map_err(|error| ProviderError::Lost(format!("cannot read the output of a command: {error}")))?;
+        Ok((finished, trailer))
+    }
+
+    /// Runs a text of ours and gives the files that its trailer brought.
+    fn call(&mut self, text: &str, places: &[PathBuf], files: &[&str]) -> Result<Trailer, ProviderError> {
+        let token = self.token();
+        let line = format!("{text}; s=$?; {}; exit $s", frame::text(&token, files, !places.is_empty()));
+        let mask = Arc::new(Mask::default());
+        let streams = Streams { stdout: self.temporary("stdout"), stderr: self.temporary("stderr"), mask };
+        let timeout = self.shell.settings.timeout;
+        let result = patiently(&Cancel::new(), || {
+            let (finished, trailer) =
+                self.run((&line, &token), (&streams, places), timeout, &Cancel::new())?;
+            trailer.ok_or_else(|| self.gone(finished.exit, &files::tail(&streams.stderr, 2000)))
+        });
+        let stderr = self.shell.settings.mask.hide(&files::tail(&streams.stderr, 2000));
+        for file in [&streams.stdout, &streams.stderr] {
+            // The folder goes with the run at the latest.
+            let _ = std::fs::remove_file(file);
+        }
+        match result? {
+            trailer if trailer.status == 0 => Ok(trailer),
+            trailer => {
+                Err(ProviderError::Refused(format!("exit code {}: {}", trailer.status, stderr.trim())))
+            }
+        }
+    }
+
+    /// Whether the report can be copied out of a sandbox that says nothing of how its command ended.
+    fn arrives(&mut self, report: &Path) -> bool {
+        let place = self.temporary("report");
+        let pair = (report.to_string_lossy().into_owned(), place.clone());
+        let arrives = self.copy(&[pair]).is_ok() && place.exists();
+        if arrives {
+            self.report = Report::Here(place);
+        }
+        arrives
+    }
+
+    /// Why a command came back without a trailer.
+    fn gone(&self, exit: Exit, stderr: &str) -> ProviderError {
+        let stderr = self.shell.settings.mask.hide(stderr);
+        let message = format!("sandbox `{}`: {}", self.id, silent(exit, &stderr));
+        if is_throttled(exit, &stderr) {
+            ProviderError::Throttled(message)
+        } else {
+            ProviderError::Lost(message)
+        }
+    }
+
+    /// The folder of the sandbox in which nothing of the user's is.
+    pub(super) fn folder(&self, name: &str) -> String {
+        self.shell.remote.join(format!("{name}-{}", self.shell.number())).to_string_lossy().into_owned()
+    }
+
+    pub(super) fn shell(&self) -> &Shell {
+        &self.shell
+    }
+
+    /// Runs a text of ours.
+    ///
+    /// # Errors
+    /// `Refused` where it fails.
+    pub(super) fn run_text(&mut self, text: &str) -> Result<(), ProviderError> {
+        self.call(text, &[], &[]).map(drop)
+    }
+
+    /// Copies files out of the sandbox: pairs of remote and local, which need not exist.
+    fn copy(&mut self, pairs: &[(String, PathBuf)]) -> Result<(), ProviderError> {
+        let Some(template) = self.shell.settings.commands.download.clone() else {
+            let files: Vec<&str> = pairs.iter().map(|(remote, _)| remote.as_str()).collect();
+            let places: Vec<PathBuf> = pairs.iter().map(|(_, local)| local.clone()).collect();
+            let enter = self.shell.inside.enter(None);
+            return self.call(&format!("{enter}true"), &places, &files).map(drop);
+        };
+        let root = self.shell.inside.project_root.clone().unwrap_or_default();
+        let words = pairs.iter().map(|(remote, local)| {
+            // Whatever the provider's folder for relative paths is, the root is known.
+            let remote = Path::new(&root).join(remote);
+            shell_words::quote(&format!("{}:{}", remote.display(), local.display())).into_owned()
+        });
+        let paths: Vec<String> = words.collect();
+        let id = shell_words::quote(&self.id).into_owned();
+        let values =
+            [("{sandbox_id}", &*id), ("{paths}", &*paths.join(" ")), ("{cpu_cores}", &*self.shell.cores())];
+        let text = fill(&template, &values);
+        let never = Cancel::new();
+        patiently(&never, || {
+            self.shell.run("download_command", text.clone(), None, &never)?.check("download_command")
+        })
+        .map_err(|error| ProviderError::Lost(format!("sandbox `{}`: {error}", self.id)))
+    }
+
+    /// The files below the root that are newer than the last command, and match any of `globs`.
+    fn changed(&mut self, globs: &[String]) -> Result<Vec<PathBuf>> {
+        let Some(batch) = &self.batch else { return Ok(Vec::new()) };
+        let stamp = batch.join("started").to_string_lossy().into_owned();
+        let mut folders: Vec<String> = globs.iter().map(|glob| fixed_part(glob)).collect();
+        folders.sort();
+        folders.dedup();
+        let folders: Vec<_> = folders.iter().map(|folder| shell_words::quote(folder)).collect();
+        let list = format!("{stamp}.list");
+        let (list, stamp) = (shell_words::quote(&list), shell_words::quote(&stamp));
+        let text = format!(
+            "{}find {} -type f -newer {stamp} -print0 2>/dev/null > {list}; true",
+            self.shell.inside.enter(None),
+            folders.join(" ")
+        );
+        let place = self.temporary("list");
+        let unquoted = batch.join("started.list").to_string_lossy().into_owned();
+        self.call(&text, std::slice::from_ref(&place), &[&unquoted])
+            .map_err(|error| anyhow::anyhow!("{error}"))?;
+        let bytes = std::fs::read(&place).context("cannot read the list of new files")?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let patterns: Vec<Pattern> = globs.iter().filter_map(|glob| Pattern::new(glob).ok()).collect();
+        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
+        let names = text.split('\0').map(|name| name.strip_prefix("./").unwrap_or(name));
+        let wanted = names.filter(|name| patterns.iter().any(|pattern| pattern.matches_with(name, options)));
+        Ok(wanted.map(PathBuf::from).collect())
+    }
+}
+
+/// The folders of a glob pattern before the first that is not one name, to look for files in.
+fn fixed_part(glob: &str) -> String {
+    let folders = glob.rsplit_once('/').map_or("", |(folders, _)| folders);
+    let fixed = folders.split('/').take_while(|part| !part.contains(['*', '?', '[']));
+    format!("./{}", fixed.collect::<Vec<_>>().join("/"))
+}
+
+impl Sandbox for Remote {
+    fn exec(&mut self, order: &Order<'_>, cancel: &Cancel) -> Result<Finished, ProviderError> {
+        let token = self.token();
+        let old = self.batch.take();
+        let folder = order.report.and_then(Path::parent).filter(|folder| folder.is_absolute());
+        let batch = folder.map_or_else(|| self.shell.remote.join("batch"), Path::to_owned);
+        let stamp = batch.join("started");
+        let content = !self.has_download();
+        let frame = Frame {
+            token: &token,
+            old: old.as_deref(),
+            stamp: self.shell.settings.has_globs.then_some(&*stamp),
+            report: order.report,
+            content,
+        };
+        let line = self.shell.inside.line(order.command, &frame);
+        let places: Vec<PathBuf> =
+            (content && order.report.is_some()).then(|| self.temporary("report")).into_iter().collect();
+        self.batch = Some(batch);
+        self.report = Report::Absent;
+        let (finished, trailer) = patiently(cancel, || {
+            let (finished, trailer) =
+                self.run((&line, &token), (order.streams, &places), order.deadline, cancel)?;
+            let ended = matches!(finished.exit, Exit::Code(_) | Exit::Signal(_));
+            match (&trailer, order.report) {
+                (None, Some(report)) if ended && self.has_download() && self.arrives(report) => {}
+                (None, _) if ended => {
+                    return Err(self.gone(finished.exit, &files::tail(&order.streams.stderr, 2000)));
+                }
+                _ => {}
+            }
+            Ok((finished, trailer))
+        })?;
+        let Some(trailer) = trailer else { return Ok(finished) };
+        if trailer.files.contains(&0) {
+            self.report = places.into_iter().next().map_or(Report::There, Report::Here);
+        }
+        Ok(Finished { exit: to_exit(trailer.status), ..finished })
+    }
+
+    fn is_usable(&self) -> bool {
+        self.is_usable
+    }
+
+    fn fetch(&mut self, remote: &Path, local: &Path) -> Result<(), ProviderError> {
+        match std::mem::replace(&mut self.report, Report::Absent) {
+            Report::Absent => Ok(()),
+            Report::There => self.copy(&[(remote.to_string_lossy().into_owned(), local.to_owned())]),
+            Report::Here(path) => std::fs::rename(&path, local).map_err(|error| {
+                ProviderError::Lost(format!(
+                    "cannot move `{}` to `{}`: {error}",
+                    path.display(),
+                    local.display()
+                ))
+            }),
+        }
+    }
+
+    fn download(&mut self, globs: &[String], place: Place<'_>) -> Result<usize> {
+        let changed = self.changed(globs)?;
+        let mut pairs = Vec::new();
+        for path in &changed {
+            if path.components().any(|part| !matches!(part, Component::Normal(_))) {
+                bail!("a sandbox names a file `{}` outside of its root", path.display());
+            }
+            pairs.push((path.to_string_lossy().into_owned(), std::path::absolute(place(path)?)?));
+        }
+        for some in pairs.chunks(FILES_AT_ONCE) {
+            self.copy(some).map_err(|error| anyhow::anyhow!("{error}"))?;
+        }
+        Ok(pairs.len())
+    }
+
+    fn destroy(mut self: Box<Self>) -> Result<(), ProviderError> {
+        let is_apart = self.shell.inside.project_root.as_ref().is_none_or(|root| root.starts_with('/'));
+        if let Some(batch) = self.batch.take().filter(|_| !is_apart) {
+            // The sandbox is a folder among others: what lies outside of it would stay.
+            let (batch, all) = (batch.to_string_lossy(), self.shell.remote.to_string_lossy());
+            let text = format!(
+                "rm -rf {}; rmdir {} 2>/dev/null; true",
+                shell_words::quote(&batch),
+                shell_words::quote(&all)
+            );
+            if let Err(error) = self.run_text(&text) {
+                log::debug!("sandbox `{}` was not tidied: {error}", self.id);
+            }
+        }
+        self.shell.destroy(&self.id).map_err(|error| {
+            ProviderError::Lost(format!(
+                "the sandbox `{}` was not destroyed (`offload gc` tries again): {error}",
+                self.id
+            ))
+        })?;
+        self.entry.take().into_iter().for_each(Entry::close);
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! An image that was taken from a cache may be gone at the provider: then it is made anew, once, and all
+//! who were refused a sandbox try again.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Image, ProviderError};
+use crate::cancel::Cancel;
+
+/// How often a waiting thread looks at the cancel flag.
+const SLICE: Duration = Duration::from_millis(50);
+/// Others may be about to try, who are not refused: nothing is made anew before this.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Makes the image anew.
+pub type Renew<'a> = Box<dyn Fn(&Cancel) -> Result<Image, ProviderError> + Send + Sync + 'a>;
+
+/// The image of all sandboxes of a run.
+pub struct Renewal<'a> {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// `None` for an image that is not from a cache.
+    renew: Option<Renew<'a>>,
+}
+
+struct State {
+    image: Image,
+    /// Whether it has been made anew.
+    is_new: bool,
+    is_renewing: bool,
+    /// A sandbox has been made from it: it is there.
+    is_proven: bool,
+    /// Sandboxes in the making.
+    making: usize,
+    /// When the last one began or ended.
+    last: Instant,
+    /// Why it could not be made anew.
+    failure: Option<ProviderError>,
+}
+
+impl<'a> Renewal<'a> {
+    /// `image`, which `renew` can make anew.
+    pub fn new(image: Image, renew: Option<Renew<'a>>) -> Renewal<'a> {
+        let state = State {
+            image,
+            is_new: false,
+            is_renewing: false,
+            is_proven: false,
+            making: 0,
+            last: Instant::now(),
+            failure: None,
+        };
+        Renewal { state: Mutex::new(state), changed: Condvar::new(), renew }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes something from the image. Where that is refused, to all who try, an image from a cache is
+    /// made anew.
+    ///
+    /// # Errors
+    /// Those of `make`, and of making the image anew.
+    pub fn create<T>(
+        &self,
+        cancel: &Cancel,
+        make: impl Fn(&Image) -> Result<T, ProviderError>,
+    ) -> Result<T, ProviderError> {
+        let (image, was_new) = {
+            let mut state = self.lock();
+            state.making += 1;
+            state.last = Instant::now();
+            (state.image.clone(), state.is_new)
+        };
+        let result = make(&image);
+        let mut state = self.lock();
+        state.making -= 1;
+        state.last = Instant::now();
+        state.is_proven |= result.is_ok();
+        self.changed.notify_all();
+        match result {
+            Err(ProviderError::Refused(refusal)) if !was_new && self.renew.is_some() => {
+                log::debug!("no sandbox of a cached image: {refusal}");
+                if self.is_renewed(state, cancel)? {
+                    return make(&self.lock().image.clone());
+                }
+                Err(ProviderError::Refused(refusal))
+            }
+            result => result,
+        }
+    }
+
+    /// Waits until it is known whether the image is there, and if it is not, until there is another.
+    fn is_renewed<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        cancel: &Cancel,
+    ) -> Result<bool, ProviderError> {
+        loop {
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            if state.is_new {
+                return Ok(true);
+            }
+            if state.is_proven || cancel.is_raised() {
+                return Ok(false);
+            }
+            if state.making == 0 && !state.is_renewing && state.last.elapsed() >= QUIET {
+                state.is_renewing = true;
+                drop(state);
+                log::warn!("the provider gives no sandbox of the cached image; the image is made anew");
+                let image = self.renew.as_ref().map(|renew| renew(cancel));
+                state = self.lock();
+                match image {
+                    Some(Ok(image)) => (state.image, state.is_new) = (image, true),
+                    Some(Err(error)) => state.failure = Some(error),
+                    None => return Ok(false),
+                }
+                self.changed.notify_all();
+                continue;
+            }
+            state = self.changed.wait_timeout(state, SLICE).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn image(id: &str) -> Image {
+        Image { id: Some(id.into()), lacks: None }
+    }
+
+    fn refused() -> ProviderError {
+        ProviderError::Refused("no such image".into())
+    }
+
+    fn renewal(renewed: &'static AtomicUsize) -> Renewal<'static> {
+        Renewal::new(
+            image("old"),
+            Some(Box::new(|_| {
+                renewed.fetch_add(1, Ordering::SeqCst);
+                Ok(image("new"))
+            })),
+        )
+    }
+
+    /// Ten at once; which of them get something from an image.
+    fn ten(renewal: &Renewal<'_>, gives: impl Fn(usize, &Image) -> bool + Sync) -> usize {
+        let made = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for number in 0..10 {
+                let (made, gives) = (&made, &gives);
+                scope.spawn(move || {
+                    let make = |image: &Image| {
+                        std::thread::sleep(Duration::from_millis(5 * number as u64));
+                        if gives(number, image) { Ok(()) } else { Err(refused()) }
+                    };
+                    if renewal.create(&Cancel::new(), make).is_ok() {
+                        made.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        made.into_inner()
+    }
+
+    #[test]
+    fn an_image_that_is_gone_is_made_anew_once_for_all() {
+        static RENEWED: AtomicUsize = AtomicUsize::new(0);
+        let made = ten(&renewal(&RENEWED), |_, image| image.id.as_deref() == Some("new"));
+        assert_eq!((made, RENEWED.load(Ordering::SeqCst)), (10, 1));
+    }
+
+    #[test]
+    fn an_image_that_gives_a_sandbox_to_anybody_is_there() {
+        static RENEWED: AtomicUsize = AtomicUsize::new(0);
+        let made = ten(&renewal(&RENEWED), |number, _| number > 2);
+        assert_eq!((made, RENEWED.load(Ordering::SeqCst)), (7, 0));
+    }
+
+    #[test]
+    fn an_image_that_was_just_made_is_not_doubted() {
+        let fresh = Renewal::new(image("fresh"), None);
+        assert_eq!(ten(&fresh, |_, _| false), 0);
+    }
+}
