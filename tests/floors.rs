@@ -202,13 +202,15 @@ fn only_commands_name_implementers() {
 fn only_process_starts_processes() {
     let mut faults = Vec::new();
     for source in sources(&["src"]) {
-        if source.room() == "process" {
+        // Tests look at real shells from outside.
+        let code = source.code.split("#[cfg(test)]").next().unwrap_or_default();
+        if source.room() == "process" || source.path.ends_with("tests.rs") {
             continue;
         }
-        let listed = source.code.split("std::process::{").skip(1).filter_map(|rest| rest.split('}').next());
+        let listed = code.split("std::process::{").skip(1).filter_map(|rest| rest.split('}').next());
         let imported = listed.flat_map(|list| list.split(',')).any(|word| word.trim() == "Command");
         // A thread's `spawn` takes a closure, a process's takes nothing.
-        if imported || source.code.contains("process::Command") || source.code.contains(".spawn()") {
+        if imported || code.contains("process::Command") || code.contains(".spawn()") {
             faults.push(format!("{}: starts a process of its own", source.path.display()));
         }
     }

@@ -19,6 +19,8 @@ mod pytest;
 #[cfg(test)]
 mod recording;
 #[cfg(test)]
+mod remote;
+#[cfg(test)]
 mod runner;
 #[cfg(test)]
 mod safety;

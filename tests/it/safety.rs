@@ -171,7 +171,7 @@ fn a_killed_run_leaves_the_old_report_whole() {
 }
 
 /// Ends the groups of the processes that have `unique` in their command line.
-fn end_all(unique: &str) {
+pub fn end_all(unique: &str) {
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         if String::from_utf8_lossy(&line).contains(unique) {

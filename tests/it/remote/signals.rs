@@ -1,0 +1,116 @@
+//! Interrupts and sudden ends: no sandbox stays.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{calls, nothing_left, remote};
+use crate::support::{survivors, wait_until};
+
+const SOLO: &str = "[groups.all]\nschedule_individual = true";
+
+fn unique(name: &str) -> String {
+    format!("offload-remote-{name}-{}", std::process::id())
+}
+
+#[test]
+fn a_signal_during_creates_leaves_no_sandbox() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let tests: Vec<String> = (0..20).map(|number| format!("pass {number}")).collect();
+        let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+        // Each is there as soon as its creation begins, and tells its id only at the end.
+        let project = remote(&tests, SOLO, "", "").file(
+            "on-create",
+            "echo \"create $id\" >> calls; echo begun >> begun; sleep 2; echo $id; exit 0",
+        );
+        let running = project.spawn(&["run", "--parallel", "20"]);
+        let begun = || fs::read_to_string(project.path().join("begun")).unwrap_or_default().lines().count();
+        wait_until("creates have begun", Duration::from_secs(20), || begun() == 20);
+        let asked = Instant::now();
+        running.signal(signal);
+        let outcome = running.wait(Duration::from_secs(30)).expect_code(130);
+        assert!(asked.elapsed() < Duration::from_secs(7), "{signal}: {:?}", asked.elapsed());
+        assert!(outcome.stdout.contains("20 tests: 0 passed, 20 not run"), "{}", outcome.stdout);
+        assert_eq!(calls(&project, "create").len(), 20);
+        nothing_left(&project);
+    }
+}
+
+#[test]
+fn a_signal_ends_fifty_sandboxes_and_writes_what_is_known() {
+    let unique = unique("fifty");
+    let tests: Vec<String> =
+        (0..50).map(|number| format!("hang {number}")).chain(["a pass".into()]).collect();
+    let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+    let project = remote(&tests, SOLO, "", "").file("on-destroy", "sleep 0.3").env("UNIQUE", &unique);
+    let running = project.spawn(&["run", "--parallel", "51"]);
+    wait_until("the tests hang", Duration::from_secs(60), || {
+        survivors(&unique) >= 50
+            && fs::exists(project.path().join("ran")).unwrap()
+            && fs::read_to_string(project.path().join("ran")).unwrap().contains("a pass")
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let asked = Instant::now();
+    running.signal(Signal::SIGINT);
+    let outcome = running.wait(Duration::from_secs(30)).expect_code(130);
+    assert!(asked.elapsed() < Duration::from_secs(7), "{:?}", asked.elapsed());
+    assert!(outcome.stdout.contains("51 tests: 1 passed, 50 not run"), "{}", outcome.stdout);
+    assert!(project.path().join("test-results/junit.xml").exists());
+    assert_eq!(survivors(&unique), 0);
+    nothing_left(&project);
+}
+
+#[test]
+fn what_a_killed_run_left_is_destroyed_by_gc_and_nothing_of_a_living_one() {
+    let unique = unique("killed");
+    let project = remote(&["hang 1", "hang 2"], SOLO, "", "").env("UNIQUE", &unique);
+    let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+    let project = project.file("other.toml", &config.replace("[report]", "[report]\noutput_dir = \"other\""));
+    let dead = project.spawn(&["run"]);
+    wait_until("two tests hang", Duration::from_secs(20), || survivors(&unique) >= 2);
+    let living = project.spawn(&["-c", "other.toml", "run"]);
+    wait_until("four tests hang", Duration::from_secs(20), || survivors(&unique) >= 4);
+    dead.signal(Signal::SIGKILL);
+    assert_eq!(dead.wait(Duration::from_secs(10)).code, None);
+    let outcome = project.offload(&["gc"]).expect_code(0);
+    let mut destroyed = calls(&project, "destroy");
+    destroyed.sort();
+    assert_eq!(destroyed, ["destroy sb-1", "destroy sb-2"]);
+    assert!(outcome.stdout.ends_with("2 destroyed, 0 left\n"), "{}", outcome.stdout);
+    assert!(project.offload(&["gc"]).expect_code(0).stdout.starts_with("0 destroyed"));
+    living.signal(Signal::SIGTERM);
+    living.wait(Duration::from_secs(20)).expect_code(130);
+    // Nobody was left to end the tests of the killed run.
+    crate::safety::end_all(&unique);
+    fs::remove_dir_all(project.path().join("tmp")).unwrap();
+    fs::create_dir(project.path().join("tmp")).unwrap();
+    nothing_left(&project);
+}
+
+#[test]
+fn a_sandbox_that_was_in_the_making_when_its_run_was_killed_is_found() {
+    let project = remote(&["pass 1"], SOLO, "", "").file("on-create", "echo begun > begun; sleep 2");
+    let dead = project.spawn(&["run"]);
+    wait_until("the create has begun", Duration::from_secs(20), || project.path().join("begun").exists());
+    dead.signal(Signal::SIGKILL);
+    assert_eq!(dead.wait(Duration::from_secs(10)).code, None);
+    project.offload(&["gc"]).expect_code(0);
+    assert_eq!(calls(&project, "destroy"), ["destroy sb-1"]);
+}
+
+#[test]
+fn gc_says_what_it_could_not_destroy_and_keeps_it() {
+    let unique = unique("stays");
+    let project = remote(&["hang"], SOLO, "", "").env("UNIQUE", &unique).file("on-destroy", "exit 1");
+    let dead = project.spawn(&["run"]);
+    wait_until("the test hangs", Duration::from_secs(20), || survivors(&unique) >= 1);
+    dead.signal(Signal::SIGKILL);
+    dead.wait(Duration::from_secs(10));
+    crate::safety::end_all(&unique);
+    let outcome = project.offload(&["gc"]).expect_code(4);
+    assert!(outcome.stderr.contains("the sandbox `sb-1` was not destroyed"), "{}", outcome.stderr);
+    fs::remove_file(project.path().join("on-destroy")).unwrap();
+    project.offload(&["gc"]).expect_code(0);
+    assert_eq!(calls(&project, "destroy"), ["destroy sb-1"]);
+}
