@@ -193,11 +193,6 @@ impl<'a> Collector<'a> {
         Step::default()
     }
 
-    /// Whether any test has a result.
-    pub fn has_results(&self) -> bool {
-        self.states.iter().any(|state| !state.attempts.is_empty())
-    }
-
     /// How many tests are judged so far, and how many of them badly.
     pub fn counts(&self) -> (usize, usize) {
         let decided = |state: &&State| !state.attempts.is_empty();

@@ -220,7 +220,7 @@ impl<'a> Watch<'a> {
     /// Ends the watch.
     pub fn finish(mut self) -> Ended {
         self.progress.finish();
-        let nothing = if self.collector.has_results() { None } else { self.retired.pop() };
+        let nothing = if self.any_started { None } else { self.retired.pop() };
         let summary = self.collector.finish();
         Ended { summary, outcomes: self.outcomes, seen: self.seen, nothing }
     }

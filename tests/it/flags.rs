@@ -59,7 +59,7 @@ fn flags_of_other_providers_say_what_they_need() {
     let modal = "[provider]\ntype = \"modal\"\n[framework]\ntype = \"pytest\"\n[groups.all]\n";
     let outcome = Project::new().config(modal).offload(&["run"]).expect_code(3);
     assert!(
-        outcome.stderr.contains("provider `local` only") && outcome.stderr.contains("hint:"),
+        outcome.stderr.contains("has no provider `modal` yet") && outcome.stderr.contains("hint:"),
         "{}",
         outcome.stderr
     );

@@ -112,6 +112,16 @@ pub(super) fn complaint(key: &str, exit: Exit, stderr: &str) -> String {
     if said.is_empty() { format!("`{key}` {how}") } else { format!("`{key}` {how}: {said}") }
 }
 
+/// Whether `template` is certainly one program with its arguments, so that its shell need not stay: with
+/// hundreds of sandboxes that is hundreds of processes less.
+fn is_one_program(template: &str) -> bool {
+    const PROGRAMS: [&str; 12] =
+        ["bash", "docker", "env", "kubectl", "node", "podman", "python", "python3", "sh", "ssh", "uv", "uvx"];
+    let first = template.split_whitespace().next().unwrap_or_default();
+    let is_program = PROGRAMS.contains(&first) || first.starts_with(['/', '.']);
+    is_program && !template.contains(|c: char| ";&|<>()$`\n#\"'\\".contains(c))
+}
+
 /// Whether a failure asks for patience.
 pub(super) fn is_throttled(exit: Exit, stderr: &str) -> bool {
     let text = stderr.to_ascii_lowercase();
@@ -154,7 +164,13 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn new(settings: Settings) -> Shell {
+    pub(super) fn new(mut settings: Settings) -> Shell {
+        let commands = &mut settings.commands;
+        for command in [&mut commands.create, &mut commands.exec, &mut commands.destroy] {
+            if is_one_program(command) {
+                *command = format!("exec {command}");
+            }
+        }
         let remote = Path::new("/tmp").join(&settings.run);
         let inside = Inside {
             repo_root: settings.repo_root.clone(),
@@ -246,6 +262,21 @@ mod tests {
     fn places_are_filled_once_and_only_known_ones() {
         let values = [("{a}", "{b}"), ("{b}", "2")];
         assert_eq!(fill("x {a} ${HOME} {b}{c} {a", &values), "x {b} ${HOME} 2{c} {a");
+    }
+
+    #[test]
+    fn only_what_is_one_program_takes_the_place_of_its_shell() {
+        for text in [
+            "sh provider exec {sandbox_id} {command}",
+            "./run {command}",
+            "docker exec {sandbox_id} sh -c {command}",
+        ] {
+            assert!(is_one_program(text), "{text}");
+        }
+        for text in ["cd x && sh y", "A=1 sh y", "sh x; true", "echo {command}", "sh x > y", "sh \"a b\"", ""]
+        {
+            assert!(!is_one_program(text), "{text}");
+        }
     }
 
     #[test]
