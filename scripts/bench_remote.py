@@ -52,8 +52,8 @@ PROVIDER = """\
 cd {folder}
 kind=$1; shift
 case $kind in
-create) n=1; if [ -f slow ]; then while ! mkdir "n/$n" 2>/dev/null; do n=$((n + 1)); done; fi
-    if [ -f slow ] && [ $((n % 50)) = 1 ]; then sleep {slow}; else sleep {create}; fi
+create) n=0; while [ $n -lt {slowed} ] && ! mkdir "n/$n" 2>/dev/null; do n=$((n + 1)); done
+    if [ $n -lt {slowed} ]; then sleep {slow}; else sleep {create}; fi
     mkdir -p "boxes/sb-$$"; echo "create sb-$$" >> calls; echo "sb-$$" ;;
 exec) sleep {exec}; cd "boxes/$1"; exec sh -c "$2" ;;
 destroy) echo "destroy $1" >> calls ;;
@@ -121,13 +121,13 @@ def once(program, is_ours, scenario, sandboxes, times):
         # Another runner names its result file relative to the root: there is one for each sandbox.
         root = folder if is_ours else "."
         (folder / "offload.toml").write_text(CONFIG.format(folder=folder, root=root, sandboxes=sandboxes))
-        (folder / "provider").write_text(PROVIDER.format(folder=folder, create=CREATE, exec=EXEC, slow=SLOW))
+        slowed = sandboxes // 50 if scenario == "slow" else 0
+        provider = PROVIDER.format(folder=folder, create=CREATE, exec=EXEC, slow=SLOW, slowed=slowed)
+        (folder / "provider").write_text(provider)
         (folder / "run").write_text(RUNNER.format(folder=folder))
         (folder / "ids").write_text("".join(f"{test}\n" for test in times))
         if scenario == "known":
             (folder / "history.jsonl").write_text(history(times))
-        if scenario == "slow":
-            (folder / "slow").touch()
         before, began = processes(), time.monotonic()
         output = open(folder / "output", "wb")
         child = subprocess.Popen(

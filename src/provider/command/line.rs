@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::frame;
+use super::shell::is_one_program;
 use crate::command::{CommandLine, Executable};
 
 /// What a shell says of itself when it could not even begin; behind it comes no trailer.
@@ -105,6 +106,7 @@ impl Inside {
 fn words(command: &CommandLine) -> String {
     match &command.executable {
         Executable::Program(words) => shell_words::join(words),
+        Executable::Shell(text) if is_one_program(text) => text.clone(),
         Executable::Shell(text) => format!("sh -c {}", quote(text)),
     }
 }

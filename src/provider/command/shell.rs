@@ -112,14 +112,20 @@ pub(super) fn complaint(key: &str, exit: Exit, stderr: &str) -> String {
     if said.is_empty() { format!("`{key}` {how}") } else { format!("`{key}` {how}: {said}") }
 }
 
-/// Whether `template` is certainly one program with its arguments, so that its shell need not stay: with
+/// Whether `text` is certainly one program with its arguments, so that its shell need not stay: with
 /// hundreds of sandboxes that is hundreds of processes less.
-fn is_one_program(template: &str) -> bool {
-    const PROGRAMS: [&str; 12] =
-        ["bash", "docker", "env", "kubectl", "node", "podman", "python", "python3", "sh", "ssh", "uv", "uvx"];
-    let first = template.split_whitespace().next().unwrap_or_default();
-    let is_program = PROGRAMS.contains(&first) || first.starts_with(['/', '.']);
-    is_program && !template.contains(|c: char| ";&|<>()$`\n#\"'\\".contains(c))
+pub(super) fn is_one_program(text: &str) -> bool {
+    const PROGRAMS: [&str; 12] = [
+        "bash", "cargo", "docker", "kubectl", "node", "npx", "podman", "python", "python3", "sh", "ssh", "uv",
+    ];
+    let first = text.split_whitespace().next().unwrap_or_default();
+    let is_program = PROGRAMS.contains(&first) || first.starts_with('/') || first.starts_with("./");
+    let mut is_quoted = false;
+    let is_plain = |c: char| {
+        is_quoted ^= c == '\'';
+        is_quoted || !";&|<>()$`\n#\"\\*?[~!".contains(c)
+    };
+    is_program && text.chars().all(is_plain)
 }
 
 /// Whether a failure asks for patience.
@@ -273,8 +279,17 @@ mod tests {
         ] {
             assert!(is_one_program(text), "{text}");
         }
-        for text in ["cd x && sh y", "A=1 sh y", "sh x; true", "echo {command}", "sh x > y", "sh \"a b\"", ""]
-        {
+        for text in [
+            "cd x && sh y",
+            "A=1 sh y",
+            "sh x; true",
+            "echo {command}",
+            "sh x > y",
+            "sh \"a b\"",
+            "",
+            "sh *.sh",
+            "sh 'a' > 'b'",
+        ] {
             assert!(!is_one_program(text), "{text}");
         }
     }
