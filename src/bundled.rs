@@ -48,6 +48,12 @@ fn references(command: &str) -> Vec<(usize, &str)> {
     found
 }
 
+/// The bundled scripts that `command` names.
+pub fn used(command: &str) -> Vec<&str> {
+    let known = |name: &&str| names().any(|known| known == *name);
+    references(command).into_iter().map(|(_, name)| name).filter(known).collect()
+}
+
 /// Words of `command` that look like bundled scripts and are none.
 pub fn unknown(command: &str) -> Vec<String> {
     let unknown = |(_, name): &(usize, &str)| !names().any(|known| known == *name);

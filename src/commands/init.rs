@@ -107,14 +107,15 @@ type = \"local\"
 ";
 
 const COMMANDS: &str = "\
-# Sandboxes are what these shell commands make of them. Here each is a folder for temporary files; put
-# your own commands in their place, e.g. of containers or of a cloud.
+# Sandboxes are what these shell commands make of them. Here each is a folder with a copy of the project;
+# put your own commands in their place, e.g. of containers or of a cloud. The script is a template for
+# them: `offload -v validate` says where it is.
 [provider]
 type = \"default\"
-create_command = \"mktemp -d\"                          # its last line names the sandbox
-exec_command = \"TMPDIR={sandbox_id} sh -c {command}\"  # runs a command in it
-destroy_command = \"rm -r -- {sandbox_id}\"
-# prepare_command = \"\"   # its last line names an image: {image_id} in create_command
+prepare_command = \"sh @directory_sandbox.sh prepare\"               # its last line names the image
+create_command = \"sh @directory_sandbox.sh create {image_id}\"       # its last line names the sandbox
+exec_command = \"sh @directory_sandbox.sh exec {sandbox_id} {command}\"  # runs a command in it
+destroy_command = \"sh @directory_sandbox.sh destroy {sandbox_id}\"
 # download_command = \"\"  # copies {paths}, remote:local pairs, out of {sandbox_id}
 ";
 

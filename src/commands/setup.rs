@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use crate::bundled;
 use crate::cancel::Cancel;
 use crate::config::{self, Config, FrameworkKind};
 use crate::discover::{Discovery, Site, discover};
@@ -65,7 +66,7 @@ impl Setup {
             let own = of(&surroundings.env).map(|value| value.replace("{root}", &root.to_string_lossy()));
             own.or_else(|| of(&surroundings.plain)).or_else(|| std::env::var(key).ok())
         };
-        let framework = framework(&config.framework, &lookup)?;
+        let framework = framework(&with_scripts(&config.framework, is_local)?, &lookup)?;
         let shell = match &config.provider {
             config::Provider::Local(local) => local.shell.clone(),
             config::Provider::Command(_) | config::Provider::Modal(_) => SHELL.into(),
@@ -142,6 +143,25 @@ fn mask(config: &Config, extra: &[(String, String)]) -> Mask {
     let secret =
         extra.iter().filter(|(name, _)| config.secret_env().contains(name)).map(|(_, value)| value.clone());
     Mask::new(config.secrets(&|name| std::env::var(name).ok()).into_iter().chain(secret))
+}
+
+/// The commands that run on this machine, with the paths of bundled scripts in them.
+fn with_scripts(config: &config::Framework, is_local: bool) -> Result<config::Framework> {
+    let cache = bundled::cache_dir(&|name| std::env::var_os(name));
+    let mut config = config.clone();
+    let commands = match &mut config.kind {
+        FrameworkKind::Pytest { command, .. } | FrameworkKind::Vitest { command, .. } => {
+            vec![(command, is_local)]
+        }
+        FrameworkKind::Custom { discover_command, run_command, .. } => {
+            vec![(discover_command, true), (run_command, is_local)]
+        }
+        FrameworkKind::Nextest { .. } => Vec::new(),
+    };
+    for (command, _) in commands.into_iter().filter(|(_, is_here)| *is_here) {
+        *command = bundled::resolve(command, &cache)?;
+    }
+    Ok(config)
 }
 
 fn words(text: &str, key: &str) -> Result<Vec<String>> {

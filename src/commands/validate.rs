@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::bundled;
 use crate::config::{self, Config, FrameworkKind, Provider};
 use crate::error::{Problem, Status};
 
@@ -26,8 +27,13 @@ fn check(
     let config = config::load(path, environment)?;
     let summary = config.summary(&config.secrets(environment));
     out.write_all(summary.as_bytes()).context("cannot write the settings")?;
-    for warning in missing_programs(&config, environment) {
+    for warning in missing_programs(&config, environment).into_iter().chain(missing_scripts(&config)) {
         log::warn!("{warning}");
+    }
+    let scripts = provider_commands(&config).into_iter().filter_map(|(_, text)| text);
+    if scripts.flat_map(|text| bundled::used(text)).next().is_some() {
+        let cache = bundled::cache_dir(&|name| environment(name).map(Into::into));
+        log::info!("bundled scripts are written to `{}`", cache.display());
     }
     Ok(Status::Passed)
 }
@@ -65,6 +71,33 @@ fn missing_programs(config: &Config, environment: &dyn Fn(&str) -> Option<String
     named.iter().filter_map(missing).collect()
 }
 
+/// The commands of the provider `default`, with their keys.
+fn provider_commands(config: &Config) -> Vec<(&'static str, Option<&String>)> {
+    let Provider::Command(command) = &config.provider else { return Vec::new() };
+    vec![
+        ("`prepare_command` in [provider]", command.prepare_command.as_ref()),
+        ("`patch_command` in [provider]", command.patch_command.as_ref()),
+        ("`create_command` in [provider]", Some(&command.create_command)),
+        ("`exec_command` in [provider]", Some(&command.exec_command)),
+        ("`destroy_command` in [provider]", Some(&command.destroy_command)),
+        ("`download_command` in [provider]", command.download_command.as_ref()),
+    ]
+}
+
+/// A warning for each word of these commands that looks like a bundled script and is none.
+fn missing_scripts(config: &Config) -> Vec<String> {
+    let known: Vec<String> = bundled::names().map(|name| format!("`@{name}`")).collect();
+    let commands = provider_commands(config).into_iter();
+    let unknown = commands.flat_map(|(key, text)| {
+        text.into_iter().flat_map(|text| bundled::unknown(text)).map(move |word| (key, word))
+    });
+    unknown
+        .map(|(key, word)| {
+            format!("`{word}`, named by {key}, is no bundled script; there is {}", known.join(", "))
+        })
+        .collect()
+}
+
 fn provider_programs(config: &Config, path: &str) -> Vec<Named> {
     let named = |key, program, directory: &Option<PathBuf>| Named {
         key,
@@ -76,17 +109,10 @@ fn provider_programs(config: &Config, path: &str) -> Vec<Named> {
         Provider::Local(local) => {
             vec![named("`shell` in [provider]", Some(local.shell.clone()), &local.working_dir)]
         }
-        Provider::Command(command) => [
-            ("`prepare_command` in [provider]", command.prepare_command.as_ref()),
-            ("`patch_command` in [provider]", command.patch_command.as_ref()),
-            ("`create_command` in [provider]", Some(&command.create_command)),
-            ("`exec_command` in [provider]", Some(&command.exec_command)),
-            ("`destroy_command` in [provider]", Some(&command.destroy_command)),
-            ("`download_command` in [provider]", command.download_command.as_ref()),
-        ]
-        .into_iter()
-        .filter_map(|(key, text)| Some(named(key, first_word(text?), &command.working_dir)))
-        .collect(),
+        Provider::Command(command) => provider_commands(config)
+            .into_iter()
+            .filter_map(|(key, text)| Some(named(key, first_word(text?), &command.working_dir)))
+            .collect(),
         Provider::Modal(_) => Vec::new(),
     }
 }

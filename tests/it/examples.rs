@@ -87,6 +87,24 @@ fn the_example_of_vitest_passes() {
 }
 
 #[test]
+fn the_example_of_remote_sandboxes_passes_and_makes_its_image_once() {
+    let project = example("shell");
+    let config = fs::read_to_string(root().join("examples/remote/offload.toml")).unwrap();
+    let project = project.file("examples/remote/offload.toml", &config);
+    let boxes = format!("{}-boxes", project.path().display());
+    let state = format!("{boxes}/state");
+    let project = project.env("OFFLOAD_DIRECTORIES", &boxes).env("OFFLOAD_STATE_DIR", &state);
+    let git = "git init -q && git add -A && git -c user.name=t -c user.email=t@localhost commit -q -m one";
+    assert!(project.command("sh").args(["-c", git]).status().unwrap().success());
+    for _ in 0..2 {
+        run_example(&project, "remote", "12 tests: 12 passed in");
+    }
+    let entries = |name: &str| fs::read_dir(format!("{boxes}/{name}")).unwrap().count();
+    assert_eq!((entries("images"), entries("sandboxes")), (1, 0));
+    fs::remove_dir_all(boxes).unwrap();
+}
+
+#[test]
 fn every_configuration_that_is_shown_is_valid() {
     let mut shown: Vec<(String, String)> = files(&root().join("examples"))
         .into_iter()
