@@ -3,19 +3,21 @@
 //!
 //! The work queue is unbounded and the events are bounded, so that neither side waits for the other.
 
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::cancel::{Cancel, Urgency};
 use crate::event::{Event, Execution, Reaction};
-use crate::model::Batch;
+use crate::model::{Batch, Origin};
 use crate::provider::{Provider, ProviderError, Sandbox};
+
+mod worker;
+
+use worker::Worker;
 
 /// How often the collector looks up when nothing happens.
 const TICK: Duration = Duration::from_millis(100);
@@ -84,6 +86,8 @@ enum Work {
 struct Job {
     batch: Batch,
     cancel: Cancel,
+    /// The worker in whose sandbox its tests have failed: it is to run elsewhere, if it can.
+    avoid: Option<usize>,
 }
 
 /// What workers and the collector share.
@@ -93,6 +97,10 @@ struct Shared {
     /// Ends sandboxes in the making.
     making: Cancel,
     usage: Mutex<Usage>,
+    /// Workers that wait for work.
+    idle: AtomicUsize,
+    /// Batches that a worker has left to others; the collector queues them again.
+    passed_on: Mutex<Vec<Job>>,
 }
 
 /// Executes `batches` and all that `observe` adds, until nothing is left and every sandbox is destroyed.
@@ -102,7 +110,13 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> R
     let (urgent, urgent_queue) = unbounded();
     let (planned, planned_queue) = unbounded();
     let (events, inbox) = bounded(2 * workers.max(1));
-    let shared = Shared { alive: AtomicUsize::new(workers), making: Cancel::new(), usage: Mutex::default() };
+    let shared = Shared {
+        alive: AtomicUsize::new(workers),
+        making: Cancel::new(),
+        usage: Mutex::default(),
+        idle: AtomicUsize::new(0),
+        passed_on: Mutex::default(),
+    };
     let mut collector = Collector {
         observe,
         pool,
@@ -116,15 +130,14 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> R
         stopped: None,
     };
     for batch in batches {
-        let job = collector.job(batch);
+        let job = collector.job(batch, None);
         // The collector holds a receiver: the channel cannot be closed.
         let _ = collector.sender.planned.send(Work::Execute(job));
     }
     std::thread::scope(|scope| {
         for slot in 0..workers {
             let queue = Queue { urgent: urgent_queue.clone(), planned: planned_queue.clone() };
-            let is_alive = Cell::new(true);
-            let worker = Worker { slot, pool, events: events.clone(), shared: &shared, is_alive };
+            let worker = Worker::new(slot, pool, events.clone(), &shared);
             let name = std::thread::Builder::new().name(format!("sandbox {slot}"));
             if let Err(error) = name.stack_size(512 * 1024).spawn_scoped(scope, move || worker.work(&queue)) {
                 shared.alive.fetch_sub(1, Ordering::SeqCst);
@@ -160,10 +173,10 @@ struct Collector<'a, F> {
 }
 
 impl<F: FnMut(Event) -> Reaction> Collector<'_, F> {
-    fn job(&mut self, batch: Batch) -> Job {
+    fn job(&mut self, batch: Batch, avoid: Option<usize>) -> Job {
         let cancel = self.pool.cancel.child();
         self.outstanding.insert(batch.index, (cancel.clone(), batch.tests.len()));
-        Job { batch, cancel }
+        Job { batch, cancel, avoid }
     }
 
     fn collect(mut self, inbox: &Receiver<Event>) {
@@ -172,12 +185,14 @@ impl<F: FnMut(Event) -> Reaction> Collector<'_, F> {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Timeout) => Event::Tick,
                 Err(RecvTimeoutError::Disconnected) => {
+                    self.queue_again();
                     self.drop_waiting("no sandbox is left");
                     break;
                 }
             };
             self.hear(event);
             self.hurry(false);
+            self.queue_again();
             if self.pool.cancel.is_raised() {
                 self.drop_waiting(STOPPED);
             } else if self.shared.alive.load(Ordering::SeqCst) == 0 && inbox.is_empty() {
@@ -207,7 +222,19 @@ impl<F: FnMut(Event) -> Reaction> Collector<'_, F> {
         hurry(self.pool.cancel, &self.shared.making, self.stopped, settled);
     }
 
+    fn queue_again(&mut self) {
+        let mut passed_on = self.shared.passed_on.lock().unwrap_or_else(PoisonError::into_inner);
+        for job in passed_on.drain(..) {
+            // We hold a receiver ourselves.
+            let _ = self.sender.urgent.send(Work::Execute(job));
+        }
+    }
+
     fn hear(&mut self, event: Event) {
+        let failed_in = match &event {
+            Event::Finished { slot, .. } => Some(*slot),
+            _ => None,
+        };
         match &event {
             Event::Started { slot, .. } => {
                 self.waiting = self.waiting.saturating_sub(1);
@@ -232,7 +259,8 @@ impl<F: FnMut(Event) -> Reaction> Collector<'_, F> {
         }
         for batch in batches {
             self.waiting += 1;
-            let job = self.job(batch);
+            let avoid = failed_in.filter(|_| batch.origin == Origin::Retry);
+            let job = self.job(batch, avoid);
             // We hold a receiver ourselves.
             let _ = self.sender.urgent.send(Work::Execute(job));
         }
@@ -272,170 +300,6 @@ fn hurry(cancel: &Cancel, making: &Cancel, stopped: Option<Instant>, settled: bo
         }
     } else if stopped.map_or(settled, |since| since.elapsed() >= PATIENCE) {
         making.raise_gracefully();
-    }
-}
-
-struct Worker<'a> {
-    slot: usize,
-    pool: &'a Pool<'a>,
-    events: Sender<Event>,
-    shared: &'a Shared,
-    /// Whether it counts among those that are alive.
-    is_alive: Cell<bool>,
-}
-
-/// A sandbox that is destroyed whatever happens to its worker.
-struct Held<'a> {
-    sandbox: Option<Box<dyn Sandbox>>,
-    since: Instant,
-    usage: &'a Mutex<Usage>,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Some(Err(error)) = self.sandbox.take().map(Sandbox::destroy) {
-            log::error!("{error}");
-        }
-        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
-        usage.sandbox_time += self.since.elapsed();
-        usage.sandboxes += 1;
-    }
-}
-
-/// Why a worker stops working in a sandbox.
-enum Next {
-    /// There is nothing more to do.
-    Leave,
-    /// The sandbox is gone; the reason.
-    Lost(String),
-    /// The sandbox is of no more use, without a fault.
-    Spent,
-}
-
-impl<'a> Worker<'a> {
-    fn tell(&self, event: Event) {
-        // The collector outlives its need for events, not the other way round.
-        let _ = self.events.send(event);
-    }
-
-    /// Takes itself off the number of those who may still execute.
-    fn retire(&self) {
-        if self.is_alive.replace(false) {
-            self.shared.alive.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.pool.cancel.is_raised() || self.shared.making.is_raised()
-    }
-
-    fn work(self, queue: &Queue<Receiver<Work>>) {
-        let mut strikes = 0;
-        let mut error = String::new();
-        let mut first = None;
-        while strikes < STRIKES && !self.is_stopped() {
-            match self.make() {
-                Ok(held) => {
-                    self.tell(Event::Ready { slot: self.slot });
-                    match self.serve(held, queue, first.take(), &mut strikes) {
-                        Next::Leave => break,
-                        Next::Lost(lost) => error = lost,
-                        Next::Spent => {}
-                    }
-                }
-                Err(ProviderError::Refused(refusal) | ProviderError::Throttled(refusal)) => {
-                    error = refusal;
-                    strikes = STRIKES;
-                }
-                Err(ProviderError::Lost(lost)) => {
-                    error = lost;
-                    strikes += 1;
-                }
-            }
-            // Another sandbox is made only for work that is there.
-            if strikes < STRIKES && first.is_none() {
-                first = self.next(queue);
-                if first.is_none() {
-                    break;
-                }
-            }
-        }
-        self.retire();
-        if let Some(Job { batch, .. }) = first {
-            let error = if error.is_empty() { STOPPED.to_owned() } else { error.clone() };
-            self.tell(Event::Started { slot: self.slot, batch: batch.clone() });
-            self.tell(Event::Lost { slot: self.slot, batch, error });
-        }
-        if strikes >= STRIKES && !self.is_stopped() {
-            self.tell(Event::Retired { slot: self.slot, error });
-        }
-    }
-
-    fn make(&self) -> Result<Held<'a>, ProviderError> {
-        let since = Instant::now();
-        let sandbox = self.pool.provider.create(self.slot, &self.shared.making);
-        sandbox.map(|sandbox| Held { sandbox: Some(sandbox), since, usage: &self.shared.usage })
-    }
-
-    /// The next batch to execute; `None` when there is nothing more for this worker.
-    fn next(&self, queue: &Queue<Receiver<Work>>) -> Option<Job> {
-        loop {
-            let work = select_biased! {
-                recv(queue.urgent) -> work => work.ok()?,
-                recv(queue.planned) -> work => work.ok()?,
-            };
-            let Work::Execute(Job { batch, cancel }) = work else {
-                // Before it is told: the collector counts those that are left.
-                self.retire();
-                self.tell(Event::Released { slot: self.slot });
-                return None;
-            };
-            if !cancel.is_raised() {
-                return Some(Job { batch, cancel });
-            }
-            let stopped = self.pool.cancel.is_raised();
-            let reason = if stopped { STOPPED } else { "it was abandoned before it started" };
-            self.tell(Event::Dropped { batch, reason: reason.into() });
-        }
-    }
-
-    /// Executes, `first` before all else, as long as there is work and the sandbox is of use.
-    fn serve(
-        &self,
-        mut held: Held<'_>,
-        queue: &Queue<Receiver<Work>>,
-        mut first: Option<Job>,
-        strikes: &mut u32,
-    ) -> Next {
-        loop {
-            let Some(Job { batch, cancel }) = first.take().or_else(|| self.next(queue)) else {
-                return Next::Leave;
-            };
-            let Some(sandbox) = held.sandbox.as_deref_mut() else { return Next::Spent };
-            self.tell(Event::Started { slot: self.slot, batch: batch.clone() });
-            let execute = || self.pool.bench.execute(self.slot, &batch, sandbox, &cancel);
-            let execution = catch_unwind(AssertUnwindSafe(execute)).unwrap_or_else(|_| {
-                Err(ProviderError::Lost("the worker broke down; this is a fault of offload".into()))
-            });
-            match execution {
-                Ok(execution) => {
-                    *strikes = 0;
-                    self.tell(Event::Finished { slot: self.slot, batch, execution });
-                    if !held.sandbox.as_ref().is_some_and(|sandbox| sandbox.is_usable()) {
-                        return Next::Spent;
-                    }
-                }
-                Err(ProviderError::Refused(error)) => {
-                    self.tell(Event::Refused { slot: self.slot, batch, error });
-                }
-                Err(ProviderError::Lost(error) | ProviderError::Throttled(error)) => {
-                    // A sandbox that does not survive a cancel is not to blame for it.
-                    *strikes += u32::from(!cancel.is_raised());
-                    self.tell(Event::Lost { slot: self.slot, batch, error: error.clone() });
-                    return Next::Lost(error);
-                }
-            }
-        }
     }
 }
 

@@ -199,7 +199,7 @@ impl Command<'_> {
         if let Some(Err(error)) = entry.as_mut().map(|entry| entry.created(&id)) {
             log::warn!("the sandbox `{id}` is not in the journal: {error:#}");
         }
-        let mut sandbox = Remote::new(Arc::clone(&self.shell), id.clone(), entry);
+        let mut sandbox = Remote::new(Arc::clone(&self.shell), id.clone(), entry, cancel);
         if let Some(difference) = &image.lacks
             && let Err(error) = patching::patch(&mut sandbox, &id, difference, cancel)
         {
@@ -227,8 +227,14 @@ impl Provider for Command<'_> {
 
     fn takes(&self, command: &CommandLine) -> bool {
         let long = self.shell.remote.join("batch-4294967295/result.xml");
-        let frame =
-            Frame { token: TOKEN, old: Some(&long), stamp: Some(&long), report: Some(&long), content: true };
+        let frame = Frame {
+            token: TOKEN,
+            old: Some(&long),
+            own: Some(&long),
+            stamp: Some(&long),
+            report: Some(&long),
+            content: true,
+        };
         // The word is quoted, and the line that holds it is one argument.
         let line = self.shell.inside.line(command, &frame);
         let room = ONE_ARGUMENT.saturating_sub(self.shell.settings.commands.exec.len() + 500);

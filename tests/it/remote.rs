@@ -23,7 +23,7 @@ case $kind in prepare) id=im-$n ;; create) id=sb-$n ;; *) id=$1 ;; esac
 if [ -f "on-$kind" ]; then . "./on-$kind"; fi
 case $kind in
 prepare) printf '%s\n' "prepare $*" >> calls; echo building; echo "$id" ;;
-create) echo "create $id" >> calls; echo "warming up"; echo "$id" ;;
+create) echo "create $id" >> calls; echo "$OFFLOAD_RUN_ID" >> runs; echo "warming up"; echo "$id" ;;
 exec) echo "exec $id" >> calls; exec sh -c "$2" ;;
 destroy) echo "destroy $id" >> calls ;;
 download) shift; for pair; do echo "download $id ${pair##*/}" >> calls; cp "${pair%%:*}" "${pair#*:}"; done ;;
@@ -72,4 +72,8 @@ fn nothing_left(project: &Project) {
     assert_eq!(runs, 0, "entries in the journal");
     let left = fs::read_dir(project.path().join("tmp")).unwrap().count();
     assert_eq!(left, 0, "temporary files");
+    // These sandboxes have the file system of this machine.
+    for run in fs::read_to_string(project.path().join("runs")).unwrap_or_default().lines() {
+        let _ = fs::remove_dir_all(std::path::Path::new("/tmp").join(run));
+    }
 }

@@ -28,6 +28,8 @@ pub(super) struct Frame<'a> {
     pub(super) token: &'a str,
     /// Removed first: what the last command left.
     pub(super) old: Option<&'a Path>,
+    /// Removed at the end.
+    pub(super) own: Option<&'a Path>,
     /// A file that is made before the command, as a sign of when it began.
     pub(super) stamp: Option<&'a Path>,
     /// A file that the trailer is about.
@@ -71,10 +73,16 @@ impl Inside {
             let stale: Vec<String> = command.stale.iter().map(|file| path(file)).collect();
             text += &format!("rm -f {} {NOT_BEGUN}", stale.join(" "));
         }
-        text += &format!("(exec env{} {}); s=$?; ", self.variables(command), words(command));
+        let variables = self.variables(command);
+        let env = if variables.is_empty() { variables } else { format!("env{variables} ") };
+        text += &format!("(exec {env}{}); s=$?; ", words(command));
         let report: Vec<_> = frame.report.iter().map(|file| file.to_string_lossy()).collect();
         let report: Vec<&str> = report.iter().map(AsRef::as_ref).collect();
-        text + &frame::text(frame.token, &report, frame.content) + "; exit $s"
+        text += &frame::text(frame.token, &report, frame.content);
+        if let Some(own) = frame.own {
+            text += &format!("; rm -rf {}", path(own));
+        }
+        text + "; exit $s"
     }
 
     /// Goes to the folder of tests, or one below it.
@@ -135,8 +143,15 @@ mod tests {
         command.files = vec![InputFile { path: input, content: "%s \\n 'x'".into() }];
         command.prepend_path = vec!["/one".into(), "/t w o".into()];
         command.stale = vec!["stale".into()];
-        let frame =
-            Frame { token: "TOK", old: None, stamp: None, report: Some(Path::new("sub")), content: false };
+        let frame = Frame {
+            token: "TOK",
+            old: None,
+            own: None,
+            own: None,
+            stamp: None,
+            report: Some(Path::new("sub")),
+            content: false,
+        };
         let line = inside.line(&command, &frame);
         let output = std::process::Command::new("/bin/sh").arg("-c").arg(&line).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
@@ -152,7 +167,8 @@ mod tests {
     fn a_missing_root_is_no_end_of_the_command() {
         let inside =
             Inside { repo_root: None, project_root: Some("/nowhere/at all".into()), env: Vec::new() };
-        let frame = Frame { token: "TOK", old: None, stamp: None, report: None, content: true };
+        let frame =
+            Frame { token: "TOK", old: None, own: None, own: None, stamp: None, report: None, content: true };
         let line = inside.line(&CommandLine::program(["true"]), &frame);
         let output = std::process::Command::new("/bin/sh").arg("-c").arg(&line).output().unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));

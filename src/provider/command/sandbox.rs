@@ -22,6 +22,8 @@ use crate::process::{self, Finished, Streams};
 use crate::provider::patience::patiently;
 use crate::provider::{Order, Place, ProviderError, Sandbox};
 
+/// What lies outside of a sandbox is removed within this.
+const CLEANING: Duration = Duration::from_secs(10);
 /// So many files are copied out of a sandbox by one command.
 const FILES_AT_ONCE: usize = 50;
 
@@ -41,6 +43,8 @@ pub(super) struct Remote {
     id: String,
     entry: Option<Entry>,
     is_usable: bool,
+    /// What ends the command that runs now, and what is done around it.
+    cancel: Cancel,
     /// The folder of the last batch in the sandbox.
     batch: Option<PathBuf>,
     report: Report,
@@ -52,13 +56,20 @@ fn to_exit(status: i32) -> Exit {
 }
 
 impl Remote {
-    pub(super) fn new(shell: Arc<Shell>, id: String, entry: Option<Entry>) -> Remote {
-        Remote { shell, id, entry, is_usable: true, batch: None, report: Report::Absent }
+    pub(super) fn new(shell: Arc<Shell>, id: String, entry: Option<Entry>, cancel: &Cancel) -> Remote {
+        let (cancel, report) = (cancel.clone(), Report::Absent);
+        Remote { shell, id, entry, is_usable: true, cancel, batch: None, report }
     }
 
     /// Nobody can guess it, so no test can speak in its name.
     fn token(&self) -> String {
         format!("offload-{:016x}", RandomState::new().hash_one(&self.id))
+    }
+
+    /// Whether it has a file system of its own, as far as can be told: with a relative root it is a folder
+    /// among others.
+    fn is_apart(&self) -> bool {
+        self.shell.inside.project_root.as_ref().is_none_or(|root| root.starts_with('/'))
     }
 
     fn has_download(&self) -> bool {
@@ -112,10 +123,9 @@ impl Remote {
         let line = format!("{text}; s=$?; {}; exit $s", frame::text(&token, files, !places.is_empty()));
         let mask = Arc::new(Mask::default());
         let streams = Streams { stdout: self.temporary("stdout"), stderr: self.temporary("stderr"), mask };
-        let timeout = self.shell.settings.timeout;
-        let result = patiently(&Cancel::new(), || {
-            let (finished, trailer) =
-                self.run((&line, &token), (&streams, places), timeout, &Cancel::new())?;
+        let (timeout, cancel) = (self.shell.settings.timeout, self.cancel.clone());
+        let result = patiently(&cancel, || {
+            let (finished, trailer) = self.run((&line, &token), (&streams, places), timeout, &cancel)?;
             trailer.ok_or_else(|| self.gone(finished.exit, &files::tail(&streams.stderr, 2000)))
         });
         let stderr = self.shell.settings.mask.hide(&files::tail(&streams.stderr, 2000));
@@ -189,9 +199,9 @@ impl Remote {
         let values =
             [("{sandbox_id}", &*id), ("{paths}", &*paths.join(" ")), ("{cpu_cores}", &*self.shell.cores())];
         let text = fill(&template, &values);
-        let never = Cancel::new();
-        patiently(&never, || {
-            self.shell.run("download_command", text.clone(), None, &never)?.check("download_command")
+        let cancel = self.cancel.clone();
+        patiently(&cancel, || {
+            self.shell.run("download_command", text.clone(), None, &cancel)?.check("download_command")
         })
         .map_err(|error| ProviderError::Lost(format!("sandbox `{}`: {error}", self.id)))
     }
@@ -234,15 +244,19 @@ fn fixed_part(glob: &str) -> String {
 
 impl Sandbox for Remote {
     fn exec(&mut self, order: &Order<'_>, cancel: &Cancel) -> Result<Finished, ProviderError> {
+        self.cancel = cancel.clone();
         let token = self.token();
         let old = self.batch.take();
         let folder = order.report.and_then(Path::parent).filter(|folder| folder.is_absolute());
         let batch = folder.map_or_else(|| self.shell.remote.join("batch"), Path::to_owned);
         let stamp = batch.join("started");
         let content = !self.has_download();
+        // Nobody asks for anything more of it.
+        let is_done = content && !self.shell.settings.has_globs;
         let frame = Frame {
             token: &token,
             old: old.as_deref(),
+            own: is_done.then_some(&*batch),
             stamp: self.shell.settings.has_globs.then_some(&*stamp),
             report: order.report,
             content,
@@ -266,6 +280,9 @@ impl Sandbox for Remote {
             Ok((finished, trailer))
         })?;
         let Some(trailer) = trailer else { return Ok(finished) };
+        if is_done {
+            self.batch = None;
+        }
         if trailer.files.contains(&0) {
             self.report = places.into_iter().next().map_or(Report::There, Report::Here);
         }
@@ -306,8 +323,7 @@ impl Sandbox for Remote {
     }
 
     fn destroy(mut self: Box<Self>) -> Result<(), ProviderError> {
-        let is_apart = self.shell.inside.project_root.as_ref().is_none_or(|root| root.starts_with('/'));
-        if let Some(batch) = self.batch.take().filter(|_| !is_apart) {
+        if let Some(batch) = self.batch.take().filter(|_| !self.is_apart()) {
             // The sandbox is a folder among others: what lies outside of it would stay.
             let (batch, all) = (batch.to_string_lossy(), self.shell.remote.to_string_lossy());
             let text = format!(
@@ -315,7 +331,12 @@ impl Sandbox for Remote {
                 shell_words::quote(&batch),
                 shell_words::quote(&all)
             );
-            if let Err(error) = self.run_text(&text) {
+            let streams = Streams {
+                stdout: self.temporary("stdout"),
+                stderr: self.temporary("stderr"),
+                mask: Arc::default(),
+            };
+            if let Err(error) = self.run((&text, ""), (&streams, &[]), CLEANING, &Cancel::new()) {
                 log::debug!("sandbox `{}` was not tidied: {error}", self.id);
             }
         }

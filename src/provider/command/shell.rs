@@ -26,6 +26,10 @@ const TEMPFAIL: i32 = 75;
 /// What services say that want to be asked more slowly.
 const SLOW_DOWN: [&str; 5] =
     ["too many requests", "rate limit", "rate-limit", "resource_exhausted", "slow down"];
+/// However long a command may take, a run does not wait longer for its sandboxes to be destroyed.
+const DESTRUCTION: Duration = Duration::from_secs(120);
+/// So often the destruction of a sandbox is tried.
+const TRIES: u32 = 3;
 /// So many sandboxes are destroyed at once.
 const DESTROYED_AT_ONCE: usize = 32;
 
@@ -206,6 +210,16 @@ impl Shell {
         stdout: Option<&Path>,
         cancel: &Cancel,
     ) -> Result<Said, ProviderError> {
+        self.run_within(key, text, (stdout, self.settings.timeout), cancel)
+    }
+
+    fn run_within(
+        &self,
+        key: &str,
+        text: String,
+        (stdout, deadline): (Option<&Path>, Duration),
+        cancel: &Cancel,
+    ) -> Result<Said, ProviderError> {
         let number = self.number();
         let file = |kind: &str| self.settings.scratch.join(format!("command-{number}.{kind}"));
         let (own, stderr) = (file("stdout"), file("stderr"));
@@ -214,7 +228,7 @@ impl Shell {
             Streams { stdout: stdout.unwrap_or(&own).to_owned(), stderr, mask: Arc::new(Mask::default()) };
         log::debug!("{key}: {}", self.settings.mask.hide(&text));
         let command = self.command(text);
-        let finished = process::run(&command, SHELL, &streams, self.settings.timeout, cancel)
+        let finished = process::run(&command, SHELL, &streams, deadline.min(self.settings.timeout), cancel)
             .map_err(|error| ProviderError::Refused(format!("`{key}`: {error}")))?;
         let last = last_line(&streams.stdout);
         let stderr = self.settings.mask.hide(&files::tail(&streams.stderr, TAIL));
@@ -232,7 +246,7 @@ impl Shell {
         command
     }
 
-    /// Destroys a sandbox; tries three times. A wish to stop does not end it.
+    /// Destroys a sandbox; tries three times, or once if it hangs. A wish to stop does not end it.
     pub(super) fn destroy(&self, id: &str) -> Result<(), ProviderError> {
         // Both ends live as long as we do: neither call can fail.
         let _ = self.destroying.0.send(());
@@ -241,11 +255,14 @@ impl Shell {
         let text = fill(&self.settings.commands.destroy, &values);
         let never = Cancel::new();
         let mut result = Ok(());
-        for _ in 0..3 {
+        for _ in 0..TRIES {
+            let mut is_hung = false;
             result = patiently(&never, || {
-                self.run("destroy_command", text.clone(), None, &never)?.check("destroy_command")
+                let said = self.run_within("destroy_command", text.clone(), (None, DESTRUCTION), &never)?;
+                is_hung = said.exit == Exit::TimedOut;
+                said.check("destroy_command")
             });
-            if result.is_ok() {
+            if result.is_ok() || is_hung {
                 break;
             }
         }

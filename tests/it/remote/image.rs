@@ -17,7 +17,7 @@ fn git(project: &Project, words: &[&str]) -> String {
 }
 
 /// Whatever the tests and the provider write is no part of the project.
-const IGNORED: &str = "calls\nn\nran\nstate\ntmp\non-*\nbox\nseen*\nbare\ncache\n";
+const IGNORED: &str = "calls\nn\nruns\nran\nstate\ntmp\non-*\nbox\nseen*\nbare\ncache\n";
 
 fn committed(project: Project) -> Project {
     let project = project.file(".gitignore", IGNORED);

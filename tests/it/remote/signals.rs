@@ -62,6 +62,22 @@ fn a_signal_ends_fifty_sandboxes_and_writes_what_is_known() {
 }
 
 #[test]
+fn a_signal_ends_a_download_that_hangs() {
+    let unique = unique("download");
+    let project = remote(&["pass 1"], SOLO, super::DOWNLOAD, "")
+        .file("on-download", "sh -c 'sleep 600; : $0' \"$UNIQUE\"")
+        .env("UNIQUE", &unique);
+    let running = project.spawn(&["run"]);
+    wait_until("the download hangs", Duration::from_secs(20), || survivors(&unique) > 0);
+    let asked = Instant::now();
+    running.signal(Signal::SIGINT);
+    running.wait(Duration::from_secs(30)).expect_code(130);
+    assert!(asked.elapsed() < Duration::from_secs(7), "{:?}", asked.elapsed());
+    assert_eq!(survivors(&unique), 0);
+    nothing_left(&project);
+}
+
+#[test]
 fn what_a_killed_run_left_is_destroyed_by_gc_and_nothing_of_a_living_one() {
     let unique = unique("killed");
     let project = remote(&["hang 1", "hang 2"], SOLO, "", "").env("UNIQUE", &unique);

@@ -37,6 +37,21 @@ fn a_failed_test_is_retried_and_flaky_tests_are_told_apart() {
 }
 
 #[test]
+fn a_failed_test_runs_again_in_another_sandbox() {
+    let tests: Vec<String> = (0..20).map(|number| format!("pass {number}")).chain(["fail".into()]).collect();
+    let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+    let groups = "[groups.all]\nretry_count = 1\nschedule_individual = true";
+    let project = remote(&tests, groups, "", "").file("on-exec", "echo \"$1 $2\" >> execs; sleep 0.05");
+    project.offload(&["run", "--parallel", "3"]).expect_code(1);
+    let text = fs::read_to_string(project.path().join("execs")).unwrap();
+    let of_it: Vec<&str> = text.lines().filter(|line| line.contains("xml fail")).collect();
+    assert_eq!(of_it.len(), 2, "{text}");
+    let sandbox = |line: &str| line.split(' ').next().map(str::to_owned);
+    assert_ne!(sandbox(of_it[0]), sandbox(of_it[1]));
+    nothing_left(&project);
+}
+
+#[test]
 fn one_test_makes_one_sandbox() {
     let project = remote(&["pass 1"], "[groups.all]", "", "");
     project.offload(&["run", "--parallel", "10"]).expect_code(0);
