@@ -81,8 +81,18 @@ impl Inside {
         text += &frame::text(frame.token, &report, frame.content);
         if let Some(own) = frame.own {
             text += &format!("; rm -rf {}", path(own));
+            // The file system may be that of other sandboxes, too.
+            if let Some(parent) = own.parent().filter(|_| !self.is_apart()) {
+                text += &format!("; rmdir {} 2>/dev/null", path(parent));
+            }
         }
         text + "; exit $s"
+    }
+
+    /// Whether a sandbox has a file system of its own, as far as can be told: with a relative root it is a
+    /// folder among others.
+    pub(super) fn is_apart(&self) -> bool {
+        self.project_root.as_ref().is_none_or(|root| root.starts_with('/'))
     }
 
     /// Goes to the folder of tests, or one below it.
@@ -147,7 +157,6 @@ mod tests {
             token: "TOK",
             old: None,
             own: None,
-            own: None,
             stamp: None,
             report: Some(Path::new("sub")),
             content: false,
@@ -167,8 +176,7 @@ mod tests {
     fn a_missing_root_is_no_end_of_the_command() {
         let inside =
             Inside { repo_root: None, project_root: Some("/nowhere/at all".into()), env: Vec::new() };
-        let frame =
-            Frame { token: "TOK", old: None, own: None, own: None, stamp: None, report: None, content: true };
+        let frame = Frame { token: "TOK", old: None, own: None, stamp: None, report: None, content: true };
         let line = inside.line(&CommandLine::program(["true"]), &frame);
         let output = std::process::Command::new("/bin/sh").arg("-c").arg(&line).output().unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));

@@ -66,12 +66,6 @@ impl Remote {
         format!("offload-{:016x}", RandomState::new().hash_one(&self.id))
     }
 
-    /// Whether it has a file system of its own, as far as can be told: with a relative root it is a folder
-    /// among others.
-    fn is_apart(&self) -> bool {
-        self.shell.inside.project_root.as_ref().is_none_or(|root| root.starts_with('/'))
-    }
-
     fn has_download(&self) -> bool {
         self.shell.settings.commands.download.is_some()
     }
@@ -323,7 +317,7 @@ impl Sandbox for Remote {
     }
 
     fn destroy(mut self: Box<Self>) -> Result<(), ProviderError> {
-        if let Some(batch) = self.batch.take().filter(|_| !self.is_apart()) {
+        if let Some(batch) = self.batch.take().filter(|_| !self.shell.inside.is_apart()) {
             // The sandbox is a folder among others: what lies outside of it would stay.
             let (batch, all) = (batch.to_string_lossy(), self.shell.remote.to_string_lossy());
             let text = format!(
