@@ -145,6 +145,10 @@ impl<'a> Worker<'a> {
                 return Some(job);
             }
             work = queue.urgent.try_recv().or_else(|_| queue.planned.try_recv()).ok();
+            if let Some(Work::Leave) = work {
+                // There is work again.
+                return Some(job);
+            }
             if work.is_none() && self.shared.idle.load(Ordering::SeqCst) == 0 {
                 // All others are busy: better here than later.
                 return Some(job);

@@ -1,5 +1,6 @@
 //! A sandbox behind shell commands.
 
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::cancel::Cancel;
 use crate::command::CommandLine;
 use crate::files;
 use crate::journal::Entry;
-use crate::mask::Mask;
+use crate::mask::{Mask, Masked};
 use crate::model::Exit;
 use crate::process::{self, Finished, Streams};
 use crate::provider::patience::patiently;
@@ -229,6 +230,23 @@ impl Remote {
     }
 }
 
+/// Moves what a command printed to its log, without secrets.
+fn hide(raw: &Path, log: &Path, mask: &Mask) -> Result<(), ProviderError> {
+    let copy = || -> std::io::Result<()> {
+        let mut masked = Masked::new(mask, File::create(log)?);
+        match File::open(raw) {
+            Ok(mut raw) => std::io::copy(&mut raw, &mut masked).map(drop)?,
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(_) => {}
+        }
+        masked.finish()
+    };
+    copy().map_err(|error| ProviderError::Lost(format!("cannot write `{}`: {error}", log.display())))?;
+    // The folder goes with the run at the latest.
+    let _ = std::fs::remove_file(raw);
+    Ok(())
+}
+
 /// The folders of a glob pattern before the first that is not one name, to look for files in.
 fn fixed_part(glob: &str) -> String {
     let folders = glob.rsplit_once('/').map_or("", |(folders, _)| folders);
@@ -260,19 +278,32 @@ impl Sandbox for Remote {
             (content && order.report.is_some()).then(|| self.temporary("report")).into_iter().collect();
         self.batch = Some(batch);
         self.report = Report::Absent;
-        let (finished, trailer) = patiently(cancel, || {
+        // A secret may be as short as a digit of the trailer: the output is masked when that is cut off.
+        let raw = Streams {
+            stdout: self.temporary("stdout"),
+            stderr: self.temporary("stderr"),
+            mask: Arc::default(),
+        };
+        let is_masked = !order.streams.mask.is_empty();
+        let streams = if is_masked { &raw } else { order.streams };
+        let result = patiently(cancel, || {
             let (finished, trailer) =
-                self.run((&line, &token), (order.streams, &places), order.deadline, cancel)?;
+                self.run((&line, &token), (streams, &places), order.deadline, cancel)?;
             let ended = matches!(finished.exit, Exit::Code(_) | Exit::Signal(_));
             match (&trailer, order.report) {
                 (None, Some(report)) if ended && self.has_download() && self.arrives(report) => {}
                 (None, _) if ended => {
-                    return Err(self.gone(finished.exit, &files::tail(&order.streams.stderr, 2000)));
+                    return Err(self.gone(finished.exit, &files::tail(&streams.stderr, 2000)));
                 }
                 _ => {}
             }
             Ok((finished, trailer))
-        })?;
+        });
+        if is_masked {
+            hide(&raw.stdout, &order.streams.stdout, &order.streams.mask)?;
+            hide(&raw.stderr, &order.streams.stderr, &order.streams.mask)?;
+        }
+        let (finished, trailer) = result?;
         let Some(trailer) = trailer else { return Ok(finished) };
         if is_done {
             self.batch = None;

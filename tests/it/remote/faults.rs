@@ -194,6 +194,15 @@ fn a_secret_is_written_nowhere_not_even_in_the_journal() {
 }
 
 #[test]
+fn a_secret_as_short_as_a_digit_does_not_garble_results() {
+    let more = "secret_env = [\"DEBUG\"]\nenv = { DEBUG = \"1\" }\n";
+    let project = remote(&["pass 1", "pass 2", "fail"], "[groups.all]", more, "");
+    let outcome = project.offload(&["run"]).expect_code(1);
+    assert!(outcome.stdout.contains("3 tests: 2 passed, 1 failed"), "{}", outcome.stdout);
+    nothing_left(&project);
+}
+
+#[test]
 fn too_few_open_files_are_told_before_any_sandbox_is_made() {
     let tests = tests(200);
     let project = remote(&words(&tests), SOLO, "", "");
