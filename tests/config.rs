@@ -297,7 +297,7 @@ fn texts_are_expanded_wherever_they_stand_and_shell_text_survives() {
 [provider]
 type = "${TYPE:-default}"
 create_command = 'echo $$ ${p%%:*} $(date) $${SET}'
-exec_command = "x ${SET}"
+exec_command = "x ${SET} {command}"
 destroy_command = "y"
 copy_dirs = ["${SET}:${TO:-/to}"]
 [framework]
@@ -309,7 +309,7 @@ filters = "-k '${SET}'"
     let config = valid(text);
     let Provider::Command(command) = config.provider else { panic!() };
     assert_eq!(command.create_command, "echo $$ ${p%%:*} $(date) ${SET}");
-    assert_eq!((command.exec_command.as_str(), &*command.copy_dirs[0]), ("x value", "value:/to"));
+    assert_eq!((command.exec_command.as_str(), &*command.copy_dirs[0]), ("x value {command}", "value:/to"));
     assert_eq!(config.groups[0].filters, "-k 'value'");
 }
 

@@ -45,6 +45,12 @@ fn command(table: &mut Table<'_>) -> CommandProvider {
     if provider.prepare_command.is_none() && provider.create_command.contains("{image_id}") {
         table.fail("create_command", "holds `{image_id}`, but there is no `prepare_command` that makes one");
     }
+    if !provider.exec_command.is_empty() && !provider.exec_command.contains("{command}") {
+        table.fail("exec_command", "must hold `{command}`, which stands for what is to run");
+    }
+    if provider.download_command.as_ref().is_some_and(|command| !command.contains("{paths}")) {
+        table.fail("download_command", "must hold `{paths}`, which stands for what is to be copied");
+    }
     if provider.prepare_command.is_none() && provider.patch_command.is_some() {
         table.fail("patch_command", "needs a `prepare_command` that makes what it patches");
     }

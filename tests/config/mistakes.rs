@@ -158,6 +158,16 @@ fn placeholders_must_fit_the_rest() {
         mistake(&no_image),
         "`create_command` in [provider] holds `{image_id}`, but there is no `prepare_command` that makes one"
     );
+    for (key, place) in [("exec_command", "{command}"), ("download_command", "{paths}")] {
+        let told = mistake(&PYTEST_COMMANDS.replacen(place, "it", 1));
+        assert!(told.starts_with(&format!("`{key}` in [provider] must hold `{place}`")), "{told}");
+    }
+    let patched = no_image.replacen("create {image_id}", "create", 1) + "\n";
+    let patched = patched.replacen("create_command", "patch_command = \"x\"\ncreate_command", 1);
+    assert_eq!(
+        mistake(&patched),
+        "`patch_command` in [provider] needs a `prepare_command` that makes what it patches"
+    );
     let custom = |provider: &str, parallel: u32, list: &str, run: &str| {
         format!(
             "[offload]\nmax_parallel = {parallel}\n[provider]\ntype = \"{provider}\"\n[framework]\n\
