@@ -6,114 +6,13 @@ use std::time::Duration;
 use offload::config::{self, Config, FrameworkKind, Mistakes, Provider, RecordHistory};
 use offload::error::{Problem, Status};
 
-const NEXTEST_LOCAL: &str = r#"
-[offload]
-max_parallel = 4
-test_timeout_secs = 300
-sandbox_repo_root = "."
+const NEXTEST_LOCAL: &str = include_str!("../examples/configs/nextest-local.toml");
 
-[provider]
-type = "local"
-working_dir = "."
+const PYTEST_COMMANDS: &str = include_str!("../examples/configs/pytest-commands.toml");
 
-[framework]
-type = "nextest"
+const NEXTEST_MODAL: &str = include_str!("../examples/configs/nextest-modal.toml");
 
-[groups.all]
-retry_count = 0
-
-[report]
-output_dir = "test-results"
-"#;
-
-const PYTEST_COMMANDS: &str = r#"
-[offload]
-max_parallel = 4
-test_timeout_secs = 600
-sandbox_repo_root = "/app"
-
-[provider]
-type = "default"
-prepare_command = "uv run @modal_sandbox.py prepare --include-cwd examples/Dockerfile"
-create_command = "uv run @modal_sandbox.py create {image_id}"
-exec_command = "uv run @modal_sandbox.py exec {sandbox_id} {command}"
-destroy_command = "uv run @modal_sandbox.py destroy {sandbox_id}"
-download_command = "uv run @modal_sandbox.py download {sandbox_id} {paths}"
-timeout_secs = 600
-
-[framework]
-type = "pytest"
-paths = ["examples/tests"]
-command = "uv run pytest"
-
-[groups.unit]
-retry_count = 2
-filters = "-m 'not slow' -k 'not test_flaky'"
-
-[groups.slow]
-retry_count = 3
-filters = "-m 'slow'"
-schedule_individual = true
-
-[groups.flaky]
-retry_count = 5
-filters = "-k test_flaky"
-
-[report]
-output_dir = "test-results"
-"#;
-
-const NEXTEST_MODAL: &str = r#"
-[offload]
-max_parallel = 4
-test_timeout_secs = 600
-sandbox_repo_root = "/app"
-
-[provider]
-type = "modal"
-dockerfile = ".devcontainer/Dockerfile"
-include_cwd = true
-
-[framework]
-type = "nextest"
-
-[groups.all]
-retry_count = 1
-
-[report]
-output_dir = "test-results"
-"#;
-
-const INIT_COMMAND: &str = r#"
-[offload]
-max_parallel = 40
-test_timeout_secs = 60
-sandbox_repo_root = "/code/mng"
-sandbox_init_cmd = "git apply /offload-upload/patch --allow-empty && uv sync --all-packages"
-
-[provider]
-type = "default"
-prepare_command = "uv run @modal_sandbox.py prepare --include-cwd libs/mng/imbue/mng/resources/Dockerfile"
-create_command = "uv run @modal_sandbox.py create {image_id}"
-exec_command = "uv run @modal_sandbox.py exec {sandbox_id} {command}"
-destroy_command = "uv run @modal_sandbox.py destroy {sandbox_id}"
-download_command = "uv run @modal_sandbox.py download {sandbox_id} {paths}"
-timeout_secs = 600
-
-[framework]
-type = "pytest"
-paths = ["libs/mng/tests"]
-command = "uv run pytest"
-
-[groups.all]
-retry_count = 0
-filters = "-m 'not acceptance and not release'"
-
-[report]
-output_dir = "test-results"
-junit = true
-junit_file = "junit.xml"
-"#;
+const INIT_COMMAND: &str = include_str!("../examples/configs/pytest-init-command.toml");
 
 /// Tables that the requirements show on their own.
 const POST_PATCH: &str = r#"

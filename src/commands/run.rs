@@ -14,7 +14,7 @@ use super::hints;
 use super::limits;
 use super::planning::Planning;
 use super::recording;
-use super::sandboxes::{self, Source};
+use super::sandboxes::{self, Source, Timed};
 use super::setup::Setup;
 use super::watch::{Ended, Watch};
 use crate::cancel::Cancel;
@@ -110,7 +110,7 @@ pub fn run(
         config,
         options,
         setup: &setup,
-        provider: &*provider,
+        provider: &Timed { provider: &*provider, trace: &options.trace },
         folder: &folder,
         experience: &experience,
     };

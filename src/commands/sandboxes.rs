@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::setup::{self, Setup};
 use crate::bundled;
 use crate::cancel::Cancel;
+use crate::command::CommandLine;
 use crate::config::{self, Config};
 use crate::error::{Problem, Status};
 use crate::git::Repository;
@@ -16,7 +17,8 @@ use crate::journal::{self, Journal};
 use crate::provider::command::{self, Images};
 use crate::provider::local::Local;
 use crate::provider::renewal::Renewal;
-use crate::provider::{Image, Provider, ProviderError};
+use crate::provider::{Image, Provider, ProviderError, Sandbox};
+use crate::trace::{Trace, Track};
 
 /// What makes sandboxes, before there is an image.
 pub enum Source {
@@ -99,6 +101,33 @@ impl Source {
     /// Whether sandboxes leave something behind when nobody destroys them.
     pub fn needs_journal(&self) -> bool {
         matches!(self, Source::Command(_))
+    }
+}
+
+/// A provider whose creates are in the timeline.
+pub struct Timed<'a> {
+    /// The provider.
+    pub provider: &'a dyn Provider,
+    /// The timeline.
+    pub trace: &'a Trace,
+}
+
+impl Provider for Timed<'_> {
+    fn create(&self, slot: usize, cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
+        let _span = self.trace.span(Track::Sandbox(slot), || "create".into());
+        self.provider.create(slot, cancel)
+    }
+
+    fn root(&self) -> &str {
+        self.provider.root()
+    }
+
+    fn scratch(&self) -> Option<&Path> {
+        self.provider.scratch()
+    }
+
+    fn takes(&self, command: &CommandLine) -> bool {
+        self.provider.takes(command)
     }
 }
 

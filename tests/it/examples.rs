@@ -109,7 +109,7 @@ fn every_configuration_that_is_shown_is_valid() {
     let mut shown: Vec<(String, String)> = files(&root().join("examples"))
         .into_iter()
         .chain([root().join("offload.toml")])
-        .filter(|file| file.ends_with("offload.toml"))
+        .filter(|file| file.ends_with("offload.toml") || file.parent().unwrap().ends_with("configs"))
         .map(|file| (file.display().to_string(), fs::read_to_string(&file).unwrap()))
         .collect();
     assert!(shown.len() >= 5, "{shown:?}");

@@ -112,7 +112,9 @@ pub(super) fn complaint(key: &str, exit: Exit, stderr: &str) -> String {
         exit => format!("ended with {exit}"),
     };
     let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
-    let said = lines[lines.len().saturating_sub(3)..].join("; ");
+    // What made an image fail may be long ago.
+    let most = if key == "prepare_command" || key == "patch_command" { 20 } else { 3 };
+    let said = lines[lines.len().saturating_sub(most)..].join(if most > 3 { "\n    " } else { "; " });
     if said.is_empty() { format!("`{key}` {how}") } else { format!("`{key}` {how}: {said}") }
 }
 

@@ -4,8 +4,10 @@ use crate::support::{Project, nextest, python};
 
 /// The configuration with the bundled script of folders instead of the one of Modal.
 fn in_folders(config: &str, project: Project) -> Project {
-    let config =
-        config.replace("uv run @modal_sandbox.py", "sh @directory_sandbox.sh").replace("\"/app\"", "\".\"");
+    let config = config
+        .replace("uv run @modal_sandbox.py", "sh @directory_sandbox.sh")
+        .replace("\"/app\"", "\".\"")
+        .replace("\"/code/mng\"", "\".\"");
     let path = |name: &str| project.path().join(name).display().to_string();
     let (cache, state) = (path("cache"), path("state"));
     // In the project it would be copied into itself.
@@ -30,36 +32,7 @@ fn tidy(project: &Project) {
     );
 }
 
-const PYTEST: &str = r#"
-[offload]
-max_parallel = 4
-test_timeout_secs = 600
-sandbox_repo_root = "/app"
-[provider]
-type = "default"
-prepare_command = "uv run @modal_sandbox.py prepare --include-cwd examples/Dockerfile"
-create_command = "uv run @modal_sandbox.py create {image_id}"
-exec_command = "uv run @modal_sandbox.py exec {sandbox_id} {command}"
-destroy_command = "uv run @modal_sandbox.py destroy {sandbox_id}"
-download_command = "uv run @modal_sandbox.py download {sandbox_id} {paths}"
-timeout_secs = 600
-[framework]
-type = "pytest"
-paths = ["examples/tests"]
-command = "uv run pytest"
-[groups.unit]
-retry_count = 2
-filters = "-m 'not slow' -k 'not test_flaky'"
-[groups.slow]
-retry_count = 3
-filters = "-m 'slow'"
-schedule_individual = true
-[groups.flaky]
-retry_count = 5
-filters = "-k test_flaky"
-[report]
-output_dir = "test-results"
-"#;
+const PYTEST: &str = include_str!("../../../examples/configs/pytest-commands.toml");
 
 const TESTS: &str = r#"
 import os
@@ -97,37 +70,15 @@ fn the_one_with_three_groups_of_pytest_runs() {
     tidy(&project);
 }
 
-const MONOREPO: &str = r#"
-[offload]
-max_parallel = 40
-test_timeout_secs = 60
-sandbox_repo_root = "/app"
-sandbox_init_cmd = "echo synced > synced"
-[provider]
-type = "default"
-prepare_command = "uv run @modal_sandbox.py prepare --include-cwd libs/mng/imbue/mng/resources/Dockerfile"
-create_command = "uv run @modal_sandbox.py create {image_id}"
-exec_command = "uv run @modal_sandbox.py exec {sandbox_id} {command}"
-destroy_command = "uv run @modal_sandbox.py destroy {sandbox_id}"
-download_command = "uv run @modal_sandbox.py download {sandbox_id} {paths}"
-timeout_secs = 600
-[framework]
-type = "pytest"
-paths = ["libs/mng/tests"]
-command = "uv run pytest"
-[groups.all]
-retry_count = 0
-filters = "-m 'not acceptance and not release'"
-[report]
-output_dir = "test-results"
-junit = true
-junit_file = "junit.xml"
-"#;
+const MONOREPO: &str = include_str!("../../../examples/configs/pytest-init-command.toml");
 
 #[test]
 fn the_one_with_an_init_command_runs() {
     let Some(python) = python() else { return };
-    let config = MONOREPO.replace("uv run pytest", &format!("{} -m pytest", python.display()));
+    let config = MONOREPO.replace("uv run pytest", &format!("{} -m pytest", python.display())).replace(
+        "git apply /offload-upload/patch --allow-empty && uv sync --all-packages",
+        "echo synced > synced",
+    );
     let tests = "import os\nimport pytest\n\ndef test_synced():\n    assert os.path.exists('synced')\n\n\
                  @pytest.mark.release\ndef test_release():\n    assert False\n";
     let project = in_folders(&config, Project::new())
@@ -138,30 +89,20 @@ fn the_one_with_an_init_command_runs() {
     tidy(&project);
 }
 
-const NEXTEST: &str = r#"
-[offload]
-max_parallel = 4
-test_timeout_secs = 600
-sandbox_repo_root = "/app"
-[provider]
-type = "default"
-prepare_command = "uv run @modal_sandbox.py prepare --include-cwd .devcontainer/Dockerfile"
-create_command = "uv run @modal_sandbox.py create {image_id}"
-exec_command = "uv run @modal_sandbox.py exec {sandbox_id} {command}"
-destroy_command = "uv run @modal_sandbox.py destroy {sandbox_id}"
-[framework]
-type = "nextest"
-[groups.all]
-retry_count = 1
-[report]
-output_dir = "test-results"
-"#;
+const NEXTEST: &str = include_str!("../../../examples/configs/nextest-modal.toml");
 
 #[test]
 fn the_one_with_nextest_runs() {
     let Some(nextest) = nextest() else { return };
     let source = "#[test]\nfn one() {}\n#[test]\nfn two() {}\n";
-    let project = in_folders(NEXTEST, Project::new())
+    let commands = "type = \"default\"\n\
+                    prepare_command = \"sh @directory_sandbox.sh prepare --include-cwd .devcontainer/Dockerfile\"\n\
+                    create_command = \"sh @directory_sandbox.sh create {image_id}\"\n\
+                    exec_command = \"sh @directory_sandbox.sh exec {sandbox_id} {command}\"\n\
+                    destroy_command = \"sh @directory_sandbox.sh destroy {sandbox_id}\"\n";
+    let modal = "type = \"modal\"\ndockerfile = \".devcontainer/Dockerfile\"\ninclude_cwd = true\n";
+    assert!(NEXTEST.contains(modal));
+    let project = in_folders(&NEXTEST.replace(modal, commands), Project::new())
         .tool(nextest)
         .file("Cargo.toml", "[package]\nname = \"small\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
         .file("src/lib.rs", source);
