@@ -72,7 +72,12 @@ impl<'a> Notes<'a> {
     /// The remote that notes are shared with: that of the branch, else `origin`, else the only one.
     fn remote(&self) -> Result<Option<String>> {
         let remotes = self.text(&["remote"])?;
-        let remotes: Vec<&str> = remotes.lines().collect();
+        // A remote may have settings and no place.
+        let has_place = |remote: &&str| {
+            let call = Call::new(["config", "--get", &format!("remote.{remote}.url")]);
+            self.repository.try_ask(&call).is_ok_and(|answer| answer.code == 0)
+        };
+        let remotes: Vec<&str> = remotes.lines().filter(has_place).collect();
         let branch = self.repository.try_ask(&Call::new(["symbolic-ref", "--quiet", "--short", "HEAD"]))?;
         let branch = String::from_utf8_lossy(&branch.stdout).trim().to_owned();
         let key = format!("branch.{branch}.remote");
@@ -115,7 +120,7 @@ impl<'a> Notes<'a> {
             if answer.stderr.contains("couldn't find remote ref") {
                 return Ok(());
             }
-            bail!("cannot fetch the image notes from `{remote}`: {}", answer.stderr.trim());
+            bail!("cannot fetch the image notes from `{remote}`: {}", one_line(&answer.stderr));
         }
         self.change(|merged| {
             if self.tip(&merged.name)? == NOTHING {
@@ -207,7 +212,7 @@ impl<'a> Notes<'a> {
                 .iter()
                 .any(|word| answer.stderr.contains(word));
             if !is_race || Instant::now() >= until {
-                bail!("cannot send the image notes to `{remote}`: {}", answer.stderr.trim());
+                bail!("cannot send the image notes to `{remote}`: {}", one_line(&answer.stderr));
             }
             rest(attempt);
             self.fetch_from(&remote)?;
@@ -236,6 +241,11 @@ impl<'a> Notes<'a> {
 
 fn images(text: &str) -> impl Iterator<Item = ImageNote> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok())
+}
+
+/// The first line of what git complains of.
+fn one_line(stderr: &str) -> &str {
+    stderr.lines().find(|line| !line.trim().is_empty()).unwrap_or("it does not say why").trim()
 }
 
 /// Waits a little, by chance more or less, and longer each time.

@@ -58,6 +58,8 @@ fn the_nearest_commit_and_the_newest_image_count() {
     let commits = repository.ancestors(10).unwrap();
     assert_eq!(commits, [new.clone(), old.clone()]);
     assert_eq!(notes.find(&commits, "k").unwrap(), None);
+    // Settings of a remote that has no place.
+    git(&path, &["config", "remote.origin.fetch", "+refs/notes/*:refs/notes/*"]);
     assert!(!notes.fetch().unwrap());
     git(&path, &["notes", "--ref=offload-images", "add", "-m", "a line of others", &old]);
     assert!(!notes.record(&old, &note("k", "first", 1)).unwrap());

@@ -39,6 +39,11 @@ pub(super) fn patch(
     }
     // In a shell of its own, as it goes elsewhere. What it prints is for people.
     texts.push(format!("( {last} ) 1>&2; s=$?; rm -rf {folder}; (exit $s)"));
+    if texts.iter().map(String::len).sum::<usize>() <= PIECE {
+        // Each call of a provider takes its time.
+        let all = texts.iter().map(|text| format!("{{ {text}; }}")).collect::<Vec<_>>();
+        texts = vec![all.join(" && ")];
+    }
     for text in texts {
         if cancel.is_raised() {
             return Err(ProviderError::Lost(format!("the run was stopped before sandbox `{id}` was ready")));
