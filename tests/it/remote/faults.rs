@@ -203,6 +203,20 @@ fn a_secret_as_short_as_a_digit_does_not_garble_results() {
 }
 
 #[test]
+fn a_full_disk_is_a_clear_error_and_leaves_no_sandbox() {
+    let tests = tests(2000);
+    let project = remote(&words(&tests), "[groups.all]", "", "");
+    fs::create_dir(project.path().join("test-results")).unwrap();
+    // A small file system of its own, seen by this command only.
+    let script = "mount -t tmpfs -o size=64k none test-results && exec \"$0\" run --parallel 3";
+    let mut command = project.command("unshare");
+    command.args(["--mount", "--map-root-user", "sh", "-c", script, env!("CARGO_BIN_EXE_offload")]);
+    let outcome = Running::start(command).wait(Duration::from_secs(60)).expect_code(4);
+    assert!(outcome.stderr.contains("No space left on device"), "{}", outcome.stderr);
+    nothing_left(&project);
+}
+
+#[test]
 fn too_few_open_files_are_told_before_any_sandbox_is_made() {
     let tests = tests(200);
     let project = remote(&words(&tests), SOLO, "", "");
