@@ -79,7 +79,12 @@ impl Repository {
             calls: AtomicUsize::new(0),
             cancel: cancel.clone(),
         };
-        let top = repository.ask(&Call::new(["rev-parse", "--show-toplevel"])).ok()?;
+        let told = |error: &anyhow::Error| {
+            let is_unsafe = error.to_string().contains("dubious ownership");
+            let level = if is_unsafe { log::Level::Warn } else { log::Level::Debug };
+            log::log!(level, "no git repository is used: {error:#}");
+        };
+        let top = repository.ask(&Call::new(["rev-parse", "--show-toplevel"])).inspect_err(told).ok()?;
         let top = top.strip_suffix(b"\n")?;
         repository.root = PathBuf::from(OsString::from_vec(top.to_vec()));
         Some(repository)

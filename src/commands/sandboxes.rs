@@ -136,7 +136,10 @@ impl Remote {
         let offload = &config.offload;
         let scratch = setup.scratch.path().join("image");
         std::fs::create_dir_all(&scratch).with_context(|| format!("cannot make `{}`", scratch.display()))?;
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        // Git names its root without links.
+        let absolute = |path: &Path| {
+            path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+        };
         let mut excluded = vec![absolute(&config.report.output_dir)];
         excluded.extend(config.history.as_ref().map(|history| absolute(&history.path)));
         Ok(Remote {
@@ -186,6 +189,7 @@ pub fn images(
     anyhow::ensure!(directory.is_dir(), "the working directory `{}` is not a folder", directory.display());
     Ok(Images::new(command::Settings {
         commands,
+        recipe: provider.prepare_command.clone().unwrap_or_default(),
         directory,
         timeout: provider.timeout,
         copy_dirs: provider.copy_dirs.iter().chain(copy_dirs).cloned().collect(),

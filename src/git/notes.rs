@@ -175,15 +175,41 @@ impl<'a> Notes<'a> {
             .filter_map(|line| line.split_once(' '))
             .map(|(note, commit)| (commit, note))
             .collect();
-        for commit in commits {
-            let Some(note) = notes.get(commit.as_str()) else { continue };
-            let text = self.text(&["cat-file", "blob", note])?;
+        let noted: Vec<(&String, &str)> =
+            commits.iter().filter_map(|commit| Some((commit, *notes.get(commit.as_str())?))).collect();
+        let texts = self.contents(noted.iter().map(|(_, note)| *note))?;
+        for ((commit, _), text) in noted.into_iter().zip(texts) {
             let images = images(&text).filter(|image| image.key == key);
             if let Some(newest) = images.max_by_key(|image| image.at) {
                 return Ok(Some((commit.clone(), newest.image)));
             }
         }
         Ok(None)
+    }
+
+    /// The texts of objects, asked for at once.
+    fn contents<'b>(&self, objects: impl Iterator<Item = &'b str>) -> Result<Vec<String>> {
+        let list = objects.collect::<Vec<_>>().join("\n") + "\n";
+        let input = self.repository.temporary("objects");
+        std::fs::write(&input, list).with_context(|| format!("cannot write `{}`", input.display()))?;
+        let call = Call { input: Some(input), ..Call::new(["cat-file", "--batch"]) };
+        let answer = self.repository.ask(&call)?;
+        let mut rest = answer.as_slice();
+        let mut texts = Vec::new();
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            // `ID blob SIZE`, then so many bytes and a line feed.
+            let head = String::from_utf8_lossy(&rest[..end]).into_owned();
+            let size = head.rsplit(' ').next().and_then(|size| size.parse::<usize>().ok()).unwrap_or(0);
+            rest = &rest[end + 1..];
+            if head.ends_with(" missing") {
+                texts.push(String::new());
+                continue;
+            }
+            let text = &rest[..size.min(rest.len())];
+            texts.push(String::from_utf8_lossy(text).into_owned());
+            rest = &rest[(size + 1).min(rest.len())..];
+        }
+        Ok(texts)
     }
 
     /// Notes an image of `commit`, in place of older ones with the same key, and sends the notes to the

@@ -78,7 +78,7 @@ impl Images {
 impl Builder for Images {
     fn recipe(&self) -> Vec<String> {
         let settings = &self.shell.settings;
-        let mut recipe = vec![settings.commands.prepare.clone().unwrap_or_default(), self.shell.cores()];
+        let mut recipe = vec![settings.recipe.clone(), self.shell.cores()];
         recipe.extend(settings.copy_dirs.iter().cloned());
         recipe
     }

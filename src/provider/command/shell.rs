@@ -55,6 +55,8 @@ pub struct Commands {
 pub struct Settings {
     /// The commands.
     pub commands: Commands,
+    /// The command that makes the image as it is configured: the same on every machine.
+    pub recipe: String,
     /// Where they run.
     pub directory: PathBuf,
     /// How long each may take.

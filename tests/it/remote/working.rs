@@ -4,6 +4,7 @@ use std::fs;
 
 use super::{DOWNLOAD, calls, nothing_left, remote};
 use crate::runner::ran;
+use crate::support::survivors;
 
 const TESTS: [&str; 6] = ["pass 1", "pass \"$x\"", "skip", "pass `id`", "fail @x.y {sandbox_id}", "-pass"];
 
@@ -48,6 +49,23 @@ fn a_failed_test_runs_again_in_another_sandbox() {
     assert_eq!(of_it.len(), 2, "{text}");
     let sandbox = |line: &str| line.split(' ').next().map(str::to_owned);
     assert_ne!(sandbox(of_it[0]), sandbox(of_it[1]));
+    nothing_left(&project);
+}
+
+#[test]
+fn a_batch_that_hangs_is_overtaken_by_its_duplicate_and_its_sandbox_is_not_replaced() {
+    let unique = format!("offload-remote-hedge-{}", std::process::id());
+    let runner = "out=$1; shift; for id; do case $id in slow) [ -e armed ] && mkdir seen 2>/dev/null && \
+                  sh -c 'sleep 600; : $0' \"$UNIQUE\" ;; esac; done; \
+                  { echo '<testsuite>'; printf '<testcase name=\"%s\" time=\"0.01\"/>' \"$@\"; echo '</testsuite>'; } > \"$out\"";
+    let project =
+        remote(&["pass", "slow"], "[groups.all]", "", "").file("runner", runner).env("UNIQUE", &unique);
+    project.offload(&["run"]).expect_code(0);
+    let project = project.file("armed", "");
+    let outcome = project.offload(&["-v", "run"]).expect_code(0);
+    assert!(outcome.stderr.contains("run a second time as batch 2"), "{}", outcome.stderr);
+    assert_eq!(survivors(&unique), 0);
+    assert_eq!(calls(&project, "create").len(), 4);
     nothing_left(&project);
 }
 
