@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(100);
 const STRIKES: u32 = 3;
 /// So long after a wish to stop sandboxes in the making are let alone, to be destroyed once they are made:
 /// ended before they tell an id, some providers leave them behind.
-const PATIENCE: Duration = Duration::from_millis(2500);
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Why a batch was not started.
 const STOPPED: &str = "the run was stopped before it started";
 
