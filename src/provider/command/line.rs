@@ -82,7 +82,7 @@ impl Inside {
         if let Some(own) = frame.own {
             text += &format!("; rm -rf {}", path(own));
             // The file system may be that of other sandboxes, too.
-            if let Some(parent) = own.parent().filter(|_| !self.is_apart()) {
+            if let Some(parent) = own.parent() {
                 text += &format!("; rmdir {} 2>/dev/null", path(parent));
             }
         }
