@@ -121,8 +121,8 @@ pub trait Provider: Send + Sync {
     /// The root of the project in a sandbox.
     fn root(&self) -> &str;
 
-    /// A folder for the files of batches in a sandbox, which need not exist; `None` where sandboxes see
-    /// this machine's.
+    /// What the paths of the folders of batches in a sandbox begin with; `None` where sandboxes see this
+    /// machine's files.
     fn scratch(&self) -> Option<&Path>;
 
     /// Whether `command` is short enough to reach a sandbox.

@@ -64,7 +64,7 @@ pub struct Workbench<'a> {
     pub commands: Commands<'a>,
     /// A private local folder.
     pub scratch: PathBuf,
-    /// The folder of batches' files in a sandbox, where it has files of its own.
+    /// What the folders of batches in a sandbox begin with, where it has files of its own.
     pub inside: Option<PathBuf>,
     /// Where logs and downloads go.
     pub output: &'a OutputDir,
@@ -99,7 +99,10 @@ impl Workbench<'_> {
 
     /// Where a batch has its own files in its sandbox.
     pub fn inside(&self, batch: u32) -> PathBuf {
-        self.inside.as_ref().unwrap_or(&self.scratch).join(format!("batch-{batch}"))
+        self.inside.as_ref().map_or_else(
+            || self.scratch(batch),
+            |prefix| PathBuf::from(format!("{}-batch-{batch}", prefix.display())),
+        )
     }
 
     fn streams(&self, batch: u32) -> Result<Streams> {

@@ -226,7 +226,7 @@ impl Provider for Command<'_> {
     }
 
     fn takes(&self, command: &CommandLine) -> bool {
-        let long = self.shell.remote.join("batch-4294967295/result.xml");
+        let long = PathBuf::from(format!("{}-batch-4294967295/result.xml", self.shell.remote.display()));
         let frame = Frame {
             token: TOKEN,
             old: Some(&long),

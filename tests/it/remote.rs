@@ -73,7 +73,11 @@ fn nothing_left(project: &Project) {
     let left = fs::read_dir(project.path().join("tmp")).unwrap().count();
     assert_eq!(left, 0, "temporary files");
     // These sandboxes have the file system of this machine.
-    for run in fs::read_to_string(project.path().join("runs")).unwrap_or_default().lines() {
-        let _ = fs::remove_dir_all(std::path::Path::new("/tmp").join(run));
+    let runs = fs::read_to_string(project.path().join("runs")).unwrap_or_default();
+    for entry in fs::read_dir("/tmp").unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if runs.lines().any(|run| name.starts_with(&format!("{run}-"))) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }

@@ -81,10 +81,6 @@ impl Inside {
         text += &frame::text(frame.token, &report, frame.content);
         if let Some(own) = frame.own {
             text += &format!("; rm -rf {}", path(own));
-            // The file system may be that of other sandboxes, too.
-            if let Some(parent) = own.parent() {
-                text += &format!("; rmdir {} 2>/dev/null", path(parent));
-            }
         }
         text + "; exit $s"
     }

@@ -160,7 +160,7 @@ impl Remote {
 
     /// The folder of the sandbox in which nothing of the user's is.
     pub(super) fn folder(&self, name: &str) -> String {
-        self.shell.remote.join(format!("{name}-{}", self.shell.number())).to_string_lossy().into_owned()
+        format!("{}-{name}-{}", self.shell.remote.display(), self.shell.number())
     }
 
     pub(super) fn shell(&self) -> &Shell {
@@ -260,7 +260,7 @@ impl Sandbox for Remote {
         let token = self.token();
         let old = self.batch.take();
         let folder = order.report.and_then(Path::parent).filter(|folder| folder.is_absolute());
-        let batch = folder.map_or_else(|| self.shell.remote.join("batch"), Path::to_owned);
+        let batch = folder.map_or_else(|| self.folder("own").into(), Path::to_owned);
         let stamp = batch.join("started");
         let content = !self.has_download();
         // Nobody asks for anything more of it.
@@ -350,12 +350,7 @@ impl Sandbox for Remote {
     fn destroy(mut self: Box<Self>) -> Result<(), ProviderError> {
         if let Some(batch) = self.batch.take().filter(|_| !self.shell.inside.is_apart()) {
             // The sandbox is a folder among others: what lies outside of it would stay.
-            let (batch, all) = (batch.to_string_lossy(), self.shell.remote.to_string_lossy());
-            let text = format!(
-                "rm -rf {}; rmdir {} 2>/dev/null; true",
-                shell_words::quote(&batch),
-                shell_words::quote(&all)
-            );
+            let text = format!("rm -rf {}", shell_words::quote(&batch.to_string_lossy()));
             let streams = Streams {
                 stdout: self.temporary("stdout"),
                 stderr: self.temporary("stderr"),

@@ -168,7 +168,8 @@ pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
 /// Runs commands for a provider and all of its sandboxes.
 pub(super) struct Shell {
     pub(super) settings: Settings,
-    /// A folder for the files of batches in a sandbox.
+    /// What the paths of our own folders in a sandbox begin with. None has a folder in common with another,
+    /// since the file system may be that of other sandboxes, too.
     pub(super) remote: PathBuf,
     /// What sandboxes know.
     pub(super) inside: Inside,
