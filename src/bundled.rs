@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-const SCRIPTS: [(&str, &str); 1] =
-    [("directory_sandbox.sh", include_str!("../scripts/directory_sandbox.sh"))];
+const SCRIPTS: [(&str, &str); 2] = [
+    ("directory_sandbox.sh", include_str!("../scripts/directory_sandbox.sh")),
+    ("modal_sandbox.py", include_str!("../scripts/modal_sandbox.py")),
+];
 
 /// The names of all scripts.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -60,6 +62,18 @@ pub fn unknown(command: &str) -> Vec<String> {
     references(command).into_iter().filter(unknown).map(|(_, name)| format!("@{name}")).collect()
 }
 
+/// The file of the bundled script `name` in `cache`, which is written first.
+///
+/// # Errors
+/// When there is no such script, or it cannot be written.
+pub fn path(name: &str, cache: &Path) -> Result<PathBuf> {
+    let content = SCRIPTS.iter().find(|(known, _)| *known == name).map(|(_, content)| content);
+    let content = content.with_context(|| format!("there is no bundled script `{name}`"))?;
+    write(cache, name, content).with_context(|| {
+        format!("cannot write the bundled script `{name}` (`XDG_CACHE_HOME` names another place for it)")
+    })
+}
+
 /// `command` with each bundled script as the quoted path of a file in `cache`, which is written first.
 /// What names no script stays as it is.
 ///
@@ -69,10 +83,10 @@ pub fn resolve(command: &str, cache: &Path) -> Result<String> {
     let mut text = String::new();
     let mut rest = 0;
     for (place, name) in references(command) {
-        let Some((_, content)) = SCRIPTS.iter().find(|(known, _)| *known == name) else { continue };
-        let path = write(cache, name, content).with_context(|| {
-            format!("cannot write the bundled script `{name}` (`XDG_CACHE_HOME` names another place for it)")
-        })?;
+        if !names().any(|known| known == name) {
+            continue;
+        }
+        let path = path(name, cache)?;
         text.push_str(&command[rest..place]);
         text.push_str(&shell_words::quote(&path.to_string_lossy()));
         rest = place + 1 + name.len();

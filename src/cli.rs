@@ -253,10 +253,10 @@ fn dispatch(
         Command::Build { copy_dir, env, no_cache } => {
             let options =
                 build::Options { env: env.clone(), copy_dirs: copy_dir.clone(), no_cache: *no_cache };
-            build::run(&load(config)?, &options, &cancel_on_signals()?, output)
+            build::run((&load(config)?, screen), &options, &cancel_on_signals()?, output)
         }
-        Command::CheckpointStatus => build::status(&load(config)?, &cancel_on_signals()?, output),
-        Command::Gc => gc::run(&cancel_on_signals()?, output),
+        Command::CheckpointStatus => build::status((&load(config)?, screen), &cancel_on_signals()?, output),
+        Command::Gc => gc::run(screen, &cancel_on_signals()?, output),
         Command::Collect { format, no_tests } => {
             let cancel = cancel_on_signals()?;
             collect::run(&load(config)?, ((*format).into(), (*no_tests).into()), &[], &cancel, output)

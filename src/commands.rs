@@ -10,6 +10,7 @@ pub mod history;
 pub mod init;
 mod limits;
 pub mod logs;
+mod makers;
 pub mod plan;
 mod planning;
 mod recording;

@@ -239,6 +239,18 @@ pub struct Modal {
     pub memory_gb: Option<f64>,
     /// Passed to `Sandbox.create()`, as JSON text.
     pub experimental_options: String,
+    /// The app of Modal that sandboxes belong to.
+    pub app: String,
+    /// The version of Modal's SDK; `None`: the newest that fits.
+    pub sdk_version: Option<String>,
+    /// How long an image or a sandbox may take to be made.
+    pub timeout: Duration,
+    /// How long a sandbox lives at most.
+    pub sandbox_timeout: Duration,
+    /// How long a sandbox lives without a command.
+    pub idle_timeout: Duration,
+    /// Sandboxes made in a second at most.
+    pub creates_per_second: f64,
     /// Names of variables whose values are masked in all that is written.
     pub secret_env: Vec<String>,
 }

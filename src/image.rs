@@ -93,22 +93,22 @@ impl Wanted<'_> {
         };
         let Some((repository, outlook)) = outlook else {
             log::warn!("there is no git commit to keep the image for: it is made for this run alone");
-            return self.whole(None, cancel);
+            return self.whole(None, afresh, cancel);
         };
         if let Some((commit, image)) = &outlook.cached {
             let base = (commit.as_str(), image.as_str());
             return match self.difference(repository, commit)? {
                 Some(difference) if !self.builder.can_patch(difference.script.len()) => {
-                    self.whole(Some(repository), cancel)
+                    self.whole(Some(repository), afresh, cancel)
                 }
                 difference => self.complete(base, difference, true, cancel),
             };
         }
         let difference = self.difference(repository, &outlook.head)?;
         if difference.as_ref().is_some_and(|difference| !self.builder.can_patch(difference.script.len())) {
-            return self.whole(Some(repository), cancel);
+            return self.whole(Some(repository), afresh, cancel);
         }
-        let image = self.of_commit(repository, &outlook, cancel)?;
+        let image = self.of_commit((repository, &outlook), afresh, cancel)?;
         self.complete((&outlook.head, &image), difference, false, cancel)
     }
 
@@ -169,11 +169,16 @@ impl Wanted<'_> {
     }
 
     /// The image of the newest commit, made and noted.
-    fn of_commit(&self, repository: &Repository, outlook: &Outlook, cancel: &Cancel) -> Result<String> {
+    fn of_commit(
+        &self,
+        (repository, outlook): (&Repository, &Outlook),
+        is_fresh: bool,
+        cancel: &Cancel,
+    ) -> Result<String> {
         let folder = self.folder("commit")?;
         repository.export(&outlook.head, folder.path())?;
         recipe::add_inputs(&outlook.recipe.inputs, repository.root(), folder.path())?;
-        let source = Source { context: Some(folder.path().to_owned()), init: self.init.clone() };
+        let source = Source { context: Some(folder.path().to_owned()), init: self.init.clone(), is_fresh };
         let image = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
@@ -185,7 +190,7 @@ impl Wanted<'_> {
     }
 
     /// An image of the working tree as it is, for this run alone.
-    fn whole(&self, repository: Option<&Repository>, cancel: &Cancel) -> Result<Found> {
+    fn whole(&self, repository: Option<&Repository>, is_fresh: bool, cancel: &Cancel) -> Result<Found> {
         let folder = repository.map(|_| self.folder("tree")).transpose()?;
         if let (Some(repository), Some(folder)) = (repository, &folder) {
             log::info!("the difference cannot be brought to an image: one is made of the working tree");
@@ -194,7 +199,7 @@ impl Wanted<'_> {
             recipe::add_inputs(&inputs, repository.root(), folder.path())?;
         }
         let context = folder.as_ref().map(|folder| folder.path().to_owned());
-        let source = Source { context, init: self.init.clone() };
+        let source = Source { context, init: self.init.clone(), is_fresh };
         let id = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
         Ok(Found { image: Image { id: Some(id), lacks: None }, is_cached: false })
     }

@@ -19,6 +19,8 @@ use crate::command::{CommandLine, Executable};
 use crate::mask::{Mask, Masked};
 use crate::model::Exit;
 
+pub mod dialogue;
+
 /// How long a group may take to end after TERM.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// How long output or processes left by an ended child are waited for.

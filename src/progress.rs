@@ -41,6 +41,24 @@ impl Screen {
     }
 }
 
+impl Screen {
+    /// Whether what is shown is drawn over again and again.
+    pub fn is_drawn(&self) -> bool {
+        self.bar.is_some()
+    }
+
+    /// Says what is going on before there are tests to count: in the place of what was said before, or in
+    /// a line of its own.
+    pub fn tell(&self, what: &str) {
+        if self.is_drawn() {
+            self.announce(what);
+        } else {
+            // A closed stderr must not end the run.
+            let _ = writeln!(io::stderr(), "offload: {what}");
+        }
+    }
+}
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {

@@ -12,7 +12,9 @@ use crate::process::{Finished, Streams};
 
 pub mod command;
 pub mod local;
+pub mod modal;
 pub mod patience;
+pub mod remote;
 pub mod renewal;
 
 /// Linux takes 128 KiB in one argument.
@@ -58,6 +60,8 @@ pub struct Source {
     pub context: Option<PathBuf>,
     /// Runs when the files are in place.
     pub init: Option<String>,
+    /// Whether nothing that the provider has cached may serve.
+    pub is_fresh: bool,
 }
 
 /// A difference that an image of a commit lacks.
@@ -105,6 +109,24 @@ pub trait Builder: Send + Sync {
     /// # Errors
     /// `Lost` where the image is not there any more.
     fn patch(&self, base: &str, difference: ThinDiff, cancel: &Cancel) -> Result<Image, ProviderError>;
+}
+
+/// Looks after sandboxes that their run has left.
+pub trait Keeper {
+    /// Destroys a sandbox; one that is gone already is no error.
+    ///
+    /// # Errors
+    /// When it may still be there.
+    fn destroy(&self, id: &str) -> Result<(), ProviderError>;
+
+    /// Destroys what the provider itself knows to be of `run`, and gives the ids.
+    ///
+    /// # Errors
+    /// When something may still be there.
+    fn sweep(&self, run: &str) -> Result<Vec<String>, ProviderError> {
+        let _ = run;
+        Ok(Vec::new())
+    }
 }
 
 /// Gives the place in the output folder for a file that a sandbox calls by this relative path.

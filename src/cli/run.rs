@@ -88,6 +88,7 @@ pub(super) fn run(
         config: path.to_owned(),
         copy_dirs: flags.copy_dir.clone(),
         no_cache: flags.no_cache,
+        image: flags.override_image_id.clone(),
         show_cost: flags.show_estimated_cost,
         record_history: flags.record_history,
         collect_only: flags.collect_only,

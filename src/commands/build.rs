@@ -10,6 +10,7 @@ use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::error::{Problem, Status};
 use crate::image;
+use crate::progress::Screen;
 
 /// The flags of `build`.
 #[derive(Clone, Debug, Default)]
@@ -32,14 +33,14 @@ fn has_no_image() -> Problem {
 /// # Errors
 /// When there is none, or it cannot be made.
 pub fn run(
-    config: &Config,
+    (config, screen): (&Config, &Screen),
     options: &Options,
     cancel: &Cancel,
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
     let setup = Setup::new(config, &options.env)?;
-    let source = Source::new(config, &setup, &options.copy_dirs, cancel)?;
-    let found = sandboxes::image(&source, options.no_cache, cancel)?;
+    let source = Source::new((config, &setup), &options.copy_dirs, screen, cancel)?;
+    let found = sandboxes::image(&source, (None, options.no_cache), cancel)?;
     if found.image.lacks.is_some() {
         log::info!("what has changed since its commit will be brought to each sandbox");
     }
@@ -52,9 +53,13 @@ pub fn run(
 ///
 /// # Errors
 /// When there is none, or the repository cannot be read.
-pub fn status(config: &Config, cancel: &Cancel, output: &mut dyn Write) -> Result<Status, Problem> {
+pub fn status(
+    (config, screen): (&Config, &Screen),
+    cancel: &Cancel,
+    output: &mut dyn Write,
+) -> Result<Status, Problem> {
     let setup = Setup::new(config, &[])?;
-    let source = Source::new(config, &setup, &[], cancel)?;
+    let source = Source::new((config, &setup), &[], screen, cancel)?;
     let wanted = source.wanted().filter(|wanted| wanted.builder.makes_images()).ok_or_else(has_no_image)?;
     let status = wanted.status()?;
     let written = match status {

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::sandboxes;
+use super::makers::Makers;
 use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::config::{self, Provider};
 use crate::error::{Problem, Status};
 use crate::journal::{self, Dead, Left};
-use crate::provider::command::Images;
+use crate::progress::Screen;
 
 /// How long a command is waited for that still makes a sandbox of a dead run.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,12 +23,12 @@ const SLICE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When anything could not be destroyed; it stays in the journal.
-pub fn run(cancel: &Cancel, output: &mut dyn Write) -> Result<Status, Problem> {
+pub fn run(screen: &Screen, cancel: &Cancel, output: &mut dyn Write) -> Result<Status, Problem> {
     let state = journal::state_dir(&|name| std::env::var_os(name));
     let (mut destroyed, mut left) = (0, 0);
     for mut dead in journal::dead(&state)? {
         let sandboxes = std::mem::take(&mut dead.sandboxes);
-        let makers = match makers(&dead) {
+        let (makers, _setup) = match makers(&dead, screen) {
             Ok(makers) => makers,
             Err(error) => {
                 log::error!(
@@ -40,6 +40,15 @@ pub fn run(cancel: &Cancel, output: &mut dyn Write) -> Result<Status, Problem> {
                 continue;
             }
         };
+        match makers.keeper().sweep(&dead.run) {
+            Ok(ids) => {
+                destroyed += ids.len();
+                for id in ids {
+                    writeln!(output, "destroyed {id}").context("cannot write to standard output")?;
+                }
+            }
+            Err(error) => log::warn!("sandboxes whose ids are not known may be left: {error}"),
+        }
         for sandbox in sandboxes {
             match destroy(&makers, sandbox, cancel) {
                 Ok(Some(id)) => {
@@ -64,23 +73,21 @@ pub fn run(cancel: &Cancel, output: &mut dyn Write) -> Result<Status, Problem> {
     Ok(Status::Passed)
 }
 
-/// The commands of a dead run, from its configuration as it is now.
-fn makers(dead: &Dead) -> Result<(Images, Setup)> {
+/// The makers of a dead run, from its configuration as it is now.
+fn makers(dead: &Dead, screen: &Screen) -> Result<(Makers, Setup)> {
     let about = &dead.about;
     std::env::set_current_dir(&about.directory)
         .with_context(|| format!("cannot go to `{}`", about.directory.display()))?;
     let config = config::load(&about.config, &|name| std::env::var(name).ok())
         .map_err(|mistakes| anyhow!("{}", Problem::from(mistakes).error))?;
-    let Provider::Command(provider) = &config.provider else {
-        bail!("its provider is another one now");
-    };
+    anyhow::ensure!(!matches!(config.provider, Provider::Local(_)), "its provider is another one now");
     let setup = Setup::new(&config, &[])?;
-    let images = sandboxes::images(&config, provider, (&setup, &[]))?;
-    Ok((images, setup))
+    let makers = Makers::new((&config, &setup), &[], screen)?;
+    Ok((makers, setup))
 }
 
 /// Gives the id of the sandbox; `None` where none was made.
-fn destroy((images, _): &(Images, Setup), sandbox: Left, cancel: &Cancel) -> Result<Option<String>> {
+fn destroy(makers: &Makers, sandbox: Left, cancel: &Cancel) -> Result<Option<String>> {
     let until = Instant::now() + PATIENCE;
     while sandbox.is_pending() {
         if Instant::now() >= until || cancel.is_raised() {
@@ -92,7 +99,7 @@ fn destroy((images, _): &(Images, Setup), sandbox: Left, cancel: &Cancel) -> Res
         sandbox.close();
         return Ok(None);
     };
-    images.destroy(&id).map_err(|error| anyhow!("the sandbox `{id}` was not destroyed: {error}"))?;
+    makers.keeper().destroy(&id).map_err(|error| anyhow!("the sandbox `{id}` was not destroyed: {error}"))?;
     sandbox.close();
     Ok(Some(id))
 }

@@ -20,6 +20,7 @@ use crate::error::{Problem, Status};
 use crate::image::Found;
 use crate::model::Suite;
 use crate::plan::Plan;
+use crate::progress::{Screen, Style};
 use crate::trace::Trace;
 
 /// No more sandboxes than this are thought of.
@@ -121,7 +122,7 @@ fn with_commands<T>(
         surroundings: &setup.site.surroundings,
         fail_fast: false,
     };
-    let source = Source::new(config, setup, &[], &Cancel::new())?;
+    let source = Source::new((config, setup), &[], &Screen::new(Style::Lines), &Cancel::new())?;
     let provider = source.provider(Found::default(), None);
     let shared = provider.shares_files().then_some(discovery.shared.as_path());
     let commands = Commands { shared, root: provider.root(), ..commands };

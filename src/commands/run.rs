@@ -48,6 +48,8 @@ pub struct Options {
     pub copy_dirs: Vec<String>,
     /// Make the image anew.
     pub no_cache: bool,
+    /// Use this image, whatever the configuration says of one.
+    pub image: Option<String>,
     /// Tell what the sandboxes may have cost.
     pub show_cost: bool,
     /// Add the results to the history, where the configuration has one.
@@ -89,7 +91,7 @@ pub fn run(
     })?;
     let folder = OutputDir::claim(&config.report.output_dir)?;
     let preparing = cancel.child();
-    let source = Source::new(config, &setup, &options.copy_dirs, &preparing)?;
+    let source = Source::new((config, &setup), &options.copy_dirs, &options.screen, &preparing)?;
     let junit = Path::new(&config.report.junit_file);
     folder.clear(junit)?;
     options.screen.announce("listing the tests");
@@ -137,7 +139,7 @@ fn start(
         let experience = scope.spawn(|| Experience::gather(config, &options.name()));
         let image = scope.spawn(|| {
             let _span = options.trace.span(Track::Image, || "image".into());
-            let image = sandboxes::image(source, options.no_cache, preparing);
+            let image = sandboxes::image(source, (options.image.as_deref(), options.no_cache), preparing);
             if image.is_err() && !preparing.is_raised() {
                 listing.raise_gracefully();
             }

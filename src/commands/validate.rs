@@ -62,10 +62,7 @@ fn missing_programs(config: &Config, environment: &dyn Fn(&str) -> Option<String
             return (!is_executable(&file))
                 .then(|| format!("`{program}`, named by {}, is not an executable file", named.key));
         }
-        let found = std::env::split_paths(&named.path).any(|folder| {
-            // A relative folder of PATH counts from where the program starts.
-            is_executable(&named.directory.join(folder).join(program))
-        });
+        let found = is_on_path(program, &named.path, &named.directory);
         (!found).then(|| format!("`{program}`, named by {}, is not on PATH", named.key))
     };
     named.iter().filter_map(missing).collect()
@@ -113,7 +110,7 @@ fn provider_programs(config: &Config, path: &str) -> Vec<Named> {
             .into_iter()
             .filter_map(|(key, text)| Some(named(key, first_word(text?), &command.working_dir)))
             .collect(),
-        Provider::Modal(_) => Vec::new(),
+        Provider::Modal(_) => vec![named("`type` in [provider]", Some("uv".to_owned()), &None)],
     }
 }
 
@@ -184,6 +181,11 @@ const SHELL_WORDS: [&str; 46] = [
     "jobs", "kill", "printf", "pwd", "read", "readonly", "return", "set", "shift", "test", "then", "times",
     "trap", "true", "type", "ulimit", "umask", "unset", "until", "while",
 ];
+
+/// Whether `path` leads to `program`. A relative folder in it counts from where the program starts.
+pub(super) fn is_on_path(program: &str, path: &str, directory: &Path) -> bool {
+    std::env::split_paths(path).any(|folder| is_executable(&directory.join(folder).join(program)))
+}
 
 pub(super) fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)

@@ -6,6 +6,9 @@ use super::check;
 use super::read::{Table, Value};
 use super::{CommandProvider, Local, Modal, Provider, ProviderType};
 
+/// Modal's own limit.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
+
 pub(super) fn read(table: &mut Table<'_>) -> Option<Provider> {
     let Some(kind) = table.need("type", |value| value.choice(&ProviderType::NAMES)) else {
         table.leave_open();
@@ -58,7 +61,10 @@ fn command(table: &mut Table<'_>) -> CommandProvider {
 }
 
 fn modal(table: &mut Table<'_>) -> Modal {
-    Modal {
+    let seconds = |table: &mut Table<'_>, key: &'static str, usual: u64| {
+        table.read(key, Value::seconds).unwrap_or(Duration::from_secs(usual))
+    };
+    let provider = Modal {
         dockerfile: table.read("dockerfile", Value::path),
         include_cwd: table.read("include_cwd", Value::boolean).unwrap_or(false),
         copy_dirs: table.read("copy_dirs", check::copy_dirs).unwrap_or_default(),
@@ -69,8 +75,21 @@ fn modal(table: &mut Table<'_>) -> Modal {
             .read("experimental_options", options)
             .unwrap_or_else(|| serde_json::json!({}))
             .to_string(),
+        app: table.read("app", Value::filled).unwrap_or_else(|| "offload".to_owned()),
+        sdk_version: table.read("sdk_version", Value::filled),
+        timeout: seconds(table, "timeout_secs", 3600),
+        sandbox_timeout: seconds(table, "sandbox_timeout_secs", 4 * 3600),
+        idle_timeout: seconds(table, "idle_timeout_secs", 300),
+        creates_per_second: table.read("creates_per_second", Value::amount).unwrap_or(5.0),
         secret_env: table.read("secret_env", check::names).unwrap_or_default(),
+    };
+    if provider.creates_per_second <= 0.0 {
+        table.fail("creates_per_second", "must be above 0");
     }
+    if provider.sandbox_timeout > LONGEST_LIFE {
+        table.fail("sandbox_timeout_secs", "must not be above 86400: no sandbox of Modal lives longer");
+    }
+    provider
 }
 
 /// A table of any content.

@@ -160,6 +160,12 @@ fn provider(provider: &Provider) -> Section {
             .add("cpu_cores", modal.cpu_cores)
             .maybe("memory_gb", modal.memory_gb)
             .add("experimental_options", &modal.experimental_options)
+            .add("app", &modal.app)
+            .maybe("sdk_version", modal.sdk_version.as_ref())
+            .seconds("timeout_secs", modal.timeout)
+            .seconds("sandbox_timeout_secs", modal.sandbox_timeout)
+            .seconds("idle_timeout_secs", modal.idle_timeout)
+            .add("creates_per_second", modal.creates_per_second)
             .variables(&modal.env, &modal.secret_env)
             .list("secret_env", &modal.secret_env),
     }

@@ -9,24 +9,17 @@ use crate::command::CommandLine;
 use crate::journal::{Entry, Journal};
 use crate::model::Exit;
 use crate::provider::patience::patiently;
+use crate::provider::remote::{Remote, Transport, patch};
 use crate::provider::renewal::Renewal;
-use crate::provider::{Builder, Image, ONE_ARGUMENT, Provider, ProviderError, Sandbox, Source, ThinDiff};
+use crate::provider::{Builder, Image, Keeper, Provider, ProviderError, Sandbox, Source, ThinDiff};
 
-mod frame;
-mod line;
-mod patching;
-mod sandbox;
 mod shell;
 
-use line::Frame;
-use sandbox::Remote;
 pub use shell::{Commands, Settings};
-use shell::{Shell, complaint, fill};
+use shell::{Shell, fill};
 
 /// Larger differences than this are not brought to each sandbox through its shell: the image is made anew.
 const LARGEST_DIFFERENCE: usize = 2 << 20;
-/// A token is as long as this; what it is does not matter here.
-const TOKEN: &str = "offload-0123456789abcdef";
 
 /// Makes images by shell commands.
 pub struct Images {
@@ -49,17 +42,7 @@ impl Images {
 
     /// A maker of sandboxes from `image`, which are entered in `journal`.
     pub fn provider<'a>(&self, image: Renewal<'a>, journal: Option<Arc<Journal>>) -> Command<'a> {
-        // What is relative counts from where the sandbox's shell starts, and tests run in it.
-        let root = self.shell.settings.project_root.clone().filter(|root| root.starts_with('/'));
-        Command { shell: Arc::clone(&self.shell), image, journal, root: root.unwrap_or_else(|| ".".into()) }
-    }
-
-    /// Destroys the sandbox `id` of an earlier run.
-    ///
-    /// # Errors
-    /// When the command fails again and again.
-    pub fn destroy(&self, id: &str) -> Result<(), ProviderError> {
-        self.shell.destroy(id)
+        Command { shell: Arc::clone(&self.shell), image, journal, root: self.shell.common.root() }
     }
 
     fn id_of(&self, key: &str, text: &str, cancel: &Cancel) -> Result<String, ProviderError> {
@@ -72,6 +55,12 @@ impl Images {
                 ))
             })
         })
+    }
+}
+
+impl Keeper for Images {
+    fn destroy(&self, id: &str) -> Result<(), ProviderError> {
+        self.shell.destroy(id)
     }
 }
 
@@ -99,7 +88,8 @@ impl Builder for Images {
 
     fn can_patch(&self, bytes: usize) -> bool {
         let settings = &self.shell.settings;
-        settings.commands.patch.is_some() || (settings.repo_root.is_some() && bytes <= LARGEST_DIFFERENCE)
+        settings.commands.patch.is_some()
+            || (settings.terms.repo_root.is_some() && bytes <= LARGEST_DIFFERENCE)
     }
 
     fn build(&self, source: &Source, cancel: &Cancel) -> Result<String, ProviderError> {
@@ -126,13 +116,13 @@ impl Builder for Images {
             return Ok(Image { id: Some(base.to_owned()), lacks: Some(difference) });
         };
         let base = shell_words::quote(base);
-        let script = settings.scratch.join("thin-diff.sh");
+        let script = settings.terms.scratch.join("thin-diff.sh");
         std::fs::write(&script, &difference.script).map_err(|error| {
             ProviderError::Refused(format!("cannot write `{}`: {error}", script.display()))
         })?;
         let patch = difference.patch.to_string_lossy();
         let script = script.to_string_lossy();
-        let root = settings.repo_root.as_deref().unwrap_or(".");
+        let root = settings.terms.repo_root.as_deref().unwrap_or(".");
         let values = [
             ("{image_id}", &*base),
             ("{patch_file}", &*shell_words::quote(&patch)),
@@ -199,9 +189,10 @@ impl Command<'_> {
         if let Some(Err(error)) = entry.as_mut().map(|entry| entry.created(&id)) {
             log::warn!("the sandbox `{id}` is not in the journal: {error:#}");
         }
-        let mut sandbox = Remote::new(Arc::clone(&self.shell), id.clone(), entry, cancel);
+        let transport: Arc<dyn Transport> = Arc::clone(&self.shell) as _;
+        let mut sandbox = Remote::new((Arc::clone(&self.shell.common), transport), id.clone(), entry, cancel);
         if let Some(difference) = &image.lacks
-            && let Err(error) = patching::patch(&mut sandbox, &id, difference, cancel)
+            && let Err(error) = patch(&mut sandbox, &id, difference, cancel)
         {
             if let Err(error) = Box::new(sandbox).destroy() {
                 log::error!("{error}");
@@ -222,27 +213,10 @@ impl Provider for Command<'_> {
     }
 
     fn scratch(&self) -> Option<&Path> {
-        Some(&self.shell.remote)
+        Some(&self.shell.common.prefix)
     }
 
     fn takes(&self, command: &CommandLine) -> bool {
-        let long = PathBuf::from(format!("{}-batch-4294967295/result.xml", self.shell.remote.display()));
-        let frame = Frame {
-            token: TOKEN,
-            old: Some(&long),
-            own: Some(&long),
-            stamp: Some(&long),
-            report: Some(&long),
-            content: true,
-        };
-        // The word is quoted, and the line that holds it is one argument.
-        let line = self.shell.inside.line(command, &frame);
-        let room = ONE_ARGUMENT.saturating_sub(self.shell.settings.commands.exec.len() + 500);
-        shell_words::quote(&line).len() <= room
+        self.shell.common.takes(command)
     }
-}
-
-/// Why a command that ran in a sandbox said nothing of how it ended.
-fn silent(exit: Exit, stderr: &str) -> String {
-    format!("{} (the sandbox did not tell how the command ended)", complaint("exec_command", exit, stderr))
 }

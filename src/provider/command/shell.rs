@@ -1,31 +1,26 @@
 //! Runs the commands that a provider is made of, and tells its failures apart.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::line::Inside;
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
 use crate::files;
 use crate::mask::Mask;
 use crate::model::Exit;
-use crate::process::{self, Streams};
+use crate::process::{self, Finished, Streams};
 use crate::provider::ProviderError;
 use crate::provider::patience::patiently;
+use crate::provider::remote::{Common, Terms, Text, Transport, is_one_program, is_throttled};
 
 /// The shell of all these commands.
 pub(super) const SHELL: &str = "/bin/sh";
 /// So many bytes of what a command printed are kept for messages.
 const TAIL: u64 = 2000;
-/// The exit status of a command that is to be tried later (`EX_TEMPFAIL` of sysexits.h).
-const TEMPFAIL: i32 = 75;
-/// What services say that want to be asked more slowly.
-const SLOW_DOWN: [&str; 5] =
-    ["too many requests", "rate limit", "rate-limit", "resource_exhausted", "slow down"];
 /// However long a command may take, a run does not wait longer for its sandboxes to be destroyed.
 const DESTRUCTION: Duration = Duration::from_secs(120);
 /// So often the destruction of a sandbox is tried.
@@ -59,26 +54,12 @@ pub struct Settings {
     pub recipe: String,
     /// Where they run.
     pub directory: PathBuf,
-    /// How long each may take.
-    pub timeout: Duration,
     /// `local:remote` pairs.
     pub copy_dirs: Vec<String>,
     /// Cores of one sandbox.
     pub cpu_cores: f64,
-    /// The repository in a sandbox.
-    pub repo_root: Option<String>,
-    /// The folder in a sandbox in which tests run.
-    pub project_root: Option<String>,
-    /// Variables of test processes.
-    pub env: Vec<(String, String)>,
-    /// Whether files are looked for after batches.
-    pub has_globs: bool,
-    /// A name that no other run has.
-    pub run: String,
-    /// A private folder of this machine.
-    pub scratch: PathBuf,
-    /// What no message may show.
-    pub mask: Arc<Mask>,
+    /// What is the same for all providers.
+    pub terms: Terms,
 }
 
 /// What a command said.
@@ -98,7 +79,8 @@ impl Said {
             return Ok(());
         }
         let message = complaint(key, self.exit, &self.stderr);
-        Err(if is_throttled(self.exit, &self.stderr) {
+        let status = if let Exit::Code(status) = self.exit { Some(status) } else { None };
+        Err(if is_throttled(status, &self.stderr) {
             ProviderError::Throttled(message)
         } else {
             ProviderError::Refused(message)
@@ -118,28 +100,6 @@ pub(super) fn complaint(key: &str, exit: Exit, stderr: &str) -> String {
     let most = if key == "prepare_command" || key == "patch_command" { 20 } else { 3 };
     let said = lines[lines.len().saturating_sub(most)..].join(if most > 3 { "\n    " } else { "; " });
     if said.is_empty() { format!("`{key}` {how}") } else { format!("`{key}` {how}: {said}") }
-}
-
-/// Whether `text` is certainly one program with its arguments, so that its shell need not stay: with
-/// hundreds of sandboxes that is hundreds of processes less.
-pub(super) fn is_one_program(text: &str) -> bool {
-    const PROGRAMS: [&str; 12] = [
-        "bash", "cargo", "docker", "kubectl", "node", "npx", "podman", "python", "python3", "sh", "ssh", "uv",
-    ];
-    let first = text.split_whitespace().next().unwrap_or_default();
-    let is_program = PROGRAMS.contains(&first) || first.starts_with('/') || first.starts_with("./");
-    let mut is_quoted = false;
-    let is_plain = |c: char| {
-        is_quoted ^= c == '\'';
-        is_quoted || !";&|<>()$`\n#\"\\*?[~!".contains(c)
-    };
-    is_program && text.chars().all(is_plain)
-}
-
-/// Whether a failure asks for patience.
-pub(super) fn is_throttled(exit: Exit, stderr: &str) -> bool {
-    let text = stderr.to_ascii_lowercase();
-    exit == Exit::Code(TEMPFAIL) || SLOW_DOWN.iter().any(|word| text.contains(word))
 }
 
 /// Fills the places of `template` in one pass, so that nothing is looked for in what was filled in.
@@ -168,12 +128,7 @@ pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
 /// Runs commands for a provider and all of its sandboxes.
 pub(super) struct Shell {
     pub(super) settings: Settings,
-    /// What the paths of our own folders in a sandbox begin with. None has a folder in common with another,
-    /// since the file system may be that of other sandboxes, too.
-    pub(super) remote: PathBuf,
-    /// What sandboxes know.
-    pub(super) inside: Inside,
-    calls: AtomicUsize,
+    pub(super) common: Arc<Common>,
     /// Permissions to destroy: as many as may be in use at once.
     destroying: (Sender<()>, Receiver<()>),
 }
@@ -186,18 +141,9 @@ impl Shell {
                 *command = format!("exec {command}");
             }
         }
-        let remote = Path::new("/tmp").join(&settings.run);
-        let inside = Inside {
-            repo_root: settings.repo_root.clone(),
-            project_root: settings.project_root.clone(),
-            env: settings.env.clone(),
-        };
-        Shell { remote, inside, settings, calls: AtomicUsize::new(0), destroying: bounded(DESTROYED_AT_ONCE) }
-    }
-
-    /// A number that no other call has.
-    pub(super) fn number(&self) -> usize {
-        self.calls.fetch_add(1, Ordering::Relaxed)
+        let taken = commands.exec.len() + 500;
+        let common = Common::new(&settings.terms, settings.terms.env.clone(), taken);
+        Shell { common: Arc::new(common), settings, destroying: bounded(DESTROYED_AT_ONCE) }
     }
 
     pub(super) fn cores(&self) -> String {
@@ -215,7 +161,7 @@ impl Shell {
         stdout: Option<&Path>,
         cancel: &Cancel,
     ) -> Result<Said, ProviderError> {
-        self.run_within(key, text, (stdout, self.settings.timeout), cancel)
+        self.run_within(key, text, (stdout, self.common.timeout), cancel)
     }
 
     fn run_within(
@@ -225,18 +171,18 @@ impl Shell {
         (stdout, deadline): (Option<&Path>, Duration),
         cancel: &Cancel,
     ) -> Result<Said, ProviderError> {
-        let number = self.number();
-        let file = |kind: &str| self.settings.scratch.join(format!("command-{number}.{kind}"));
+        let number = self.common.number();
+        let file = |kind: &str| self.common.scratch.join(format!("command-{number}.{kind}"));
         let (own, stderr) = (file("stdout"), file("stderr"));
         // Nobody reads these files but us; what is shown of them is masked.
         let streams =
             Streams { stdout: stdout.unwrap_or(&own).to_owned(), stderr, mask: Arc::new(Mask::default()) };
-        log::debug!("{key}: {}", self.settings.mask.hide(&text));
+        log::debug!("{key}: {}", self.common.mask.hide(&text));
         let command = self.command(text);
-        let finished = process::run(&command, SHELL, &streams, deadline.min(self.settings.timeout), cancel)
+        let finished = process::run(&command, SHELL, &streams, deadline.min(self.common.timeout), cancel)
             .map_err(|error| ProviderError::Refused(format!("`{key}`: {error}")))?;
         let last = last_line(&streams.stdout);
-        let stderr = self.settings.mask.hide(&files::tail(&streams.stderr, TAIL));
+        let stderr = self.common.mask.hide(&files::tail(&streams.stderr, TAIL));
         for path in [&own, &streams.stderr] {
             // The folder goes with the run at the latest.
             let _ = std::fs::remove_file(path);
@@ -246,13 +192,58 @@ impl Shell {
 
     /// `text` as a command in the provider's folder.
     pub(super) fn command(&self, text: String) -> CommandLine {
-        let mut command = CommandLine::shell(text).with_env("OFFLOAD_RUN_ID", &self.settings.run);
+        let mut command = CommandLine::shell(text).with_env("OFFLOAD_RUN_ID", &self.settings.terms.run);
         command.directory = Some(self.settings.directory.clone());
         command
     }
+}
 
-    /// Destroys a sandbox; tries three times, or once if it hangs. A wish to stop does not end it.
-    pub(super) fn destroy(&self, id: &str) -> Result<(), ProviderError> {
+impl Transport for Shell {
+    fn exec(&self, id: &str, text: &Text<'_>, cancel: &Cancel) -> Result<Finished, ProviderError> {
+        let (id, line) = (shell_words::quote(id), shell_words::quote(text.line));
+        let values = [("{sandbox_id}", &*id), ("{command}", &*line), ("{cpu_cores}", &*self.cores())];
+        let command = self.command(fill(&self.settings.commands.exec, &values));
+        let deadline = text.deadline.min(self.common.timeout);
+        process::run(&command, SHELL, text.streams, deadline, cancel).map_err(|error| match error.kind() {
+            ErrorKind::ArgumentListTooLong | ErrorKind::InvalidInput => {
+                ProviderError::Refused(error.to_string())
+            }
+            _ => ProviderError::Lost(error.to_string()),
+        })
+    }
+
+    fn carries_env(&self) -> bool {
+        // The environment rides inside `{command}`.
+        false
+    }
+
+    fn brings_reports(&self) -> bool {
+        self.settings.commands.download.is_none()
+    }
+
+    fn copy(
+        &self,
+        id: &str,
+        pairs: &[(PathBuf, PathBuf)],
+        cancel: &Cancel,
+    ) -> Option<Result<(), ProviderError>> {
+        let template = self.settings.commands.download.as_ref()?;
+        let words = pairs.iter().map(|(remote, local)| {
+            shell_words::quote(&format!("{}:{}", remote.display(), local.display())).into_owned()
+        });
+        let paths: Vec<String> = words.collect();
+        let quoted = shell_words::quote(id);
+        let values =
+            [("{sandbox_id}", &*quoted), ("{paths}", &*paths.join(" ")), ("{cpu_cores}", &*self.cores())];
+        let text = fill(template, &values);
+        let copied = patiently(cancel, || {
+            self.run("download_command", text.clone(), None, cancel)?.check("download_command")
+        });
+        Some(copied.map_err(|error| ProviderError::Lost(format!("sandbox `{id}`: {error}"))))
+    }
+
+    /// Tries three times, or once if it hangs.
+    fn destroy(&self, id: &str) -> Result<(), ProviderError> {
         // Both ends live as long as we do: neither call can fail.
         let _ = self.destroying.0.send(());
         let quoted = shell_words::quote(id);
@@ -290,30 +281,6 @@ mod tests {
     fn places_are_filled_once_and_only_known_ones() {
         let values = [("{a}", "{b}"), ("{b}", "2")];
         assert_eq!(fill("x {a} ${HOME} {b}{c} {a", &values), "x {b} ${HOME} 2{c} {a");
-    }
-
-    #[test]
-    fn only_what_is_one_program_takes_the_place_of_its_shell() {
-        for text in [
-            "sh provider exec {sandbox_id} {command}",
-            "./run {command}",
-            "docker exec {sandbox_id} sh -c {command}",
-        ] {
-            assert!(is_one_program(text), "{text}");
-        }
-        for text in [
-            "cd x && sh y",
-            "A=1 sh y",
-            "sh x; true",
-            "echo {command}",
-            "sh x > y",
-            "sh \"a b\"",
-            "",
-            "sh *.sh",
-            "sh 'a' > 'b'",
-        ] {
-            assert!(!is_one_program(text), "{text}");
-        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A sandbox behind shell commands.
+//! A sandbox with files of its own.
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -11,15 +11,13 @@ use glob::{MatchOptions, Pattern};
 
 use super::frame::{self, Trailer};
 use super::line::Frame;
-use super::shell::{Shell, fill, is_throttled};
-use super::silent;
+use super::{Common, Text, Transport, is_throttled};
 use crate::cancel::Cancel;
-use crate::command::CommandLine;
 use crate::files;
 use crate::journal::Entry;
 use crate::mask::{Mask, Masked};
 use crate::model::Exit;
-use crate::process::{self, Finished, Streams};
+use crate::process::{Finished, Streams};
 use crate::provider::patience::patiently;
 use crate::provider::{Order, Place, ProviderError, Sandbox};
 
@@ -38,9 +36,10 @@ enum Report {
     Here(PathBuf),
 }
 
-/// A sandbox behind shell commands.
-pub(super) struct Remote {
-    shell: Arc<Shell>,
+/// A sandbox with files of its own.
+pub struct Remote {
+    common: Arc<Common>,
+    transport: Arc<dyn Transport>,
     id: String,
     entry: Option<Entry>,
     is_usable: bool,
@@ -57,9 +56,15 @@ fn to_exit(status: i32) -> Exit {
 }
 
 impl Remote {
-    pub(super) fn new(shell: Arc<Shell>, id: String, entry: Option<Entry>, cancel: &Cancel) -> Remote {
+    /// The sandbox that `transport` reaches as `id`; `cancel` ends what is done before its first batch.
+    pub fn new(
+        (common, transport): (Arc<Common>, Arc<dyn Transport>),
+        id: String,
+        entry: Option<Entry>,
+        cancel: &Cancel,
+    ) -> Remote {
         let (cancel, report) = (cancel.clone(), Report::Absent);
-        Remote { shell, id, entry, is_usable: true, cancel, batch: None, report }
+        Remote { common, transport, id, entry, is_usable: true, cancel, batch: None, report }
     }
 
     /// Nobody can guess it, so no test can speak in its name.
@@ -67,47 +72,25 @@ impl Remote {
         format!("offload-{:016x}", RandomState::new().hash_one(&self.id))
     }
 
-    fn has_download(&self) -> bool {
-        self.shell.settings.commands.download.is_some()
-    }
-
     fn temporary(&self, kind: &str) -> PathBuf {
-        self.shell.settings.scratch.join(format!("sandbox-{}.{kind}", self.shell.number()))
+        self.common.scratch.join(format!("sandbox-{}.{kind}", self.common.number()))
     }
 
-    /// The command that runs `line` in this sandbox.
-    fn command(&self, line: &str) -> CommandLine {
-        let (id, line) = (shell_words::quote(&self.id), shell_words::quote(line));
-        let values = [("{sandbox_id}", &*id), ("{command}", &*line), ("{cpu_cores}", &*self.shell.cores())];
-        self.shell.command(fill(&self.shell.settings.commands.exec, &values))
-    }
-
-    /// Runs `line`, whose trailer begins with `token` and gives files for `places`; `None` for the trailer
+    /// Runs `text`, whose trailer begins with `token` and gives files for `places`; `None` for the trailer
     /// of a command that was ended.
     fn run(
         &mut self,
-        (line, token): (&str, &str),
-        (streams, places): (&Streams, &[PathBuf]),
-        deadline: Duration,
+        (text, token): (&Text<'_>, &str),
+        places: &[PathBuf],
         cancel: &Cancel,
     ) -> Result<(Finished, Option<Trailer>), ProviderError> {
-        let command = self.command(line);
-        let deadline = deadline.min(self.shell.settings.timeout);
-        let finished =
-            process::run(&command, super::shell::SHELL, streams, deadline, cancel).map_err(|error| {
-                match error.kind() {
-                    std::io::ErrorKind::ArgumentListTooLong | std::io::ErrorKind::InvalidInput => {
-                        ProviderError::Refused(error.to_string())
-                    }
-                    _ => ProviderError::Lost(error.to_string()),
-                }
-            })?;
+        let finished = self.transport.exec(&self.id, text, cancel)?;
         if matches!(finished.exit, Exit::TimedOut | Exit::Cancelled) {
             // Our end of it is gone, but what runs in the sandbox may not be.
             self.is_usable = false;
             return Ok((finished, None));
         }
-        let trailer = frame::cut(&streams.stdout, token, places)
+        let trailer = frame::cut(&text.streams.stdout, token, places)
             .map_err(|error| ProviderError::Lost(format!("cannot read the output of a command: {error}")))?;
         Ok((finished, trailer))
     }
@@ -118,12 +101,13 @@ impl Remote {
         let line = format!("{text}; s=$?; {}; exit $s", frame::text(&token, files, !places.is_empty()));
         let mask = Arc::new(Mask::default());
         let streams = Streams { stdout: self.temporary("stdout"), stderr: self.temporary("stderr"), mask };
-        let (timeout, cancel) = (self.shell.settings.timeout, self.cancel.clone());
+        let cancel = self.cancel.clone();
+        let text = Text { line: &line, env: &[], streams: &streams, deadline: self.common.timeout };
         let result = patiently(&cancel, || {
-            let (finished, trailer) = self.run((&line, &token), (&streams, places), timeout, &cancel)?;
+            let (finished, trailer) = self.run((&text, &token), places, &cancel)?;
             trailer.ok_or_else(|| self.gone(finished.exit, &files::tail(&streams.stderr, 2000)))
         });
-        let stderr = self.shell.settings.mask.hide(&files::tail(&streams.stderr, 2000));
+        let stderr = self.common.mask.hide(&files::tail(&streams.stderr, 2000));
         for file in [&streams.stdout, &streams.stderr] {
             // The folder goes with the run at the latest.
             let _ = std::fs::remove_file(file);
@@ -139,7 +123,7 @@ impl Remote {
     /// Whether the report can be copied out of a sandbox that says nothing of how its command ended.
     fn arrives(&mut self, report: &Path) -> bool {
         let place = self.temporary("report");
-        let pair = (report.to_string_lossy().into_owned(), place.clone());
+        let pair = (report.to_owned(), place.clone());
         let arrives = self.copy(&[pair]).is_ok() && place.exists();
         if arrives {
             self.report = Report::Here(place);
@@ -149,9 +133,14 @@ impl Remote {
 
     /// Why a command came back without a trailer.
     fn gone(&self, exit: Exit, stderr: &str) -> ProviderError {
-        let stderr = self.shell.settings.mask.hide(stderr);
-        let message = format!("sandbox `{}`: {}", self.id, silent(exit, &stderr));
-        if is_throttled(exit, &stderr) {
+        let stderr = self.common.mask.hide(stderr);
+        let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+        let said = lines[lines.len().saturating_sub(3)..].join("; ");
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        let message =
+            format!("sandbox `{}` did not tell how the command ended (its exec: {exit}){said}", self.id);
+        let status = if let Exit::Code(status) = exit { Some(status) } else { None };
+        if is_throttled(status, &stderr) {
             ProviderError::Throttled(message)
         } else {
             ProviderError::Lost(message)
@@ -160,11 +149,11 @@ impl Remote {
 
     /// The folder of the sandbox in which nothing of the user's is.
     pub(super) fn folder(&self, name: &str) -> String {
-        format!("{}-{name}-{}", self.shell.remote.display(), self.shell.number())
+        format!("{}-{name}-{}", self.common.prefix.display(), self.common.number())
     }
 
-    pub(super) fn shell(&self) -> &Shell {
-        &self.shell
+    pub(super) fn common(&self) -> &Common {
+        &self.common
     }
 
     /// Runs a text of ours.
@@ -176,29 +165,18 @@ impl Remote {
     }
 
     /// Copies files out of the sandbox: pairs of remote and local, which need not exist.
-    fn copy(&mut self, pairs: &[(String, PathBuf)]) -> Result<(), ProviderError> {
-        let Some(template) = self.shell.settings.commands.download.clone() else {
-            let files: Vec<&str> = pairs.iter().map(|(remote, _)| remote.as_str()).collect();
-            let places: Vec<PathBuf> = pairs.iter().map(|(_, local)| local.clone()).collect();
-            let enter = self.shell.inside.enter(None);
-            return self.call(&format!("{enter}true"), &places, &files).map(drop);
-        };
-        let root = self.shell.inside.project_root.clone().unwrap_or_default();
-        let words = pairs.iter().map(|(remote, local)| {
-            // Whatever the provider's folder for relative paths is, the root is known.
-            let remote = Path::new(&root).join(remote);
-            shell_words::quote(&format!("{}:{}", remote.display(), local.display())).into_owned()
-        });
-        let paths: Vec<String> = words.collect();
-        let id = shell_words::quote(&self.id).into_owned();
-        let values =
-            [("{sandbox_id}", &*id), ("{paths}", &*paths.join(" ")), ("{cpu_cores}", &*self.shell.cores())];
-        let text = fill(&template, &values);
-        let cancel = self.cancel.clone();
-        patiently(&cancel, || {
-            self.shell.run("download_command", text.clone(), None, &cancel)?.check("download_command")
-        })
-        .map_err(|error| ProviderError::Lost(format!("sandbox `{}`: {error}", self.id)))
+    fn copy(&mut self, pairs: &[(PathBuf, PathBuf)]) -> Result<(), ProviderError> {
+        // Whatever the provider's folder for relative paths is, the root is known.
+        let root = PathBuf::from(self.common.inside.project_root.clone().unwrap_or_default());
+        let full: Vec<_> = pairs.iter().map(|(remote, local)| (root.join(remote), local.clone())).collect();
+        if let Some(copied) = self.transport.copy(&self.id, &full, &self.cancel) {
+            return copied;
+        }
+        let files: Vec<_> = pairs.iter().map(|(remote, _)| remote.to_string_lossy()).collect();
+        let files: Vec<&str> = files.iter().map(AsRef::as_ref).collect();
+        let places: Vec<PathBuf> = pairs.iter().map(|(_, local)| local.clone()).collect();
+        let enter = self.common.inside.enter(None);
+        self.call(&format!("{enter}true"), &places, &files).map(drop)
     }
 
     /// The files below the root that are newer than the last command, and match any of `globs`.
@@ -213,7 +191,7 @@ impl Remote {
         let (list, stamp) = (shell_words::quote(&list), shell_words::quote(&stamp));
         let text = format!(
             "{}find {} -type f -newer {stamp} -print0 2>/dev/null > {list}; true",
-            self.shell.inside.enter(None),
+            self.common.inside.enter(None),
             folders.join(" ")
         );
         let place = self.temporary("list");
@@ -262,18 +240,20 @@ impl Sandbox for Remote {
         let folder = order.report.and_then(Path::parent).filter(|folder| folder.is_absolute());
         let batch = folder.map_or_else(|| self.folder("own").into(), Path::to_owned);
         let stamp = batch.join("started");
-        let content = !self.has_download();
+        let content = self.transport.brings_reports();
         // Nobody asks for anything more of it.
-        let is_done = content && !self.shell.settings.has_globs;
+        let is_done = content && !self.common.has_globs;
         let frame = Frame {
             token: &token,
             old: old.as_deref(),
             own: is_done.then_some(&*batch),
-            stamp: self.shell.settings.has_globs.then_some(&*stamp),
+            stamp: self.common.has_globs.then_some(&*stamp),
             report: order.report,
             content,
         };
-        let line = self.shell.inside.line(order.command, &frame);
+        let mut command = order.command.clone();
+        let beside = if self.transport.carries_env() { std::mem::take(&mut command.env) } else { Vec::new() };
+        let line = self.common.inside.line(&command, &frame);
         let places: Vec<PathBuf> =
             (content && order.report.is_some()).then(|| self.temporary("report")).into_iter().collect();
         self.batch = Some(batch);
@@ -286,12 +266,12 @@ impl Sandbox for Remote {
         };
         let is_masked = !order.streams.mask.is_empty();
         let streams = if is_masked { &raw } else { order.streams };
+        let text = Text { line: &line, env: &beside, streams, deadline: order.deadline };
         let result = patiently(cancel, || {
-            let (finished, trailer) =
-                self.run((&line, &token), (streams, &places), order.deadline, cancel)?;
+            let (finished, trailer) = self.run((&text, &token), &places, cancel)?;
             let ended = matches!(finished.exit, Exit::Code(_) | Exit::Signal(_));
             match (&trailer, order.report) {
-                (None, Some(report)) if ended && self.has_download() && self.arrives(report) => {}
+                (None, Some(report)) if ended && !content && self.arrives(report) => {}
                 (None, _) if ended => {
                     return Err(self.gone(finished.exit, &files::tail(&streams.stderr, 2000)));
                 }
@@ -321,7 +301,7 @@ impl Sandbox for Remote {
     fn fetch(&mut self, remote: &Path, local: &Path) -> Result<(), ProviderError> {
         match std::mem::replace(&mut self.report, Report::Absent) {
             Report::Absent => Ok(()),
-            Report::There => self.copy(&[(remote.to_string_lossy().into_owned(), local.to_owned())]),
+            Report::There => self.copy(&[(remote.to_owned(), local.to_owned())]),
             Report::Here(path) => std::fs::rename(&path, local).map_err(|error| {
                 ProviderError::Lost(format!(
                     "cannot move `{}` to `{}`: {error}",
@@ -339,7 +319,7 @@ impl Sandbox for Remote {
             if path.components().any(|part| !matches!(part, Component::Normal(_))) {
                 bail!("a sandbox names a file `{}` outside of its root", path.display());
             }
-            pairs.push((path.to_string_lossy().into_owned(), std::path::absolute(place(path)?)?));
+            pairs.push((path.clone(), std::path::absolute(place(path)?)?));
         }
         for some in pairs.chunks(FILES_AT_ONCE) {
             self.copy(some).map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -348,7 +328,7 @@ impl Sandbox for Remote {
     }
 
     fn destroy(mut self: Box<Self>) -> Result<(), ProviderError> {
-        if let Some(batch) = self.batch.take().filter(|_| !self.shell.inside.is_apart()) {
+        if let Some(batch) = self.batch.take().filter(|_| !self.common.inside.is_apart()) {
             // The sandbox is a folder among others: what lies outside of it would stay.
             let text = format!("rm -rf {}", shell_words::quote(&batch.to_string_lossy()));
             let streams = Streams {
@@ -356,11 +336,12 @@ impl Sandbox for Remote {
                 stderr: self.temporary("stderr"),
                 mask: Arc::default(),
             };
-            if let Err(error) = self.run((&text, ""), (&streams, &[]), CLEANING, &Cancel::new()) {
+            let text = Text { line: &text, env: &[], streams: &streams, deadline: CLEANING };
+            if let Err(error) = self.transport.exec(&self.id, &text, &Cancel::new()) {
                 log::debug!("sandbox `{}` was not tidied: {error}", self.id);
             }
         }
-        self.shell.destroy(&self.id).map_err(|error| {
+        self.transport.destroy(&self.id).map_err(|error| {
             ProviderError::Lost(format!(
                 "the sandbox `{}` was not destroyed (`offload gc` tries again): {error}",
                 self.id

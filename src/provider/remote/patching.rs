@@ -12,7 +12,7 @@ const PIECE: usize = 40 * 1024;
 ///
 /// # Errors
 /// `Refused` where it cannot be made, `Lost` where the run is to stop.
-pub(super) fn patch(
+pub fn patch(
     sandbox: &mut Remote,
     id: &str,
     difference: &ThinDiff,
@@ -20,9 +20,9 @@ pub(super) fn patch(
 ) -> Result<(), ProviderError> {
     let folder = sandbox.folder("diff");
     let folder = shell_words::quote(&folder).into_owned();
-    let settings = &sandbox.shell().settings;
-    let root = settings.repo_root.clone().unwrap_or_else(|| ".".into());
-    let project = settings.project_root.clone().unwrap_or_else(|| root.clone());
+    let inside = &sandbox.common().inside;
+    let root = inside.repo_root.clone().unwrap_or_else(|| ".".into());
+    let project = inside.project_root.clone().unwrap_or_else(|| root.clone());
     let mut texts = send(&difference.script, "diff.sh", &folder);
     let mut last = format!("( cd {} && sh {folder}/diff.sh )", shell_words::quote(&root));
     if let Some(then) = &difference.then {

@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use super::frame;
-use super::shell::is_one_program;
+use super::{frame, is_one_program};
 use crate::command::{CommandLine, Executable};
 
 /// What a shell says of itself when it could not even begin; behind it comes no trailer.
@@ -12,13 +11,13 @@ const NOT_BEGUN: &str = "|| exit 125; ";
 
 /// The surroundings of all commands in a sandbox.
 #[derive(Clone, Debug)]
-pub(super) struct Inside {
+pub struct Inside {
     /// The root of the repository, told as `OFFLOAD_ROOT`.
-    pub(super) repo_root: Option<String>,
+    pub repo_root: Option<String>,
     /// The folder in which tests run.
-    pub(super) project_root: Option<String>,
-    /// Variables of all tests.
-    pub(super) env: Vec<(String, String)>,
+    pub project_root: Option<String>,
+    /// Variables of all tests that lines set.
+    pub env: Vec<(String, String)>,
 }
 
 /// What surrounds one command.

@@ -1,0 +1,199 @@
+//! From the configuration to the makers of images and sandboxes that have files of their own.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::setup::Setup;
+use super::validate::is_on_path;
+use crate::bundled;
+use crate::command::CommandLine;
+use crate::config::{self, Config};
+use crate::journal::Journal;
+use crate::progress::Screen;
+use crate::provider::command;
+use crate::provider::modal;
+use crate::provider::remote::Terms;
+use crate::provider::renewal::Renewal;
+use crate::provider::{Builder, Keeper, Provider};
+
+/// Where Modal has the project unless told.
+const MODAL_ROOT: &str = "/app";
+/// The log of an image is told at most this often where it cannot be drawn over.
+const PACE: Duration = Duration::from_secs(3);
+
+/// The makers of a provider.
+pub enum Makers {
+    /// Shell commands.
+    Command(command::Images),
+    /// Modal.
+    Modal(modal::Images),
+}
+
+impl Makers {
+    /// Those that `config` names, with more folders to copy; `screen` shows how images are made.
+    ///
+    /// # Errors
+    /// When a bundled script cannot be written, the working directory does not exist, or a program is missing.
+    pub fn new(known: (&Config, &Setup), copy_dirs: &[String], screen: &Screen) -> Result<Makers> {
+        match &known.0.provider {
+            config::Provider::Local(_) => anyhow::bail!("local sandboxes have no makers"),
+            config::Provider::Command(provider) => {
+                command_images(known, provider, copy_dirs).map(Makers::Command)
+            }
+            config::Provider::Modal(provider) => {
+                modal_images(known, provider, (copy_dirs, screen)).map(Makers::Modal)
+            }
+        }
+    }
+
+    /// The maker of images.
+    pub fn builder(&self) -> &dyn Builder {
+        match self {
+            Makers::Command(images) => images,
+            Makers::Modal(images) => images,
+        }
+    }
+
+    /// Who looks after sandboxes that were left.
+    pub fn keeper(&self) -> &dyn Keeper {
+        match self {
+            Makers::Command(images) => images,
+            Makers::Modal(images) => images,
+        }
+    }
+
+    /// The maker of sandboxes from `image`.
+    pub fn provider<'a>(&self, image: Renewal<'a>, journal: Option<Arc<Journal>>) -> Box<dyn Provider + 'a> {
+        match self {
+            Makers::Command(images) => Box::new(images.provider(image, journal)),
+            Makers::Modal(images) => Box::new(images.provider(image, journal)),
+        }
+    }
+}
+
+/// The folder that relative paths of a provider count from.
+fn directory(config: &Config, own: Option<&PathBuf>) -> Result<PathBuf> {
+    let current = std::env::current_dir().context("cannot find the working directory")?;
+    let folder = own.or(config.offload.working_dir.as_ref());
+    let directory = folder.map_or_else(|| current.clone(), |folder| current.join(folder));
+    anyhow::ensure!(directory.is_dir(), "the working directory `{}` is not a folder", directory.display());
+    Ok(directory)
+}
+
+fn command_images(
+    (config, setup): (&Config, &Setup),
+    provider: &config::CommandProvider,
+    copy_dirs: &[String],
+) -> Result<command::Images> {
+    let cache = bundled::cache_dir(&|name| std::env::var_os(name));
+    let script = |command: &String| bundled::resolve(command, &cache);
+    let commands = command::Commands {
+        prepare: provider.prepare_command.as_ref().map(script).transpose()?,
+        patch: provider.patch_command.as_ref().map(script).transpose()?,
+        create: script(&provider.create_command)?,
+        exec: script(&provider.exec_command)?,
+        destroy: script(&provider.destroy_command)?,
+        download: provider.download_command.as_ref().map(script).transpose()?,
+    };
+    if commands.prepare.is_none() {
+        let unused = [
+            ("copy_dirs", !provider.copy_dirs.is_empty() || !copy_dirs.is_empty()),
+            ("sandbox_init_cmd", config.offload.sandbox_init_cmd.is_some()),
+            ("[checkpoint]", config.checkpoint.is_some()),
+        ];
+        for (key, _) in unused.iter().filter(|(_, is_set)| *is_set) {
+            log::warn!("`{key}` has no effect without a `prepare_command` in [provider]");
+        }
+    }
+    Ok(command::Images::new(command::Settings {
+        commands,
+        recipe: provider.prepare_command.clone().unwrap_or_default(),
+        directory: directory(config, provider.working_dir.as_ref())?,
+        copy_dirs: provider.copy_dirs.iter().chain(copy_dirs).cloned().collect(),
+        cpu_cores: provider.cpu_cores,
+        terms: terms(config, setup, provider.timeout),
+    }))
+}
+
+/// What sandboxes with files of their own have in common.
+fn terms(config: &Config, setup: &Setup, timeout: Duration) -> Terms {
+    Terms {
+        repo_root: config.offload.sandbox_repo_root.clone(),
+        project_root: config.offload.sandbox_project_root.clone(),
+        env: setup.env.clone(),
+        has_globs: !config.report.download_globs.is_empty(),
+        run: setup.run.clone(),
+        scratch: setup.scratch.path().to_owned(),
+        mask: Arc::clone(&setup.site.mask),
+        timeout,
+    }
+}
+
+fn modal_images(
+    (config, setup): (&Config, &Setup),
+    provider: &config::Modal,
+    (copy_dirs, screen): (&[String], &Screen),
+) -> Result<modal::Images> {
+    let directory = directory(config, None)?;
+    let mut terms = terms(config, setup, provider.timeout);
+    if provider.include_cwd {
+        terms.repo_root.get_or_insert_with(|| MODAL_ROOT.to_owned());
+        terms.project_root = terms.project_root.or_else(|| terms.repo_root.clone());
+    }
+    // What a run of ours writes is no part of the project, as far as it lies in it.
+    let history = config.history.as_ref().map(|history| history.path.as_path());
+    let own = [Some(config.report.output_dir.as_path()), history].into_iter().flatten();
+    let ignored = own.filter_map(|path| {
+        let path = directory.join(path);
+        path.strip_prefix(&directory).ok().map(|path| path.to_string_lossy().into_owned())
+    });
+    let settings = modal::Settings {
+        dockerfile: provider.dockerfile.clone(),
+        include_cwd: provider.include_cwd,
+        copy_dirs: provider.copy_dirs.iter().chain(copy_dirs).cloned().collect(),
+        cpu_cores: provider.cpu_cores,
+        memory_gb: provider.memory_gb,
+        experimental_options: serde_json::from_str(&provider.experimental_options)
+            .context("cannot read `experimental_options` in [provider]")?,
+        lifetime: provider.sandbox_timeout,
+        idle_timeout: provider.idle_timeout,
+        creates_per_second: provider.creates_per_second,
+        ignored: ignored.filter(|path| !path.is_empty()).collect(),
+        directory,
+        terms,
+    };
+    Ok(modal::Images::new(settings, driver(provider, screen)?))
+}
+
+/// How the driver of Modal's SDK is started.
+fn driver(provider: &config::Modal, screen: &Screen) -> Result<modal::Program> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let missing = (!is_on_path("uv", &path, Path::new("."))).then(|| {
+        "`uv`, which runs Modal's SDK, is not on PATH; install it, e.g. with `pip install uv`".to_owned()
+    });
+    let cache = bundled::cache_dir(&|name| std::env::var_os(name));
+    let script = bundled::path("modal_sandbox.py", &cache)?.to_string_lossy().into_owned();
+    let mut words = vec!["uv".to_owned(), "run".to_owned(), "--quiet".to_owned(), "--no-project".to_owned()];
+    if let Some(version) = &provider.sdk_version {
+        words.extend(["--with".to_owned(), format!("modal=={version}")]);
+    }
+    words.extend([script, "driver".to_owned()]);
+    let mut command = CommandLine::program(words);
+    if std::env::var_os("UV_COMPILE_BYTECODE").is_none() {
+        // Once for a version, and each start takes a third less.
+        command = command.with_env("UV_COMPILE_BYTECODE", "1");
+    }
+    let screen = screen.clone();
+    let last: Mutex<Option<Instant>> = Mutex::new(None);
+    let progress = move |line: &str| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if screen.is_drawn() || last.is_none_or(|last| last.elapsed() >= PACE) {
+            *last = Some(Instant::now());
+            screen.tell(&format!("image: {line}"));
+        }
+    };
+    Ok(modal::Program { command, missing, app: provider.app.clone(), progress: Arc::new(progress) })
+}

@@ -1,0 +1,348 @@
+//! Sandboxes of Modal (`type = "modal"`). Modal's SDK is reached through one driver process; what is decided
+//! (pace, patience, what is lost, what an image is made from) is decided here.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cancel::{Cancel, Urgency};
+use crate::command::CommandLine;
+use crate::journal::{Entry, Journal};
+use crate::provider::patience::patiently;
+use crate::provider::remote::{Common, Remote, Terms, Transport};
+use crate::provider::renewal::Renewal;
+use crate::provider::{
+    Builder, Image, Keeper, ONE_ARGUMENT, Provider, ProviderError, Sandbox, Source, ThinDiff,
+};
+
+mod driver;
+mod failure;
+mod reach;
+
+use driver::Driver;
+pub use driver::{Program, Progress};
+use failure::Failure;
+
+/// The SDK takes 64 KiB in all arguments of an exec.
+const ARGUMENTS: usize = 62_000;
+/// Larger differences make an image of their own.
+const LARGEST_DIFFERENCE: usize = 64 << 20;
+/// Where the project is in a sandbox, unless told.
+const ROOT: &str = "/app";
+/// Sandboxes carry the name of their run under this tag.
+const TAG: &str = "offload-run";
+/// So long after a wish to stop a create is waited for; the driver ends its sandbox in any case.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often a waiting thread looks at the cancel flag.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// What a provider of Modal's sandboxes is made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The Dockerfile of the image.
+    pub dockerfile: Option<PathBuf>,
+    /// Whether the project's files go into the image.
+    pub include_cwd: bool,
+    /// `local:remote` pairs.
+    pub copy_dirs: Vec<String>,
+    /// Cores of one sandbox.
+    pub cpu_cores: f64,
+    /// Memory of one sandbox in GiB.
+    pub memory_gb: Option<f64>,
+    /// Passed to `Sandbox.create()`.
+    pub experimental_options: Value,
+    /// How long a sandbox lives at most.
+    pub lifetime: Duration,
+    /// How long a sandbox lives without a command.
+    pub idle_timeout: Duration,
+    /// Sandboxes made in a second at most.
+    pub creates_per_second: f64,
+    /// The folder that relative paths count from.
+    pub directory: PathBuf,
+    /// Paths of our own below the context, which are no part of any image.
+    pub ignored: Vec<String>,
+    /// What is the same for all providers.
+    pub terms: Terms,
+}
+
+/// Makes images.
+pub struct Images {
+    site: Arc<Site>,
+}
+
+/// Makes sandboxes.
+pub struct Modal<'a> {
+    site: Arc<Site>,
+    image: Renewal<'a>,
+    journal: Option<Arc<Journal>>,
+    root: String,
+}
+
+/// What makers of images and of sandboxes share.
+struct Site {
+    driver: Driver,
+    settings: Settings,
+    common: Arc<Common>,
+    pace: Pace,
+    /// Entries of sandboxes that nobody knows to be gone.
+    unknown: Mutex<Vec<Entry>>,
+}
+
+/// Lets creates begin one after the other.
+struct Pace {
+    between: Duration,
+    next: Mutex<Instant>,
+}
+
+impl Pace {
+    fn new(per_second: f64) -> Pace {
+        Pace { between: Duration::from_secs_f64(1.0 / per_second), next: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits for a turn, or until `cancel` is raised.
+    fn wait(&self, cancel: &Cancel) {
+        let turn = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = (*next).max(Instant::now());
+            *next = turn + self.between;
+            turn
+        };
+        while !cancel.is_raised() {
+            let left = turn.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(SLICE));
+        }
+    }
+}
+
+/// An exec timeout or a lifetime, as the SDK takes them.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+impl Images {
+    /// A maker of images for `settings`, whose driver is started by `program` when it is first needed.
+    pub fn new(settings: Settings, program: Program) -> Images {
+        let driver = Driver::new(program, Arc::clone(&settings.terms.mask));
+        // Variables are given to sandboxes when they are made, so that no process shows them.
+        let common = Arc::new(Common::new(&settings.terms, Vec::new(), ONE_ARGUMENT - ARGUMENTS));
+        let pace = Pace::new(settings.creates_per_second);
+        Images { site: Arc::new(Site { driver, settings, common, pace, unknown: Mutex::default() }) }
+    }
+
+    /// A maker of sandboxes from `image`, which are entered in `journal`.
+    pub fn provider<'a>(&self, image: Renewal<'a>, journal: Option<Arc<Journal>>) -> Modal<'a> {
+        let root = self.site.common.root();
+        Modal { site: Arc::clone(&self.site), image, journal, root }
+    }
+
+    fn prepare(&self, request: &Value, cancel: &Cancel) -> Result<String, Failure> {
+        let timeout = self.site.settings.terms.timeout;
+        let answer = self.site.driver.prepare(request, timeout, cancel)?;
+        let image = answer["image"].as_str().map(str::to_owned);
+        image.ok_or_else(|| Failure::Broken("the driver gave no id of an image".into()))
+    }
+}
+
+impl Keeper for Images {
+    fn destroy(&self, id: &str) -> Result<(), ProviderError> {
+        self.site.destroy(id)
+    }
+
+    fn sweep(&self, run: &str) -> Result<Vec<String>, ProviderError> {
+        self.site.sweep(run)
+    }
+}
+
+impl Builder for Images {
+    fn recipe(&self) -> Vec<String> {
+        let settings = &self.site.settings;
+        let dockerfile = settings.dockerfile.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let mut recipe = vec![
+            "modal".to_owned(),
+            dockerfile.unwrap_or_default(),
+            settings.include_cwd.to_string(),
+            settings.terms.repo_root.clone().unwrap_or_default(),
+        ];
+        recipe.extend(settings.copy_dirs.iter().cloned());
+        recipe
+    }
+
+    fn outside(&self) -> Vec<PathBuf> {
+        let settings = &self.site.settings;
+        let dockerfile = settings.dockerfile.as_deref();
+        let copied = settings.copy_dirs.iter().filter_map(|pair| pair.split_once(':'));
+        let copied = copied.map(|(local, _)| Path::new(local));
+        let files = [Path::new(".dockerignore")].into_iter().chain(dockerfile).chain(copied);
+        files.map(|path| settings.directory.join(path)).collect()
+    }
+
+    fn makes_images(&self) -> bool {
+        true
+    }
+
+    fn can_patch(&self, bytes: usize) -> bool {
+        bytes <= LARGEST_DIFFERENCE
+    }
+
+    fn build(&self, source: &Source, cancel: &Cancel) -> Result<String, ProviderError> {
+        let settings = &self.site.settings;
+        let context = source.context.as_ref().unwrap_or(&settings.directory);
+        let local = |pair: &String| match pair.split_once(':') {
+            Some((local, remote)) => format!("{}:{remote}", settings.directory.join(local).display()),
+            None => pair.clone(),
+        };
+        let request = json!({
+            "dockerfile": settings.dockerfile.as_ref().map(|path| settings.directory.join(path)),
+            "include_cwd": settings.include_cwd,
+            "context": context,
+            "copy_dirs": settings.copy_dirs.iter().map(local).collect::<Vec<_>>(),
+            "init": source.init,
+            "root": settings.terms.repo_root,
+            "ignore": settings.ignored,
+            "force": source.is_fresh,
+        });
+        patiently(cancel, || self.prepare(&request, cancel).map_err(Failure::of_an_image))
+    }
+
+    fn patch(&self, base: &str, difference: ThinDiff, cancel: &Cancel) -> Result<Image, ProviderError> {
+        let terms = &self.site.settings.terms;
+        let script = terms.scratch.join("thin-diff.sh");
+        std::fs::write(&script, &difference.script).map_err(|error| {
+            ProviderError::Refused(format!("cannot write `{}`: {error}", script.display()))
+        })?;
+        let request = json!({
+            "base": base,
+            "script": script,
+            "patch": difference.then.as_ref().map(|_| &difference.patch),
+            "then": difference.then,
+            "root": terms.repo_root.as_deref().unwrap_or(ROOT),
+            "project": terms.project_root,
+        });
+        let id = patiently(cancel, || {
+            self.prepare(&request, cancel).map_err(|failure| match failure {
+                Failure::Said { class, message } if class == "NotFoundError" => ProviderError::Lost(message),
+                failure => failure.of_an_image(),
+            })
+        })?;
+        Ok(Image { id: Some(id), lacks: None })
+    }
+}
+
+impl Modal<'_> {
+    fn create_from(
+        &self,
+        image: &Image,
+        slot: usize,
+        cancel: &Cancel,
+    ) -> Result<Box<dyn Sandbox>, ProviderError> {
+        let begin = |journal: &Arc<Journal>| {
+            journal.begin(slot).map_err(|error| {
+                ProviderError::Refused(format!("cannot enter a sandbox in the journal: {error:#}"))
+            })
+        };
+        let mut entry = self.journal.as_ref().map(begin).transpose()?;
+        let id = match patiently(cancel, || self.site.make(image, cancel)) {
+            Ok(id) => id,
+            Err(error) => {
+                match error {
+                    // It may have been made.
+                    ProviderError::Lost(_) => self.site.unknown().extend(entry),
+                    _ => entry.into_iter().for_each(Entry::close),
+                }
+                return Err(error);
+            }
+        };
+        if let Some(Err(error)) = entry.as_mut().map(|entry| entry.created(&id)) {
+            log::warn!("the sandbox `{id}` is not in the journal: {error:#}");
+        }
+        let transport: Arc<dyn Transport> = Arc::clone(&self.site) as _;
+        Ok(Box::new(Remote::new((Arc::clone(&self.site.common), transport), id, entry, cancel)))
+    }
+}
+
+impl Provider for Modal<'_> {
+    fn create(&self, slot: usize, cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
+        self.image.create(cancel, |image| self.create_from(image, slot, cancel))
+    }
+
+    fn root(&self) -> &str {
+        &self.root
+    }
+
+    fn scratch(&self) -> Option<&Path> {
+        Some(&self.site.common.prefix)
+    }
+
+    fn takes(&self, command: &CommandLine) -> bool {
+        self.site.common.takes(command)
+    }
+}
+
+impl Site {
+    /// Makes a sandbox and gives its id. `Lost` where it is not known whether one was made.
+    fn make(&self, image: &Image, cancel: &Cancel) -> Result<String, ProviderError> {
+        self.pace.wait(cancel);
+        let stopped = || ProviderError::Refused("the run was stopped before the sandbox was made".into());
+        if cancel.is_raised() {
+            return Err(stopped());
+        }
+        let settings = &self.settings;
+        let env: serde_json::Map<String, Value> =
+            settings.terms.env.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        let request = json!({
+            "image": image.id,
+            "cpu": settings.cpu_cores,
+            "memory_gb": settings.memory_gb,
+            "env": env,
+            "experimental_options": settings.experimental_options,
+            "timeout": whole_seconds(settings.lifetime),
+            "idle_timeout": whole_seconds(settings.idle_timeout),
+            "tags": { TAG: settings.terms.run },
+        });
+        let asked = self.driver.ask("create", &request, cancel).map_err(Failure::of_a_create)?;
+        let mut since = None;
+        let answer = asked.wait(settings.terms.timeout, || {
+            if !cancel.is_raised() {
+                return false;
+            }
+            let since = since.get_or_insert_with(|| {
+                // A create that is under way ends with a sandbox, which the driver then destroys.
+                asked.withdraw();
+                Instant::now()
+            });
+            cancel.urgency() == Urgency::Forced || since.elapsed() >= GRACE
+        });
+        match answer {
+            Ok(answer) => answer["sandbox"].as_str().map(str::to_owned).ok_or_else(stopped),
+            Err(failure) => Err(failure.of_a_create()),
+        }
+    }
+
+    fn unknown(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// At the end of a run the driver destroys all that it has made; what a driver before it may have left is
+/// found by its tag.
+impl Drop for Site {
+    fn drop(&mut self) {
+        let is_clean = self.driver.close();
+        let unknown = std::mem::take(&mut *self.unknown());
+        if unknown.is_empty() {
+            return;
+        }
+        match if is_clean { Ok(Vec::new()) } else { self.sweep(&self.settings.terms.run) } {
+            Ok(_) => unknown.into_iter().for_each(Entry::close),
+            Err(error) => {
+                log::error!("{} sandboxes may be left (`offload gc` tries again): {error}", unknown.len());
+            }
+        }
+        self.driver.close();
+    }
+}

@@ -1,0 +1,274 @@
+//! The process that speaks with Modal for a whole run: one line of JSON for each request and each answer,
+//! many at a time.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use crate::cancel::Cancel;
+use crate::command::CommandLine;
+use crate::mask::Mask;
+use crate::model::Exit;
+use crate::process::dialogue::Dialogue;
+
+const SHELL: &str = "/bin/sh";
+/// The first start on a machine fetches the SDK.
+const START: Duration = Duration::from_secs(300);
+/// A driver that lost its input destroys what it made; it gets so long for that.
+const FAREWELL: Duration = Duration::from_secs(60);
+/// How often a waiting thread looks at the cancel flag.
+const SLICE: Duration = Duration::from_millis(50);
+/// A driver that ends is started anew so often.
+const STARTS: u32 = 3;
+/// So many lines of what the driver complained of are kept for messages.
+const TAIL: usize = 20;
+
+/// Hears what an image says while it is being made.
+pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// How the driver is started.
+pub struct Program {
+    /// The command.
+    pub command: CommandLine,
+    /// Why it cannot be started, if that is known.
+    pub missing: Option<String>,
+    /// The app of Modal that sandboxes belong to.
+    pub app: String,
+    /// Hears build logs.
+    pub progress: Progress,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Program").field("command", &self.command).finish_non_exhaustive()
+    }
+}
+
+/// An answer, as it is written.
+#[derive(Deserialize)]
+struct Line {
+    id: u64,
+    #[serde(default)]
+    result: Value,
+    error: Option<String>,
+    #[serde(default)]
+    message: String,
+}
+
+type Answer = Result<Value, Failure>;
+
+/// What has been heard of a driver.
+#[derive(Default)]
+struct Heard {
+    /// Who waits, by the number of the request; `None` when nothing more will come.
+    waiting: Mutex<Option<HashMap<u64, Sender<Answer>>>>,
+    tail: Mutex<VecDeque<String>>,
+    /// Images that are being made.
+    images: AtomicU32,
+}
+
+/// A driver that runs.
+struct Talk {
+    dialogue: Dialogue,
+    heard: Arc<Heard>,
+}
+
+/// A request that waits for its answer.
+pub(super) struct Asked {
+    talk: Arc<Talk>,
+    id: u64,
+    answer: Receiver<Answer>,
+}
+
+/// The driver of a run: started when it is first needed, and again if it breaks down.
+pub(super) struct Driver {
+    program: Program,
+    mask: Arc<Mask>,
+    talk: Mutex<Option<Arc<Talk>>>,
+    starts: AtomicU32,
+    requests: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Heard {
+    fn line(&self, line: Option<&str>) {
+        let Some(line) = line else {
+            // Whoever waits learns it by the end of its channel.
+            lock(&self.waiting).take();
+            return;
+        };
+        let Ok(Line { id, result, error, message }) = serde_json::from_str(line) else {
+            log::debug!("the driver of Modal says what is no answer: {line}");
+            return;
+        };
+        let asker = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&id));
+        let answer = error.map_or(Ok(result), |class| Err(Failure::Said { class, message }));
+        // Whoever asked may have gone.
+        asker.into_iter().for_each(|asker| drop(asker.send(answer.clone())));
+    }
+
+    fn complaint(&self, line: &str) {
+        let mut tail = lock(&self.tail);
+        if tail.len() >= TAIL {
+            tail.pop_front();
+        }
+        tail.push_back(line.to_owned());
+    }
+
+    fn tail(&self) -> String {
+        lock(&self.tail).iter().map(|line| format!("\n    {line}")).collect()
+    }
+}
+
+impl Asked {
+    /// The answer. `Abandoned` as soon as `gives_up`.
+    pub(super) fn wait(&self, deadline: Duration, mut gives_up: impl FnMut() -> bool) -> Answer {
+        let until = Instant::now() + deadline;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.answer.recv_timeout(left.min(SLICE)) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Disconnected) => return Err(self.talk.broken()),
+                Err(RecvTimeoutError::Timeout) if gives_up() => return Err(Failure::Abandoned),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => return Err(Failure::TimedOut),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Tells the driver that nobody wants what was asked for.
+    pub(super) fn withdraw(&self) {
+        self.talk.dialogue.send(json!({ "call": "cancel", "request": self.id }).to_string());
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(waiting) = &mut *lock(&self.talk.heard.waiting) {
+            waiting.remove(&self.id);
+        }
+    }
+}
+
+impl Talk {
+    fn start(program: &Program, mask: &Arc<Mask>) -> Result<Talk, Failure> {
+        if let Some(missing) = &program.missing {
+            return Err(Failure::Broken(missing.clone()));
+        }
+        let heard = Arc::new(Heard { waiting: Mutex::new(Some(HashMap::new())), ..Heard::default() });
+        let (ears, complaints) = (Arc::clone(&heard), Arc::clone(&heard));
+        let (progress, mask) = (Arc::clone(&program.progress), Arc::clone(mask));
+        let complain = move |line: &str| {
+            let plain: String = mask.hide(line).chars().filter(|c| !c.is_control()).collect();
+            if !plain.trim().is_empty() {
+                log::debug!("modal: {plain}");
+                if complaints.images.load(Ordering::Relaxed) > 0 {
+                    progress(&plain);
+                }
+                complaints.complaint(&plain);
+            }
+        };
+        let dialogue = Dialogue::start(
+            &program.command,
+            SHELL,
+            Box::new(move |line| ears.line(line)),
+            Box::new(complain),
+        );
+        let dialogue = dialogue.map_err(|error| Failure::Broken(error.to_string()))?;
+        Ok(Talk { dialogue, heard })
+    }
+
+    fn ask(self: &Arc<Talk>, id: u64, call: &str, request: &Value) -> Result<Asked, Failure> {
+        let (asker, answer) = bounded(1);
+        match &mut *lock(&self.heard.waiting) {
+            Some(waiting) => drop(waiting.insert(id, asker)),
+            None => return Err(self.broken()),
+        }
+        let mut request = request.clone();
+        request["id"] = json!(id);
+        request["call"] = json!(call);
+        self.dialogue.send(request.to_string());
+        Ok(Asked { talk: Arc::clone(self), id, answer })
+    }
+
+    fn broken(&self) -> Failure {
+        // What it said last may still be on its way.
+        std::thread::sleep(SLICE);
+        Failure::Broken(format!("the driver of Modal has ended:{}", self.heard.tail()))
+    }
+}
+
+impl Driver {
+    pub(super) fn new(program: Program, mask: Arc<Mask>) -> Driver {
+        let (starts, requests) = (AtomicU32::new(0), AtomicU64::new(0));
+        Driver { program, mask, talk: Mutex::new(None), starts, requests }
+    }
+
+    fn number(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The driver that runs, or a new one that has found its app.
+    fn talk(&self, cancel: &Cancel) -> Result<Arc<Talk>, Failure> {
+        let mut talk = lock(&self.talk);
+        if let Some(talk) = talk.as_ref().filter(|talk| !talk.dialogue.is_over()) {
+            return Ok(Arc::clone(talk));
+        }
+        if let Some(ended) = talk.as_ref()
+            && self.starts.load(Ordering::Relaxed) >= STARTS
+        {
+            return Err(ended.broken());
+        }
+        self.starts.fetch_add(1, Ordering::Relaxed);
+        let new = Arc::new(Talk::start(&self.program, &self.mask)?);
+        let hello = new.ask(self.number(), "hello", &json!({ "app": self.program.app }))?;
+        let answer = hello.wait(START, || cancel.is_raised())?;
+        log::debug!("modal: version {} of the SDK", answer["version"]);
+        *talk = Some(Arc::clone(&new));
+        Ok(new)
+    }
+
+    /// Sends a request, which must be a JSON object.
+    pub(super) fn ask(&self, call: &str, request: &Value, cancel: &Cancel) -> Result<Asked, Failure> {
+        self.talk(cancel)?.ask(self.number(), call, request)
+    }
+
+    /// Sends a request and waits for its answer, or until `cancel` is raised.
+    pub(super) fn call(&self, call: &str, request: &Value, deadline: Duration, cancel: &Cancel) -> Answer {
+        self.ask(call, request, cancel)?.wait(deadline, || cancel.is_raised())
+    }
+
+    /// Makes an image: what is said meanwhile is its log, and why it could not be made stands there.
+    pub(super) fn prepare(&self, request: &Value, deadline: Duration, cancel: &Cancel) -> Answer {
+        let talk = self.talk(cancel)?;
+        talk.heard.images.fetch_add(1, Ordering::Relaxed);
+        let asked = talk.ask(self.number(), "prepare", request)?;
+        let answer = asked.wait(deadline, || cancel.is_raised());
+        talk.heard.images.fetch_sub(1, Ordering::Relaxed);
+        answer.map_err(|failure| match failure {
+            Failure::Said { class, message } => {
+                Failure::Said { message: format!("{message}{}", talk.heard.tail()), class }
+            }
+            failure => failure,
+        })
+    }
+
+    /// Lets the driver destroy all that it has made, and end. Gives whether it did, and no other one broke
+    /// down before.
+    pub(super) fn close(&self) -> bool {
+        let starts = self.starts.swap(0, Ordering::Relaxed);
+        let Some(talk) = lock(&self.talk).take() else { return starts == 0 };
+        let exit = talk.dialogue.close(FAREWELL, &Cancel::new());
+        starts <= 1 && exit == Some(Exit::Code(0))
+    }
+}
