@@ -139,14 +139,18 @@ impl Builder for Images {
     }
 }
 
+/// A create that failed, with the id of a sandbox that it may have left.
+type Failed = (ProviderError, Option<String>);
+
 impl Command<'_> {
     /// Runs the create command and gives the id of the sandbox.
-    fn make(&self, image: &Image, entry: Option<&Entry>, cancel: &Cancel) -> Result<String, ProviderError> {
+    fn make(&self, image: &Image, entry: Option<&Entry>, cancel: &Cancel) -> Result<String, Failed> {
         let image = shell_words::quote(image.id.as_deref().unwrap_or_default());
         let values = [("{image_id}", &*image), ("{cpu_cores}", &*self.shell.cores())];
         let text = fill(&self.shell.settings.commands.create, &values);
         let output = entry.map(Entry::output);
-        patiently(cancel, || {
+        let mut left = None;
+        let made = patiently(cancel, || {
             let said = self.shell.run("create_command", text.clone(), output, cancel)?;
             match (said.check("create_command"), said.last) {
                 (Ok(()), Some(id)) => Ok(id),
@@ -158,21 +162,20 @@ impl Command<'_> {
                 (Err(error), Some(id)) => {
                     // It may have been ended, or have failed, when the sandbox was there already.
                     let destroyed = self.shell.destroy(&id);
-                    if let (Err(again), false) = (destroyed, said.exit == Exit::Cancelled) {
+                    if let Err(again) = destroyed {
                         log::debug!("`{id}` of a create that failed cannot be destroyed: {again}");
+                        // What a create says that fails by itself is seldom an id.
+                        left = matches!(said.exit, Exit::TimedOut | Exit::Cancelled).then_some(id);
                     }
                     Err(error)
                 }
             }
-        })
+        });
+        made.map_err(|error| (error, left))
     }
 
-    fn create_from(
-        &self,
-        image: &Image,
-        slot: usize,
-        cancel: &Cancel,
-    ) -> Result<Box<dyn Sandbox>, ProviderError> {
+    /// A sandbox of `image` as it is.
+    fn create_from(&self, image: &Image, slot: usize, cancel: &Cancel) -> Result<Remote, ProviderError> {
         let begin = |journal: &Arc<Journal>| {
             journal.begin(slot).map_err(|error| {
                 ProviderError::Refused(format!("cannot enter a sandbox in the journal: {error:#}"))
@@ -181,18 +184,36 @@ impl Command<'_> {
         let mut entry = self.journal.as_ref().map(begin).transpose()?;
         let id = match self.make(image, entry.as_ref(), cancel) {
             Ok(id) => id,
-            Err(error) => {
+            Err((error, None)) => {
                 entry.into_iter().for_each(Entry::close);
                 return Err(error);
             }
+            Err((error, Some(id))) => {
+                // Left open, the entry is there for `offload gc`.
+                enter(entry.as_mut(), &id);
+                log::error!("the sandbox `{id}` was not destroyed (`offload gc` tries again)");
+                return Err(error);
+            }
         };
-        if let Some(Err(error)) = entry.as_mut().map(|entry| entry.created(&id)) {
-            log::warn!("the sandbox `{id}` is not in the journal: {error:#}");
-        }
+        enter(entry.as_mut(), &id);
         let transport: Arc<dyn Transport> = Arc::clone(&self.shell) as _;
-        let mut sandbox = Remote::new((Arc::clone(&self.shell.common), transport), id.clone(), entry, cancel);
-        if let Some(difference) = &image.lacks
-            && let Err(error) = patch(&mut sandbox, &id, difference, cancel)
+        Ok(Remote::new((Arc::clone(&self.shell.common), transport), id, entry, cancel))
+    }
+}
+
+/// Writes the id of a sandbox that was made into its entry.
+fn enter(entry: Option<&mut Entry>, id: &str) {
+    if let Some(Err(error)) = entry.map(|entry| entry.created(id)) {
+        log::warn!("the sandbox `{id}` is not in the journal: {error:#}");
+    }
+}
+
+impl Provider for Command<'_> {
+    fn create(&self, slot: usize, cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
+        let make = |image: &Image| Ok((self.create_from(image, slot, cancel)?, image.lacks.clone()));
+        let (mut sandbox, lacks) = self.image.create(cancel, make)?;
+        if let Some(difference) = lacks
+            && let Err(error) = patch(&mut sandbox, &difference, cancel)
         {
             if let Err(error) = Box::new(sandbox).destroy() {
                 log::error!("{error}");
@@ -200,12 +221,6 @@ impl Command<'_> {
             return Err(error);
         }
         Ok(Box::new(sandbox))
-    }
-}
-
-impl Provider for Command<'_> {
-    fn create(&self, slot: usize, cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
-        self.image.create(cancel, |image| self.create_from(image, slot, cancel))
     }
 
     fn root(&self) -> &str {

@@ -134,6 +134,11 @@ impl Common {
         }
     }
 
+    /// Whether nothing of the user's is in this folder of a sandbox.
+    pub fn is_own(&self, folder: &Path) -> bool {
+        folder.to_string_lossy().starts_with(&format!("{}-", self.prefix.display()))
+    }
+
     /// A number that no other call has.
     pub fn number(&self) -> usize {
         self.calls.fetch_add(1, Ordering::Relaxed)

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
@@ -23,6 +23,8 @@ pub(super) const SHELL: &str = "/bin/sh";
 const TAIL: u64 = 2000;
 /// However long a command may take, a run does not wait longer for its sandboxes to be destroyed.
 const DESTRUCTION: Duration = Duration::from_secs(120);
+/// A provider that does not want to destroy yet is asked for so long.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// So often the destruction of a sandbox is tried.
 const TRIES: u32 = 3;
 /// So many sandboxes are destroyed at once.
@@ -180,7 +182,14 @@ impl Shell {
         log::debug!("{key}: {}", self.common.mask.hide(&text));
         let command = self.command(text);
         let finished = process::run(&command, SHELL, &streams, deadline.min(self.common.timeout), cancel)
-            .map_err(|error| ProviderError::Refused(format!("`{key}`: {error}")))?;
+            .map_err(|error| self.common.mask.hide(&format!("`{key}`: {error}")))
+            .map_err(ProviderError::Refused)?;
+        if finished.leaked {
+            log::warn!(
+                "`{key}` left processes behind, which were ended; what is to stay must leave its process \
+                 group (`setsid`)"
+            );
+        }
         let last = last_line(&streams.stdout);
         let stderr = self.common.mask.hide(&files::tail(&streams.stderr, TAIL));
         for path in [&own, &streams.stderr] {
@@ -206,9 +215,9 @@ impl Transport for Shell {
         let deadline = text.deadline.min(self.common.timeout);
         process::run(&command, SHELL, text.streams, deadline, cancel).map_err(|error| match error.kind() {
             ErrorKind::ArgumentListTooLong | ErrorKind::InvalidInput => {
-                ProviderError::Refused(error.to_string())
+                ProviderError::Refused(self.common.mask.hide(&error.to_string()))
             }
-            _ => ProviderError::Lost(error.to_string()),
+            _ => ProviderError::Lost(self.common.mask.hide(&error.to_string())),
         })
     }
 
@@ -250,13 +259,20 @@ impl Transport for Shell {
         let values = [("{sandbox_id}", &*quoted), ("{cpu_cores}", &*self.cores())];
         let text = fill(&self.settings.commands.destroy, &values);
         let never = Cancel::new();
+        let began = Instant::now();
         let mut result = Ok(());
         for _ in 0..TRIES {
             let mut is_hung = false;
             result = patiently(&never, || {
                 let said = self.run_within("destroy_command", text.clone(), (None, DESTRUCTION), &never)?;
                 is_hung = said.exit == Exit::TimedOut;
-                said.check("destroy_command")
+                match said.check("destroy_command") {
+                    Err(ProviderError::Throttled(message)) if began.elapsed() >= PATIENCE => {
+                        is_hung = true;
+                        Err(ProviderError::Refused(message))
+                    }
+                    result => result,
+                }
             });
             if result.is_ok() || is_hung {
                 break;

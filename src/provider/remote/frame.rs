@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// What others may print behind the end (a provider's farewell) is not longer.
-const TAIL: u64 = 4096;
 const BLOCK: u64 = 64 * 1024;
 
 /// What a sandbox said.
@@ -52,10 +50,8 @@ pub(super) fn text(token: &str, files: &[&str], content: bool) -> String {
 pub(super) fn cut(log: &Path, token: &str, places: &[PathBuf]) -> io::Result<Option<Trailer>> {
     let mut file = OpenOptions::new().read(true).write(true).open(log)?;
     let length = file.metadata()?.len();
-    let begin = length.saturating_sub(TAIL);
-    let end = format!("{token} end");
-    let Some(place) = rfind(&read(&mut file, begin, length)?, end.as_bytes()) else { return Ok(None) };
-    let end = begin + place as u64;
+    // Others may print behind the end: a provider's farewell, a process that was left behind.
+    let Some(end) = search(&mut file, length, format!("{token} end").as_bytes())? else { return Ok(None) };
     let Some(start) = search(&mut file, end, format!("\n{token} exit ").as_bytes())? else {
         return Ok(None);
     };
@@ -193,7 +189,9 @@ mod tests {
     fn carriage_returns_and_a_farewell_are_no_matter() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        std::fs::write(&log, "out\r\n\r\nT0K exit 137\r\nT0K file 0\r\nYWI=\r\nT0K end\r\nbye\r\n").unwrap();
+        let bye = "bye\r\n".repeat(100_000);
+        let text = format!("out\r\n\r\nT0K exit 137\r\nT0K file 0\r\nYWI=\r\nT0K end\r\n{bye}");
+        std::fs::write(&log, text).unwrap();
         let place = folder.path().join("got");
         let trailer = cut(&log, "T0K", std::slice::from_ref(&place)).unwrap();
         assert_eq!(trailer, Some(Trailer { status: 137, files: vec![0] }));

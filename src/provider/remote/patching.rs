@@ -12,12 +12,8 @@ const PIECE: usize = 40 * 1024;
 ///
 /// # Errors
 /// `Refused` where it cannot be made, `Lost` where the run is to stop.
-pub fn patch(
-    sandbox: &mut Remote,
-    id: &str,
-    difference: &ThinDiff,
-    cancel: &Cancel,
-) -> Result<(), ProviderError> {
+pub fn patch(sandbox: &mut Remote, difference: &ThinDiff, cancel: &Cancel) -> Result<(), ProviderError> {
+    let id = sandbox.id().to_owned();
     let folder = sandbox.folder("diff");
     let folder = shell_words::quote(&folder).into_owned();
     let inside = &sandbox.common().inside;

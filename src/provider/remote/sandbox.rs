@@ -140,7 +140,8 @@ impl Remote {
         let message =
             format!("sandbox `{}` did not tell how the command ended (its exec: {exit}){said}", self.id);
         let status = if let Exit::Code(status) = exit { Some(status) } else { None };
-        if is_throttled(status, &stderr) {
+        // What stands further up may be a test's own.
+        if is_throttled(status, lines.last().unwrap_or(&"")) {
             ProviderError::Throttled(message)
         } else {
             ProviderError::Lost(message)
@@ -150,6 +151,10 @@ impl Remote {
     /// The folder of the sandbox in which nothing of the user's is.
     pub(super) fn folder(&self, name: &str) -> String {
         format!("{}-{name}-{}", self.common.prefix.display(), self.common.number())
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     pub(super) fn common(&self) -> &Common {
@@ -237,7 +242,8 @@ impl Sandbox for Remote {
         self.cancel = cancel.clone();
         let token = self.token();
         let old = self.batch.take();
-        let folder = order.report.and_then(Path::parent).filter(|folder| folder.is_absolute());
+        // A result file may stand anywhere: only a folder of ours is removed.
+        let folder = order.report.and_then(Path::parent).filter(|folder| self.common.is_own(folder));
         let batch = folder.map_or_else(|| self.folder("own").into(), Path::to_owned);
         let stamp = batch.join("started");
         let content = self.transport.brings_reports();

@@ -1,0 +1,106 @@
+//! What a provider, a test or a configuration does that nobody expects, and that must not cost more than
+//! it has to.
+
+use std::fs;
+
+use super::{PREPARE, calls, nothing_left, remote};
+use crate::support::{Project, wait_until};
+
+#[test]
+fn the_folder_of_a_result_file_somewhere_else_is_left_alone() {
+    let project = remote(&["pass 1", "pass 2"], "[groups.all]", "", "");
+    let keep = project.path().join("keep");
+    fs::create_dir(&keep).unwrap();
+    fs::write(keep.join("precious"), "").unwrap();
+    let report = keep.join("r.xml").display().to_string();
+    let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+    let config = config
+        .replace("{result_file}", &report)
+        .replace("result_file = \"junit.xml\"", &format!("result_file = \"{report}\""));
+    let project = project.config(&config);
+    project.offload(&["run", "--parallel", "1"]).expect_code(0);
+    assert!(keep.join("precious").exists());
+    nothing_left(&project);
+}
+
+#[test]
+fn a_create_that_timed_out_and_cannot_be_undone_is_left_to_gc() {
+    let project = remote(&["pass 1"], "[groups.all]", "timeout_secs = 1", "")
+        .file("on-create", "echo \"create $id\" >> calls; echo $id; sleep 60")
+        .file("on-destroy", "exit 1");
+    let outcome = project.offload(&["run"]).expect_code(4);
+    assert!(
+        outcome.stderr.contains("the sandbox `sb-1` was not destroyed (`offload gc`"),
+        "{}",
+        outcome.stderr
+    );
+    fs::remove_file(project.path().join("on-destroy")).unwrap();
+    let outcome = project.offload(&["gc"]).expect_code(0);
+    assert!(outcome.stdout.contains("destroyed sb-1\n1 destroyed, 0 left"), "{}", outcome.stdout);
+    nothing_left(&project);
+}
+
+#[test]
+fn a_process_left_behind_that_goes_on_talking_costs_no_result() {
+    let project = remote(&["pass 1"], "[groups.all]", "", "");
+    let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+    let noise = "(for i in $(seq 100000); do echo noise noise; done) & sh runner";
+    let project = project.config(&config.replace("sh runner", noise));
+    project.offload(&["run"]).expect_code(0);
+    assert_eq!(calls(&project, "create").len(), 1);
+    nothing_left(&project);
+}
+
+#[test]
+fn a_secret_is_not_in_the_message_that_a_command_cannot_be_started() {
+    let more = "secret_env = [\"TOKEN\"]\nenv = { TOKEN = \"hunter2-secret\" }\nworking_dir = \"gone\"\n";
+    let project = remote(&["pass 1"], "[groups.all]", more, "");
+    fs::create_dir(project.path().join("gone")).unwrap();
+    let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+    let project = project
+        .config(&config.replace("sh provider", "sh ../provider").replace("cat list", "cat list"))
+        .file("gone/on-create", "mv ../gone ../away");
+    let outcome = project.offload(&["run"]);
+    assert!(outcome.stderr.contains("cannot start"), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("hunter2") && !outcome.stdout.contains("hunter2"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_process_that_a_create_leaves_in_its_group_is_told_of() {
+    let project = remote(&["pass 1"], "[groups.all]", "", "")
+        .file("on-create", "sleep 600 < /dev/null > /dev/null 2>&1 &");
+    let outcome = project.offload(&["run"]).expect_code(0);
+    let told = "`create_command` left processes behind, which were ended";
+    assert!(outcome.stderr.contains(told) && outcome.stderr.contains("setsid"), "{}", outcome.stderr);
+}
+
+fn git(project: &Project, words: &[&str]) {
+    let done = project.command("git").args(words).output().unwrap();
+    assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn a_change_that_a_sandbox_does_not_take_is_no_reason_to_make_the_image_again() {
+    let project = remote(&["pass 1"], "[groups.all]", PREPARE, "post_patch_cmd = \"exit 3\"")
+        .file(".gitignore", "/*\n!/src\n")
+        .file("src", "1");
+    for words in [
+        &["init", "-q"][..],
+        &["config", "user.name", "x"],
+        &["config", "user.email", "x@example.org"],
+        &["add", "-A"],
+        &["commit", "-q", "-m", "one"],
+    ] {
+        git(&project, words);
+    }
+    project.offload(&["run"]).expect_code(0);
+    let project = project.file("src", "2");
+    for _ in 0..2 {
+        let outcome = project.offload(&["run"]).expect_code(4);
+        assert!(outcome.stderr.contains("cannot bring the changes"), "{}", outcome.stderr);
+    }
+    assert_eq!(calls(&project, "prepare").len(), 1);
+    wait_until("all are destroyed", std::time::Duration::from_secs(1), || {
+        calls(&project, "create").len() == calls(&project, "destroy").len()
+    });
+}
