@@ -28,6 +28,8 @@ import modal.exception
 TAG = "offload-run"
 # What a sandbox runs when it is asked for nothing; it may live for a day.
 STAY = ("sleep", "86400")
+# So many seconds until a server counts as one that cannot be reached.
+REACH = 20
 # Why a create or an exec should be tried again later (EX_TEMPFAIL of sysexits.h).
 TEMPFAIL = 75
 THROTTLED = ("ResourceExhaustedError",)
@@ -170,7 +172,12 @@ class Modal:
         self.sandboxes = {}
 
     async def hello(self, request):
-        self.app = await modal.App.lookup.aio(request.get("app") or "offload", create_if_missing=True)
+        lookup = modal.App.lookup.aio(request.get("app") or "offload", create_if_missing=True)
+        try:
+            self.app = await asyncio.wait_for(lookup, REACH)
+        except asyncio.TimeoutError:
+            # The SDK itself goes on trying for a minute.
+            raise modal.exception.ConnectionError(f"no answer within {REACH} s") from None
         return {"version": modal.__version__}
 
     async def prepare(self, request):

@@ -145,7 +145,8 @@ fn modal_images(
     }
     // What a run of ours writes is no part of the project, as far as it lies in it.
     let history = config.history.as_ref().map(|history| history.path.as_path());
-    let own = [Some(config.report.output_dir.as_path()), history].into_iter().flatten();
+    let own = [Some(config.report.output_dir.as_path()), history, Some(setup.scratch.path())];
+    let own = own.into_iter().flatten();
     let ignored = own.filter_map(|path| {
         let path = directory.join(path);
         path.strip_prefix(&directory).ok().map(|path| path.to_string_lossy().into_owned())

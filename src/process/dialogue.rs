@@ -21,8 +21,8 @@ use crate::model::Exit;
 /// A line that is longer comes in pieces.
 const LONGEST: u64 = 1 << 20;
 
-/// Hears each line of an output, without its end.
-pub type Listener = Box<dyn FnMut(&str) + Send>;
+/// Hears each line of an output, without its end, and `None` when there are no more.
+pub type Listener = Box<dyn FnMut(Option<&str>) + Send>;
 
 /// A child that lives, in a process group of its own.
 pub struct Dialogue {
@@ -34,15 +34,15 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
-    /// Starts `command` by `shell`; `heard` gets the lines of its output, and once `None` at the end of it,
-    /// `complaints` those of its standard error.
+    /// Starts `command` by `shell`; `heard` gets the lines of its output, `complaints` those of its standard
+    /// error.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(
         command: &CommandLine,
         shell: &str,
-        mut heard: Box<dyn FnMut(Option<&str>) + Send>,
+        mut heard: Listener,
         mut complaints: Listener,
     ) -> io::Result<Dialogue> {
         let mut process = to_process(command, shell);
@@ -62,9 +62,12 @@ impl Dialogue {
                 }
             })?;
             spawn(move || {
-                listen(stdout, &mut |line| heard(Some(line)));
-                over.store(true, Ordering::SeqCst);
-                heard(None);
+                listen(stdout, &mut |line| {
+                    if line.is_none() {
+                        over.store(true, Ordering::SeqCst);
+                    }
+                    heard(line);
+                });
             })?;
             spawn(move || listen(stderr, &mut complaints))
         };
@@ -117,15 +120,17 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().name("dialogue".into()).spawn(work).map(drop)
 }
 
-fn listen(stream: Option<impl Read>, hear: &mut dyn FnMut(&str)) {
-    let Some(stream) = stream else { return };
-    let mut reader = BufReader::new(stream);
+fn listen(stream: Option<impl Read>, hear: &mut dyn FnMut(Option<&str>)) {
+    let mut reader = stream.map(BufReader::new);
     let mut line = Vec::new();
     // Whatever ends the stream, there is no more of it.
-    while reader.by_ref().take(LONGEST).read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-        hear(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
+    while let Some(reader) = &mut reader
+        && reader.by_ref().take(LONGEST).read_until(b'\n', &mut line).is_ok_and(|count| count > 0)
+    {
+        hear(Some(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r'])));
         line.clear();
     }
+    hear(None);
 }
 
 #[cfg(test)]

@@ -168,7 +168,8 @@ impl Talk {
         let heard = Arc::new(Heard { waiting: Mutex::new(Some(HashMap::new())), ..Heard::default() });
         let (ears, complaints) = (Arc::clone(&heard), Arc::clone(&heard));
         let (progress, mask) = (Arc::clone(&program.progress), Arc::clone(mask));
-        let complain = move |line: &str| {
+        let complain = move |line: Option<&str>| {
+            let Some(line) = line else { return };
             let plain: String = mask.hide(line).chars().filter(|c| !c.is_control()).collect();
             if !plain.trim().is_empty() {
                 log::debug!("modal: {plain}");

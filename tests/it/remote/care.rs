@@ -58,7 +58,7 @@ fn a_secret_is_not_in_the_message_that_a_command_cannot_be_started() {
     fs::create_dir(project.path().join("gone")).unwrap();
     let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
     let project = project
-        .config(&config.replace("sh provider", "sh ../provider").replace("cat list", "cat list"))
+        .config(&config.replace("sh provider", "sh ../provider"))
         .file("gone/on-create", "mv ../gone ../away");
     let outcome = project.offload(&["run"]);
     assert!(outcome.stderr.contains("cannot start"), "{}", outcome.stderr);

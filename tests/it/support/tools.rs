@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 const PYTEST: &str = "pytest==9.1.1";
 const PYTEST_OLD: &str = "pytest==7.4.4";
 const VITEST: &str = r#"{"private": true, "type": "module", "dependencies": {"vitest": "4.1.12"}}"#;
+const MODAL: &str = "modal==1.6.4";
+const MODAL_OLD: &str = "modal==1.5.4";
+const UV: &str = "uv==0.13.9";
 const NEXTEST: &str = "0.9.143";
 
 /// A Python with a recent pytest.
@@ -50,6 +53,28 @@ pub fn nextest() -> Option<&'static Path> {
         let made =
             provide("nextest", NEXTEST, |folder| execute(Command::new("cargo").args(install).arg(folder)));
         made.map(|folder| folder.join("bin"))
+    };
+    MADE.get_or_init(make).as_deref()
+}
+
+/// A virtual environment with Modal's SDK and uv, which has fetched all that the bundled script asks for.
+pub fn modal() -> Option<&'static Path> {
+    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/modal_sandbox.py");
+    let make = || {
+        let recipe = format!("{MODAL} {UV} {MODAL_OLD}");
+        provide("modal", &recipe, |folder| {
+            execute(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+            let pip = ["-m", "pip", "install", "-q", MODAL, UV];
+            execute(Command::new(folder.join("bin/python")).args(pip))?;
+            let cache = folder.parent().unwrap().join("uv-cache");
+            for version in [MODAL, MODAL_OLD] {
+                let mut uv = Command::new(folder.join("bin/uv"));
+                uv.env("UV_CACHE_DIR", &cache).args(["run", "--no-project", "--with", version]);
+                execute(uv.args([script, "--help"]))?;
+            }
+            Ok(())
+        })
     };
     MADE.get_or_init(make).as_deref()
 }
