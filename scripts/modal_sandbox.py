@@ -312,8 +312,10 @@ class Driver:
 def read_lines(loop, requests):
     # Not every file can be waited for by an event loop, so a thread does it.
     for line in sys.stdin.buffer:
-        if line.strip():
+        try:
             loop.call_soon_threadsafe(requests.put_nowait, json.loads(line))
+        except ValueError:
+            print(f"modal_sandbox: no request: {line[:200]!r}", file=sys.stderr)
     loop.call_soon_threadsafe(requests.put_nowait, None)
 
 

@@ -91,7 +91,8 @@ pub(super) struct Asked {
 pub(super) struct Driver {
     program: Program,
     mask: Arc<Mask>,
-    talk: Mutex<Option<Arc<Talk>>>,
+    /// `Err` where none can be had: whoever asks next learns it at once.
+    talk: Mutex<Option<Result<Arc<Talk>, Failure>>>,
     starts: AtomicU32,
     requests: AtomicU64,
 }
@@ -222,20 +223,26 @@ impl Driver {
     /// The driver that runs, or a new one that has found its app.
     fn talk(&self, cancel: &Cancel) -> Result<Arc<Talk>, Failure> {
         let mut talk = lock(&self.talk);
-        if let Some(talk) = talk.as_ref().filter(|talk| !talk.dialogue.is_over()) {
-            return Ok(Arc::clone(talk));
-        }
-        if let Some(ended) = talk.as_ref()
-            && self.starts.load(Ordering::Relaxed) >= STARTS
-        {
-            return Err(ended.broken());
+        match &*talk {
+            Some(Ok(talk)) if !talk.dialogue.is_over() => return Ok(Arc::clone(talk)),
+            Some(Ok(ended)) if self.starts.load(Ordering::Relaxed) >= STARTS => return Err(ended.broken()),
+            Some(Err(failure)) => return Err(failure.clone()),
+            _ if cancel.is_raised() => return Err(Failure::Abandoned),
+            _ => {}
         }
         self.starts.fetch_add(1, Ordering::Relaxed);
+        let new = self.start(cancel);
+        if !matches!(new, Err(Failure::Abandoned)) {
+            *talk = Some(new.clone());
+        }
+        new
+    }
+
+    fn start(&self, cancel: &Cancel) -> Result<Arc<Talk>, Failure> {
         let new = Arc::new(Talk::start(&self.program, &self.mask)?);
         let hello = new.ask(self.number(), "hello", &json!({ "app": self.program.app }))?;
         let answer = hello.wait(START, || cancel.is_raised())?;
         log::debug!("modal: version {} of the SDK", answer["version"]);
-        *talk = Some(Arc::clone(&new));
         Ok(new)
     }
 
@@ -268,7 +275,8 @@ impl Driver {
     /// down before.
     pub(super) fn close(&self) -> bool {
         let starts = self.starts.swap(0, Ordering::Relaxed);
-        let Some(talk) = lock(&self.talk).take() else { return starts == 0 };
+        let talk = lock(&self.talk).take();
+        let Some(Ok(talk)) = talk else { return starts <= 1 };
         let exit = talk.dialogue.close(FAREWELL, &Cancel::new());
         starts <= 1 && exit == Some(Exit::Code(0))
     }

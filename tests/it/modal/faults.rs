@@ -87,8 +87,12 @@ fn an_image_that_cannot_be_built_is_told_with_its_log() {
 
 #[test]
 fn what_is_missing_is_one_clear_message() {
-    let Some((_emulator, project)) = modal(&["pass 1"], "[groups.all]", "", "") else { return };
+    let Some((emulator, project)) = modal(&["pass 1", "pass 2", "pass 3"], SOLO, "", "") else { return };
     let project = project.env("MODAL_TOKEN_ID", "ak-wrong");
+    // All three ask for a sandbox; one of them learns it for all.
+    let outcome = project.offload(&["run", "--override-image-id", "im-x"]).expect_code(4);
+    assert!(outcome.stderr.contains("does not accept the token"), "{}", outcome.stderr);
+    assert_eq!(emulator.calls(&["AppGetOrCreate"]).len(), 1);
     let outcome = project.offload(&["run"]).expect_code(4);
     assert!(outcome.stderr.contains("does not accept the token"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("modal token new"), "{}", outcome.stderr);

@@ -17,6 +17,7 @@ creates_per_second = 50
 [framework]
 type = "pytest"
 command = "PYTHON -m pytest"
+env = { FRAME = "{root}/x" }
 [groups.all]
 retry_count = 1
 "#;
@@ -27,6 +28,7 @@ import os, pathlib, pytest
 @pytest.mark.parametrize("number", range(6))
 def test_many(number):
     assert os.getcwd() == "/app" == os.environ["OFFLOAD_ROOT"]
+    assert os.environ["FRAME"] == "/app/x"
 
 def test_fails():
     assert pathlib.Path("value").read_text() == "expected", "as told"
@@ -53,6 +55,7 @@ fn a_pytest_suite_runs_from_its_image_to_its_verdict() {
         let outcome = project.offload(&["run", "--show-estimated-cost", "--trace"]).expect_code(0);
         assert!(outcome.stdout.contains("7 tests: 7 passed"), "{}", outcome.stdout);
         assert!(outcome.stdout.contains("estimated cost: 0."), "{}", outcome.stdout);
+        assert!(outcome.stderr.contains("offload: image: "), "{}", outcome.stderr);
         nothing_left(&emulator, &project);
         let creates = emulator.calls(&["SandboxCreate"]);
         assert!((1..=3).contains(&creates.len()), "{creates:?}");
@@ -84,7 +87,10 @@ fn a_nextest_suite_runs_from_its_image_to_its_verdict() {
     let library = "#[cfg(test)]\nmod tests {\n    #[test]\n    fn one() {}\n    #[test]\n    fn two() {}\n    \
                    #[test]\n    fn three() { panic!(\"as told\") }\n}\n";
     let config = PYTEST
-        .replace("type = \"pytest\"\ncommand = \"PYTHON -m pytest\"", "type = \"nextest\"")
+        .replace(
+            "type = \"pytest\"\ncommand = \"PYTHON -m pytest\"\nenv = { FRAME = \"{root}/x\" }",
+            "type = \"nextest\"",
+        )
         .replace("max_parallel = 3", "max_parallel = 2");
     // The sandbox has a search path of its own.
     let dockerfile = format!(
