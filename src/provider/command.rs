@@ -9,7 +9,7 @@ use crate::command::CommandLine;
 use crate::journal::{Entry, Journal};
 use crate::model::Exit;
 use crate::provider::patience::patiently;
-use crate::provider::remote::{Remote, Transport, patch};
+use crate::provider::remote::{Remote, Transport, begin, enter, patch};
 use crate::provider::renewal::Renewal;
 use crate::provider::{Builder, Image, Keeper, Provider, ProviderError, Sandbox, Source, ThinDiff};
 
@@ -176,12 +176,7 @@ impl Command<'_> {
 
     /// A sandbox of `image` as it is.
     fn create_from(&self, image: &Image, slot: usize, cancel: &Cancel) -> Result<Remote, ProviderError> {
-        let begin = |journal: &Arc<Journal>| {
-            journal.begin(slot).map_err(|error| {
-                ProviderError::Refused(format!("cannot enter a sandbox in the journal: {error:#}"))
-            })
-        };
-        let mut entry = self.journal.as_ref().map(begin).transpose()?;
+        let mut entry = begin(self.journal.as_ref(), slot)?;
         let id = match self.make(image, entry.as_ref(), cancel) {
             Ok(id) => id,
             Err((error, None)) => {
@@ -198,13 +193,6 @@ impl Command<'_> {
         enter(entry.as_mut(), &id);
         let transport: Arc<dyn Transport> = Arc::clone(&self.shell) as _;
         Ok(Remote::new((Arc::clone(&self.shell.common), transport), id, entry, cancel))
-    }
-}
-
-/// Writes the id of a sandbox that was made into its entry.
-fn enter(entry: Option<&mut Entry>, id: &str) {
-    if let Some(Err(error)) = entry.map(|entry| entry.created(id)) {
-        log::warn!("the sandbox `{id}` is not in the journal: {error:#}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::cancel::{Cancel, Urgency};
 use crate::command::CommandLine;
 use crate::journal::{Entry, Journal};
 use crate::provider::patience::patiently;
-use crate::provider::remote::{Common, Remote, Terms, Transport};
+use crate::provider::remote::{Common, Remote, Terms, Transport, begin, enter};
 use crate::provider::renewal::Renewal;
 use crate::provider::{
     Builder, Image, Keeper, ONE_ARGUMENT, Provider, ProviderError, Sandbox, Source, ThinDiff,
@@ -240,12 +240,7 @@ impl Modal<'_> {
         slot: usize,
         cancel: &Cancel,
     ) -> Result<Box<dyn Sandbox>, ProviderError> {
-        let begin = |journal: &Arc<Journal>| {
-            journal.begin(slot).map_err(|error| {
-                ProviderError::Refused(format!("cannot enter a sandbox in the journal: {error:#}"))
-            })
-        };
-        let mut entry = self.journal.as_ref().map(begin).transpose()?;
+        let mut entry = begin(self.journal.as_ref(), slot)?;
         let id = match patiently(cancel, || self.site.make(image, cancel)) {
             Ok(id) => id,
             Err(error) => {
@@ -257,9 +252,7 @@ impl Modal<'_> {
                 return Err(error);
             }
         };
-        if let Some(Err(error)) = entry.as_mut().map(|entry| entry.created(&id)) {
-            log::warn!("the sandbox `{id}` is not in the journal: {error:#}");
-        }
+        enter(entry.as_mut(), &id);
         let transport: Arc<dyn Transport> = Arc::clone(&self.site) as _;
         Ok(Box::new(Remote::new((Arc::clone(&self.site.common), transport), id, entry, cancel)))
     }

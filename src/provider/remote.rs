@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
+use crate::journal::{Entry, Journal};
 use crate::mask::Mask;
 use crate::process::{Finished, Streams};
 use crate::provider::{ONE_ARGUMENT, ProviderError};
@@ -165,6 +166,22 @@ impl Common {
         // The word is quoted, and the line that holds it is one argument.
         let line = self.inside.line(command, &frame);
         shell_words::quote(&line).len() <= ONE_ARGUMENT.saturating_sub(self.taken)
+    }
+}
+
+/// Enters a sandbox of the worker `slot` that is about to be made in `journal`, where there is one.
+///
+/// # Errors
+/// When that cannot be written; then it must not be made.
+pub fn begin(journal: Option<&Arc<Journal>>, slot: usize) -> Result<Option<Entry>, ProviderError> {
+    let entry = journal.map(|journal| journal.begin(slot)).transpose();
+    entry.map_err(|error| ProviderError::Refused(format!("cannot enter a sandbox in the journal: {error:#}")))
+}
+
+/// Writes the id of a sandbox that was made into its entry.
+pub fn enter(entry: Option<&mut Entry>, id: &str) {
+    if let Some(Err(error)) = entry.map(|entry| entry.created(id)) {
+        log::warn!("the sandbox `{id}` is not in the journal: {error:#}");
     }
 }
 
