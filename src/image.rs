@@ -78,6 +78,10 @@ fn told(error: ProviderError) -> anyhow::Error {
     anyhow!("{error}")
 }
 
+fn not_brought(error: ProviderError) -> anyhow::Error {
+    told(error).context("cannot bring the changes to the image")
+}
+
 impl Wanted<'_> {
     /// Finds or makes the image. With `afresh` none is looked for.
     ///
@@ -95,21 +99,45 @@ impl Wanted<'_> {
             log::warn!("there is no git commit to keep the image for: it is made for this run alone");
             return self.whole(None, afresh, cancel);
         };
+        let here = (repository, &outlook);
         if let Some((commit, image)) = &outlook.cached {
-            let base = (commit.as_str(), image.as_str());
-            return match self.difference(repository, commit)? {
-                Some(difference) if !self.builder.can_patch(difference.script.len()) => {
-                    self.whole(Some(repository), afresh, cancel)
+            let difference = self.difference(repository, commit)?;
+            if !self.fits(difference.as_ref()) {
+                return self.whole(Some(repository), afresh, cancel);
+            }
+            return match self.complete(image, difference, true, cancel) {
+                // A command can only refuse: that may well be because the image is not there any more.
+                Err(error) if !matches!(error, ProviderError::Throttled(_)) && !cancel.is_raised() => {
+                    log::warn!("the image of commit {commit} cannot be used and is made anew: {error}");
+                    self.made(here, true, Some(error), cancel)
                 }
-                difference => self.complete(base, difference, true, cancel),
+                result => result.map_err(not_brought),
             };
         }
+        self.made(here, afresh, None, cancel)
+    }
+
+    /// The image of the newest commit with the difference from it, or one of the whole working tree. If
+    /// the difference is refused `first` tells why, where it was refused before.
+    fn made(
+        &self,
+        (repository, outlook): (&Repository, &Outlook),
+        is_fresh: bool,
+        first: Option<ProviderError>,
+        cancel: &Cancel,
+    ) -> Result<Found> {
         let difference = self.difference(repository, &outlook.head)?;
-        if difference.as_ref().is_some_and(|difference| !self.builder.can_patch(difference.script.len())) {
-            return self.whole(Some(repository), afresh, cancel);
+        if !self.fits(difference.as_ref()) {
+            return self.whole(Some(repository), is_fresh, cancel);
         }
-        let image = self.of_commit((repository, &outlook), afresh, cancel)?;
-        self.complete((&outlook.head, &image), difference, false, cancel)
+        let image = self.of_commit((repository, outlook), is_fresh, cancel)?;
+        let completed = self.complete(&image, difference, false, cancel);
+        completed.map_err(|error| not_brought(first.unwrap_or(error)))
+    }
+
+    /// Whether there is no difference, or one that can be brought to an image.
+    fn fits(&self, difference: Option<&ThinDiff>) -> bool {
+        difference.is_none_or(|difference| self.builder.can_patch(difference.script.len()))
     }
 
     /// What [`Wanted::prepare`] would do; `None` where nothing is kept.
@@ -206,22 +234,16 @@ impl Wanted<'_> {
 
     fn complete(
         &self,
-        (commit, image): (&str, &str),
+        image: &str,
         difference: Option<ThinDiff>,
         is_cached: bool,
         cancel: &Cancel,
-    ) -> Result<Found> {
-        let Some(difference) = difference else {
-            return Ok(Found { image: Image { id: Some(image.into()), lacks: None }, is_cached });
+    ) -> Result<Found, ProviderError> {
+        let image = match difference {
+            None => Image { id: Some(image.into()), lacks: None },
+            Some(difference) => self.builder.patch(image, difference, cancel)?,
         };
-        match self.builder.patch(image, difference, cancel) {
-            Ok(image) => Ok(Found { image, is_cached }),
-            Err(ProviderError::Lost(error)) if is_cached => {
-                log::warn!("the image of commit {commit} is gone and is made anew: {error}");
-                self.prepare(true, cancel)
-            }
-            Err(error) => Err(told(error).context("cannot bring the changes to the image")),
-        }
+        Ok(Found { image, is_cached })
     }
 
     fn folder(&self, name: &str) -> Result<tempfile::TempDir> {

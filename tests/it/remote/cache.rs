@@ -1,0 +1,40 @@
+//! Images that are noted but gone, too old, or of a commit elsewhere.
+
+use super::image::committed;
+use super::{PREPARE, calls, nothing_left, remote};
+use crate::support::Project;
+
+/// A project whose images are names in the file `seen-images`, and patched by a command that looks there.
+fn patched_by_a_command() -> Project {
+    let more = format!("{PREPARE}\npatch_command = \"sh provider patch {{image_id}} {{patch_script}}\"");
+    committed(remote(&["pass 1"], "[groups.all]", &more, ""))
+        .file("on-prepare", "echo \"$id\" >> seen-images")
+        .file("on-patch", "grep -qx \"$1\" seen-images || { echo \"no $1\" >&2; exit 69; }; echo \"$1\"")
+}
+
+#[test]
+fn a_cached_image_that_is_gone_is_made_anew_for_a_changed_tree_too() {
+    let project = patched_by_a_command();
+    project.offload(&["run"]).expect_code(0);
+    let project = project.file("seen-images", "").file("new", "x");
+    let outcome = project.offload(&["run"]).expect_code(0);
+    assert!(
+        outcome.stderr.contains("made anew: ") && outcome.stderr.contains("no im-1"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(calls(&project, "prepare").len(), 2);
+    nothing_left(&project);
+}
+
+#[test]
+fn a_change_that_no_image_takes_is_refused_once_with_the_first_message() {
+    let project = patched_by_a_command();
+    project.offload(&["run"]).expect_code(0);
+    let project = project.file("new", "x").file("on-patch", "echo \"refusal $n\" >&2; exit 1");
+    let outcome = project.offload(&["run"]).expect_code(4);
+    let error = outcome.stderr.lines().find(|line| line.contains("error:")).unwrap_or_default();
+    assert!(error.contains("cannot bring the changes to the image"), "{}", outcome.stderr);
+    assert!(error.contains("refusal 1") && !outcome.stderr.contains("refusal 2"), "{}", outcome.stderr);
+    assert_eq!(calls(&project, "prepare").len(), 2);
+}
