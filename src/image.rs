@@ -102,17 +102,16 @@ impl Wanted<'_> {
         let here = (repository, &outlook);
         if let Some((commit, image)) = &outlook.cached {
             let difference = self.difference(repository, commit)?;
-            if !self.fits(difference.as_ref()) {
-                return self.whole(Some(repository), afresh, cancel);
+            if self.fits(difference.as_ref()) {
+                return match self.complete(image, difference, true, cancel) {
+                    // A command can only refuse: that may well be because the image is not there any more.
+                    Err(error) if !matches!(error, ProviderError::Throttled(_)) && !cancel.is_raised() => {
+                        log::warn!("the image of commit {commit} cannot be used and is made anew: {error}");
+                        self.made(here, true, Some(error), cancel)
+                    }
+                    result => result.map_err(not_brought),
+                };
             }
-            return match self.complete(image, difference, true, cancel) {
-                // A command can only refuse: that may well be because the image is not there any more.
-                Err(error) if !matches!(error, ProviderError::Throttled(_)) && !cancel.is_raised() => {
-                    log::warn!("the image of commit {commit} cannot be used and is made anew: {error}");
-                    self.made(here, true, Some(error), cancel)
-                }
-                result => result.map_err(not_brought),
-            };
         }
         self.made(here, afresh, None, cancel)
     }
@@ -149,18 +148,28 @@ impl Wanted<'_> {
             return Ok(None);
         };
         let Some(outlook) = self.outlook(repository, false)? else { return Ok(None) };
-        let base = outlook.cached.as_ref().map_or(&outlook.head, |(commit, _)| commit);
-        let changes = repository.changes(base, &self.excluded)?;
-        let size = patch::script(&changes).len();
+        let distance = |base: &str| -> Result<(usize, usize, bool)> {
+            let changes = repository.changes(base, &self.excluded)?;
+            let size = if changes.is_empty() { 0 } else { patch::script(&changes).len() };
+            Ok((changes.len(), size, changes.is_empty() || self.builder.can_patch(size)))
+        };
         let behind = |commit: &str| outlook.commits.iter().position(|one| one == commit).unwrap_or(0);
-        let cached = outlook.cached.clone().map(|(commit, image)| (commit.clone(), behind(&commit), image));
+        let mut cached =
+            outlook.cached.clone().map(|(commit, image)| (commit.clone(), behind(&commit), image));
+        let base = cached.as_ref().map_or(&outlook.head, |(commit, ..)| commit);
+        let (mut files, mut bytes, mut can_patch) = distance(base)?;
+        if !can_patch && *base != outlook.head {
+            // Too far from here: the newest commit gets an image of its own.
+            (files, bytes, can_patch) = distance(&outlook.head)?;
+            cached = None;
+        }
         Ok(Some(Status {
             key: outlook.recipe.key,
             inputs: outlook.recipe.inputs,
             head: outlook.head,
             cached,
-            changes: (changes.len(), if changes.is_empty() { 0 } else { size }),
-            can_patch: self.builder.can_patch(size),
+            changes: (files, bytes),
+            can_patch,
         }))
     }
 

@@ -1,6 +1,8 @@
 //! Images that are noted but gone, too old, or of a commit elsewhere.
 
-use super::image::committed;
+use std::fs;
+
+use super::image::{committed, git};
 use super::{PREPARE, calls, nothing_left, remote};
 use crate::support::Project;
 
@@ -36,5 +38,26 @@ fn a_change_that_no_image_takes_is_refused_once_with_the_first_message() {
     let error = outcome.stderr.lines().find(|line| line.contains("error:")).unwrap_or_default();
     assert!(error.contains("cannot bring the changes to the image"), "{}", outcome.stderr);
     assert!(error.contains("refusal 1") && !outcome.stderr.contains("refusal 2"), "{}", outcome.stderr);
+    assert_eq!(calls(&project, "prepare").len(), 2);
+}
+
+#[test]
+fn a_clean_commit_too_far_from_the_noted_one_gets_an_image_of_its_own_and_a_note() {
+    let project = committed(remote(&["pass 1"], "[groups.all]", PREPARE, ""));
+    let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+    // Nothing can be brought to a sandbox that does not say where its files are.
+    let project = project.config(&config.replace("sandbox_repo_root", "working_dir"));
+    git(&project, &["commit", "-q", "-a", "-m", "two"]);
+    project.offload(&["run"]).expect_code(0);
+    let status = project.offload(&["checkpoint-status"]).expect_code(0).stdout;
+    assert!(status.contains("image    im-1 of commit"), "{status}");
+    let project = project.file("more", "x");
+    git(&project, &["add", "more"]);
+    git(&project, &["commit", "-q", "-m", "three"]);
+    let status = project.offload(&["checkpoint-status"]).expect_code(0).stdout;
+    assert!(status.contains("image    none") && status.contains("changes  none"), "{status}");
+    for _ in 0..3 {
+        project.offload(&["run"]).expect_code(0);
+    }
     assert_eq!(calls(&project, "prepare").len(), 2);
 }
