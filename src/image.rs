@@ -30,6 +30,8 @@ pub struct Wanted<'a> {
     pub init: Option<String>,
     /// Runs when a difference has been brought.
     pub then: Option<String>,
+    /// Where that runs, relative to the root of the repository.
+    pub then_in: &'a Path,
     /// Files whose change asks for another image; `None`: those that usually do.
     pub build_inputs: Option<&'a [String]>,
     /// Our own files, absolute: no part of any image.
@@ -236,9 +238,22 @@ impl Wanted<'_> {
             recipe::add_inputs(&inputs, repository.root(), folder.path())?;
         }
         let context = folder.as_ref().map(|folder| folder.path().to_owned());
-        let source = Source { context, init: self.init.clone(), is_fresh };
+        let source = Source { context, init: self.init_and_then(), is_fresh };
         let id = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
         Ok(Found { image: Image { id: Some(id), lacks: None }, is_cached: false })
+    }
+
+    /// What runs in an image of the whole working tree, where the files are in place: each text by a shell
+    /// of its own, so that neither changes the other's folder or settings.
+    fn init_and_then(&self) -> Option<String> {
+        let Some(then) = &self.then else { return self.init.clone() };
+        let shell = |text: &str| format!("sh -c {}", shell_words::quote(text));
+        let mut texts: Vec<String> = self.init.iter().map(|init| shell(init)).collect();
+        if !self.then_in.as_os_str().is_empty() {
+            texts.push(format!("cd {}", shell_words::quote(&self.then_in.to_string_lossy())));
+        }
+        texts.push(shell(then));
+        Some(texts.join(" && "))
     }
 
     fn complete(

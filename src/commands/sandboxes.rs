@@ -1,6 +1,6 @@
 //! Where the sandboxes of a run come from, and its image.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -34,6 +34,7 @@ pub struct Remote {
     repository: Option<Repository>,
     init: Option<String>,
     then: Option<String>,
+    then_in: PathBuf,
     build_inputs: Option<Vec<String>>,
     excluded: Vec<PathBuf>,
     scratch: PathBuf,
@@ -66,6 +67,7 @@ impl Source {
             repository: remote.repository.as_ref(),
             init: remote.init.clone(),
             then: remote.then.clone(),
+            then_in: &remote.then_in,
             build_inputs: remote.build_inputs.as_deref(),
             excluded: remote.excluded.clone(),
             scratch: &remote.scratch,
@@ -139,12 +141,24 @@ impl Remote {
             repository: Repository::find(&setup.site.root, &scratch, cancel),
             init: offload.sandbox_init_cmd.clone(),
             then: offload.post_patch_cmd.clone(),
+            then_in: project_below_repository(offload),
             build_inputs: config.checkpoint.as_ref().map(|checkpoint| checkpoint.build_inputs.clone()),
             makers,
             excluded,
             scratch,
         })
     }
+}
+
+/// The folder of the project in a sandbox, relative to that of the repository.
+fn project_below_repository(offload: &config::Offload) -> PathBuf {
+    let plain = |root: &Option<String>| -> PathBuf {
+        let path = Path::new(root.as_deref().unwrap_or_default());
+        path.components().filter(|part| *part != Component::CurDir).collect()
+    };
+    let repository = plain(&offload.sandbox_repo_root);
+    let project = plain(&offload.sandbox_project_root);
+    project.strip_prefix(&repository).map(Path::to_owned).unwrap_or_default()
 }
 
 /// The journal of a run of the configuration file `config`. Without one a run that is killed leaves what

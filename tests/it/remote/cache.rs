@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::image::{committed, git};
+use super::image::{committed, git, in_folders};
 use super::{PREPARE, calls, nothing_left, remote};
 use crate::support::Project;
 
@@ -60,4 +60,37 @@ fn a_clean_commit_too_far_from_the_noted_one_gets_an_image_of_its_own_and_a_note
         project.offload(&["run"]).expect_code(0);
     }
     assert_eq!(calls(&project, "prepare").len(), 2);
+}
+
+/// Too large to be brought to a sandbox.
+fn large() -> String {
+    "x".repeat(3 << 20)
+}
+
+#[test]
+fn the_command_after_a_change_runs_in_an_image_of_the_whole_tree_too() {
+    let more = "sandbox_init_cmd = \"echo init > made # done\"\n\
+                post_patch_cmd = \"echo then$OFFLOAD_PATCH_FILE >> made\"";
+    let project = in_folders(remote(&["pass 1"], "[groups.all]", PREPARE, ""), more);
+    project.offload(&["run"]).expect_code(0);
+    let runner = fs::read_to_string(project.path().join("runner")).unwrap();
+    let check = "[ \"$(echo $(cat made))\" = 'init then' ] || exit 1\n";
+    let project = project.file("runner", &format!("{check}{runner}")).file("large", &large());
+    project.offload(&["run"]).expect_code(0);
+    assert_eq!(calls(&project, "prepare").len(), 2);
+}
+
+#[test]
+fn the_command_after_a_change_runs_in_the_project_and_fails_the_image() {
+    let more = "sandbox_project_root = \"sub\"\nsandbox_init_cmd = \"exit $(cat init)\"\n\
+                post_patch_cmd = \"test ${PWD##*/} = sub && exit $(cat then)\"";
+    let project = remote(&["pass 1"], "[groups.all]", PREPARE, "").file("sub/then", "0").file("init", "0");
+    let project = in_folders(project, more).file("large", &large());
+    project.offload(&["build"]).expect_code(0);
+    for name in ["init", "sub/then"] {
+        fs::write(project.path().join(name), "3").unwrap();
+        let outcome = project.offload(&["build"]).expect_code(4);
+        assert!(outcome.stderr.contains("cannot make the image"), "{}", outcome.stderr);
+        fs::write(project.path().join(name), "0").unwrap();
+    }
 }
