@@ -26,6 +26,25 @@ pub mod patch;
 const LOCAL: Duration = Duration::from_secs(300);
 /// How long a command may take that talks to a remote.
 pub const REMOTE: Duration = Duration::from_secs(30);
+/// What leads git to another repository, index or object store than those of its working directory, as
+/// `git rev-parse --local-env-vars` lists it: hooks find them set. Settings given by the environment
+/// (`GIT_CONFIG_COUNT`, `GIT_CONFIG_PARAMETERS`) stay, such as the trust and the access that a CI needs.
+const LOCAL_VARIABLES: [&str; 14] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+];
 /// So many bytes of an error message are kept.
 const TAIL: u64 = 2000;
 
@@ -142,7 +161,9 @@ impl Repository {
 
     fn command(&self, call: &Call) -> Result<CommandLine> {
         let fixed = ["-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false"];
-        let mut line = String::from("exec git");
+        let is_own = |name: &str| call.env.iter().any(|(key, _)| key == name);
+        let foreign: Vec<&str> = LOCAL_VARIABLES.into_iter().filter(|name| !is_own(name)).collect();
+        let mut line = format!("unset {}; exec git", foreign.join(" "));
         for word in fixed.iter().map(OsStr::new).chain(call.words.iter().map(OsString::as_os_str)) {
             let word = word.to_str().with_context(|| format!("`{}` is not UTF-8", word.display()))?;
             line.push(' ');
@@ -202,6 +223,29 @@ mod tests {
         assert_eq!(found.root(), folder.path().join("repo").canonicalize().unwrap());
         let error = found.ask(&Call::new(["rev-parse", "--verify", "HEAD"])).unwrap_err().to_string();
         assert!(error.contains("git rev-parse --verify HEAD") && error.contains("128"), "{error}");
+    }
+
+    #[test]
+    fn variables_of_a_hook_lead_to_no_other_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository {
+            root: folder.path().to_owned(),
+            scratch: folder.path().to_owned(),
+            calls: AtomicUsize::new(0),
+            cancel: Cancel::new(),
+        };
+        let call = Call {
+            env: vec![("GIT_INDEX_FILE".into(), "own".into())],
+            ..Call::new(["rev-parse", "--git-path", "index"])
+        };
+        let text = repository.command(&call).unwrap().to_shell();
+        let (before, git) = text.split_once("exec git").unwrap();
+        let shown = format!("{before}env; exit; exec git{git}");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &shown]).envs(LOCAL_VARIABLES.map(|name| (name, "elsewhere")));
+        let left = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let left: Vec<_> = left.lines().filter(|line| line.contains("elsewhere")).collect();
+        assert_eq!(left, ["GIT_INDEX_FILE=elsewhere"], "that of the call");
     }
 
     #[test]

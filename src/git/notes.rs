@@ -234,10 +234,7 @@ impl<'a> Notes<'a> {
             if answer.code == 0 {
                 return Ok(true);
             }
-            let is_race = ["[rejected]", "[remote rejected]", "cannot lock ref", "fetch first"]
-                .iter()
-                .any(|word| answer.stderr.contains(word));
-            if !is_race || Instant::now() >= until {
+            if !is_race(&answer.stderr) || Instant::now() >= until {
                 bail!("cannot send the image notes to `{remote}`: {}", one_line(&answer.stderr));
             }
             rest(attempt);
@@ -267,6 +264,21 @@ impl<'a> Notes<'a> {
 
 fn images(text: &str) -> impl Iterator<Item = ImageNote> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok())
+}
+
+/// Whether a push failed because others moved the ref meanwhile, by what git says; what a hook or a host
+/// says stands behind `remote:` and would be said again.
+fn is_race(stderr: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "[rejected]",
+        "fetch first",
+        "cannot lock ref",
+        "failed to update ref",
+        "incorrect old value",
+        "stale info",
+    ];
+    let own = |line: &&str| !line.starts_with("remote:");
+    stderr.lines().filter(own).any(|line| WORDS.iter().any(|word| line.contains(word)))
 }
 
 /// The first line of what git complains of.

@@ -136,3 +136,41 @@ fn a_remote_that_is_gone_is_told_and_the_note_is_kept_here() {
     assert!(notes.record(&head, &note("k", "im", 1)).is_err());
     assert!(notes.find(&[head], "k").unwrap().is_some());
 }
+
+#[test]
+fn a_remote_whose_hook_refuses_notes_is_asked_once() {
+    let folder = tempfile::tempdir().unwrap();
+    with_remote(folder.path());
+    let hook = folder.path().join("bare/hooks/pre-receive");
+    let text = "#!/bin/sh\necho asked >> hook-log\necho 'notes are not allowed; fetch first' >&2\nexit 1\n";
+    std::fs::write(&hook, text).unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let repository = open(&folder.path().join("one"), folder.path());
+    let head = repository.head().unwrap().unwrap();
+    let error = format!("{:#}", Notes::new(&repository).record(&head, &note("k", "im", 1)).unwrap_err());
+    assert!(error.contains("cannot send the image notes") && error.contains("not allowed"), "{error}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("bare/hook-log")).unwrap(), "asked\n");
+}
+
+#[test]
+fn only_a_ref_that_others_moved_is_a_race() {
+    for race in [
+        " ! [rejected]        a -> a (fetch first)",
+        " ! [rejected]        a -> a (non-fast-forward)",
+        " ! [remote rejected] a -> a (cannot lock ref 'a': is at 1 but expected 2)",
+        " ! [remote rejected] a -> a (failed to update ref)",
+        " ! [remote rejected] a -> a (incorrect old value provided)",
+        " ! [rejected]        a -> a (stale info)",
+    ] {
+        assert!(is_race(&format!("To bare\n{race}\nerror: failed to push some refs\n")), "{race}");
+    }
+    for refusal in [
+        " ! [remote rejected] a -> a (pre-receive hook declined)",
+        " ! [remote rejected] a -> a (hook declined)",
+        " ! [remote rejected] a -> a (deny updating a hidden ref)",
+        "remote: [rejected] by policy: fetch first",
+        "fatal: unable to access 'x': Could not resolve host",
+    ] {
+        assert!(!is_race(&format!("To bare\n{refusal}\nerror: failed to push some refs\n")), "{refusal}");
+    }
+}

@@ -1,10 +1,11 @@
 //! Images that are noted but gone, too old, or of a commit elsewhere.
 
 use std::fs;
+use std::time::Duration;
 
 use super::image::{committed, git, in_folders};
 use super::{PREPARE, calls, nothing_left, remote};
-use crate::support::Project;
+use crate::support::{Project, Running};
 
 /// A project whose images are names in the file `seen-images`, and patched by a command that looks there.
 fn patched_by_a_command() -> Project {
@@ -92,5 +93,29 @@ fn the_command_after_a_change_runs_in_the_project_and_fails_the_image() {
         let outcome = project.offload(&["build"]).expect_code(4);
         assert!(outcome.stderr.contains("cannot make the image"), "{}", outcome.stderr);
         fs::write(project.path().join(name), "0").unwrap();
+    }
+}
+
+#[test]
+fn a_run_inside_a_git_hook_sees_its_own_tree() {
+    let project = in_folders(remote(&["pass 1"], "[groups.all]", PREPARE, "").file("sub/x", "1"), "");
+    let other = project.path().join("box/other");
+    git(&project, &["init", "-q", &other.display().to_string()]);
+    let expected = project.offload(&["checkpoint-status"]).expect_code(0).stdout;
+    let own = project.path().join(".git").display().to_string();
+    let elsewhere = other.join(".git").display().to_string();
+    let config = project.path().join("offload.toml").display().to_string();
+    for (key, value) in [
+        ("GIT_DIR", &elsewhere),
+        ("GIT_DIR", &own),
+        ("GIT_INDEX_FILE", &elsewhere),
+        ("GIT_OBJECT_DIRECTORY", &elsewhere),
+        ("GIT_PREFIX", &"sub/".to_owned()),
+    ] {
+        let mut command = project.command(env!("CARGO_BIN_EXE_offload"));
+        command.args(["-c", &config, "checkpoint-status"]).env(key, value);
+        command.current_dir(project.path().join("sub"));
+        let outcome = Running::start(command).wait(Duration::from_secs(60)).expect_code(0);
+        assert_eq!(outcome.stdout, expected, "{key}={value}");
     }
 }
