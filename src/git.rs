@@ -65,6 +65,8 @@ pub struct Call {
     pub env: Vec<(String, String)>,
     /// A file to be read as standard input.
     pub input: Option<PathBuf>,
+    /// A file for standard output, which is not read then: it may be larger than memory.
+    pub output: Option<PathBuf>,
     /// The deadline, if not the usual one.
     pub deadline: Option<Duration>,
 }
@@ -74,7 +76,7 @@ pub struct Call {
 pub struct Answer {
     /// The exit status; -1 after a signal.
     pub code: i32,
-    /// All of its standard output.
+    /// All of its standard output, unless it went to a file.
     pub stdout: Vec<u8>,
     /// The end of its standard error.
     pub stderr: String,
@@ -138,18 +140,20 @@ impl Repository {
     pub fn try_ask(&self, call: &Call) -> Result<Answer> {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let stream = |kind: &str| self.scratch.join(format!("{number}.{kind}"));
-        let streams =
-            Streams { stdout: stream("stdout"), stderr: stream("stderr"), mask: Arc::new(Mask::default()) };
+        let stdout = call.output.clone().unwrap_or_else(|| stream("stdout"));
+        let streams = Streams { stdout, stderr: stream("stderr"), mask: Arc::new(Mask::default()) };
         let command = self.command(call)?;
         let deadline = call.deadline.unwrap_or(LOCAL);
         let finished = process::run(&command, "/bin/sh", &streams, deadline, &self.cancel)
             .with_context(|| format!("cannot run `{}`", show(call)))?;
-        let stdout = std::fs::read(&streams.stdout)
-            .with_context(|| format!("cannot read what `{}` printed", show(call)))?;
         let stderr = files::tail(&streams.stderr, TAIL);
-        for path in [&streams.stdout, &streams.stderr] {
-            // The folder is removed with the run at the latest.
-            let _ = std::fs::remove_file(path);
+        // The folder is removed with the run at the latest.
+        let _ = std::fs::remove_file(&streams.stderr);
+        let mut stdout = Vec::new();
+        if call.output.is_none() {
+            stdout = std::fs::read(&streams.stdout)
+                .with_context(|| format!("cannot read what `{}` printed", show(call)))?;
+            let _ = std::fs::remove_file(&streams.stdout);
         }
         match finished.exit {
             Exit::Code(code) => Ok(Answer { code, stdout, stderr }),

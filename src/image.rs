@@ -20,6 +20,9 @@ use recipe::Recipe;
 /// So many commits are looked through for one that has an image.
 const COMMITS: usize = 1000;
 
+/// Larger differences are brought to no image: they would have to be held in memory.
+const LARGEST: usize = 64 << 20;
+
 /// What an image is wanted for.
 pub struct Wanted<'a> {
     /// Who makes images.
@@ -66,6 +69,14 @@ pub struct Status {
     pub can_patch: bool,
 }
 
+/// What the working tree has beyond a commit.
+enum Difference {
+    /// Nothing, or what can be brought to an image.
+    Thin(Option<ThinDiff>),
+    /// What cannot.
+    Unfit,
+}
+
 /// What is known before anything is made.
 struct Outlook {
     recipe: Recipe,
@@ -102,18 +113,17 @@ impl Wanted<'_> {
             return self.whole(None, afresh, cancel);
         };
         let here = (repository, &outlook);
-        if let Some((commit, image)) = &outlook.cached {
-            let difference = self.difference(repository, commit)?;
-            if self.fits(difference.as_ref()) {
-                return match self.complete(image, difference, true, cancel) {
-                    // A command can only refuse: that may well be because the image is not there any more.
-                    Err(error) if !matches!(error, ProviderError::Throttled(_)) && !cancel.is_raised() => {
-                        log::warn!("the image of commit {commit} cannot be used and is made anew: {error}");
-                        self.made(here, true, Some(error), cancel)
-                    }
-                    result => result.map_err(not_brought),
-                };
-            }
+        if let Some((commit, image)) = &outlook.cached
+            && let Difference::Thin(difference) = self.difference(repository, commit)?
+        {
+            return match self.complete(image, difference, true, cancel) {
+                // A command can only refuse: that may well be because the image is not there any more.
+                Err(error) if !matches!(error, ProviderError::Throttled(_)) && !cancel.is_raised() => {
+                    log::warn!("the image of commit {commit} cannot be used and is made anew: {error}");
+                    self.made(here, true, Some(error), cancel)
+                }
+                result => result.map_err(not_brought),
+            };
         }
         self.made(here, afresh, None, cancel)
     }
@@ -127,18 +137,12 @@ impl Wanted<'_> {
         first: Option<ProviderError>,
         cancel: &Cancel,
     ) -> Result<Found> {
-        let difference = self.difference(repository, &outlook.head)?;
-        if !self.fits(difference.as_ref()) {
+        let Difference::Thin(difference) = self.difference(repository, &outlook.head)? else {
             return self.whole(Some(repository), is_fresh, cancel);
-        }
+        };
         let image = self.of_commit((repository, outlook), is_fresh, cancel)?;
         let completed = self.complete(&image, difference, false, cancel);
         completed.map_err(|error| not_brought(first.unwrap_or(error)))
-    }
-
-    /// Whether there is no difference, or one that can be brought to an image.
-    fn fits(&self, difference: Option<&ThinDiff>) -> bool {
-        difference.is_none_or(|difference| self.builder.can_patch(difference.script.len()))
     }
 
     /// What [`Wanted::prepare`] would do; `None` where nothing is kept.
@@ -152,8 +156,11 @@ impl Wanted<'_> {
         let Some(outlook) = self.outlook(repository, false)? else { return Ok(None) };
         let distance = |base: &str| -> Result<(usize, usize, bool)> {
             let changes = repository.changes(base, &self.excluded)?;
-            let size = if changes.is_empty() { 0 } else { patch::script(&changes).len() };
-            Ok((changes.len(), size, changes.is_empty() || self.builder.can_patch(size)))
+            Ok(match self.script(&changes)? {
+                Some(_) if changes.is_empty() => (0, 0, true),
+                Some(script) => (changes.len(), script.len(), true),
+                None => (changes.len(), changes.bytes(), false),
+            })
         };
         let behind = |commit: &str| outlook.commits.iter().position(|one| one == commit).unwrap_or(0);
         let mut cached =
@@ -194,17 +201,38 @@ impl Wanted<'_> {
     }
 
     /// What the working tree has beyond `commit`.
-    fn difference(&self, repository: &Repository, commit: &str) -> Result<Option<ThinDiff>> {
-        let changes: Changes = repository.changes(commit, &self.excluded)?;
+    fn difference(&self, repository: &Repository, commit: &str) -> Result<Difference> {
+        let changes = repository.changes(commit, &self.excluded)?;
         if changes.is_empty() {
-            return Ok(None);
+            return Ok(Difference::Thin(None));
         }
-        let patch = self.scratch.join("thin-diff.patch");
-        let text = repository.diff_text(commit, &self.excluded)?;
-        std::fs::write(&patch, text).with_context(|| format!("cannot write `{}`", patch.display()))?;
-        let script = patch::script(&changes);
         log::info!("{} files differ from commit {}", changes.len(), &commit[..commit.len().min(12)]);
-        Ok(Some(ThinDiff { patch, script, then: self.then.clone() }))
+        let Some(script) = self.script(&changes)? else { return Ok(Difference::Unfit) };
+        let patch = self.scratch.join("thin-diff.patch");
+        if self.then.is_some() || self.builder.wants_patch() {
+            repository.write_diff(commit, &self.excluded, &patch)?;
+        }
+        if self.then.is_some() {
+            // It holds what was deleted, too, and goes the same way as the script.
+            let size = patch.metadata().with_context(|| format!("cannot read `{}`", patch.display()))?.len();
+            if !self.fits(usize::try_from(size).unwrap_or(usize::MAX)) {
+                return Ok(Difference::Unfit);
+            }
+        }
+        Ok(Difference::Thin(Some(ThinDiff { patch, script, then: self.then.clone() })))
+    }
+
+    /// The text that makes `changes`, if it can be brought to an image.
+    fn script(&self, changes: &Changes) -> Result<Option<String>> {
+        if changes.is_empty() {
+            return Ok(Some(String::new()));
+        }
+        patch::script(changes, &|bytes| self.fits(bytes))
+    }
+
+    /// Whether so many bytes can be brought to an image.
+    fn fits(&self, bytes: usize) -> bool {
+        bytes <= LARGEST && self.builder.can_patch(bytes)
     }
 
     /// The image of the newest commit, made and noted.

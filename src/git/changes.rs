@@ -21,8 +21,8 @@ pub enum Change {
     File {
         /// Its permissions.
         mode: u32,
-        /// What is in it.
-        content: Vec<u8>,
+        /// How many bytes are in it.
+        size: u64,
     },
     /// It is a symbolic link.
     Link {
@@ -31,9 +31,11 @@ pub enum Change {
     },
 }
 
-/// Changed paths, relative to the root of the repository.
+/// Changed paths, relative to the root of the repository. What is in files is not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
+    /// The root of the repository.
+    pub root: PathBuf,
     /// What has become of each.
     pub of: BTreeMap<PathBuf, Change>,
 }
@@ -48,6 +50,13 @@ impl Changes {
     pub fn len(&self) -> usize {
         self.of.len()
     }
+
+    /// How many bytes are in all files.
+    pub fn bytes(&self) -> usize {
+        let size = |change: &Change| if let Change::File { size, .. } = change { *size } else { 0 };
+        let all = self.of.values().map(size).fold(0, u64::saturating_add);
+        usize::try_from(all).unwrap_or(usize::MAX)
+    }
 }
 
 impl Repository {
@@ -55,7 +64,7 @@ impl Repository {
     /// not, nor what is in or below one of `excluded`.
     ///
     /// # Errors
-    /// When git cannot be asked, or a file cannot be read.
+    /// When git cannot be asked, or a link cannot be read.
     pub fn changes(&self, commit: &str, excluded: &[PathBuf]) -> Result<Changes> {
         let tracked = self.ask(&Call::new([
             "diff",
@@ -69,7 +78,7 @@ impl Repository {
         ]))?;
         let untracked = self.untracked()?;
         let names: BTreeSet<&OsStr> = fields(&tracked).chain(fields(&untracked)).collect();
-        let mut changes = Changes::default();
+        let mut changes = Changes { root: self.root.clone(), of: BTreeMap::new() };
         for name in names {
             let path = self.root.join(name);
             if excluded.iter().any(|excluded| path.starts_with(excluded)) {
@@ -95,16 +104,15 @@ impl Repository {
     }
 
     fn look(&self, name: &OsStr, path: &Path) -> Result<Option<Change>> {
-        let about = || format!("cannot read `{}`", path.display());
         let data = match path.symlink_metadata() {
             Ok(data) if !self.is_behind_link(name) => data,
             _ => return Ok(Some(Change::Delete)),
         };
         Ok(if data.is_symlink() {
-            Some(Change::Link { target: fs::read_link(path).with_context(about)?.into_os_string() })
+            let target = fs::read_link(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+            Some(Change::Link { target: target.into_os_string() })
         } else if data.is_file() {
-            let content = fs::read(path).with_context(about)?;
-            Some(Change::File { mode: data.permissions().mode() & 0o777, content })
+            Some(Change::File { mode: data.permissions().mode() & 0o777, size: data.len() })
         } else if data.is_dir() && !name.as_bytes().ends_with(b"/") {
             // A file was here.
             Some(Change::Delete)
@@ -114,11 +122,12 @@ impl Repository {
         })
     }
 
-    /// The difference in git's own format, for people's scripts; untracked files included.
+    /// Writes the difference in git's own format to `target`, for people's scripts; untracked files
+    /// included.
     ///
     /// # Errors
     /// When git cannot be asked.
-    pub fn diff_text(&self, commit: &str, excluded: &[PathBuf]) -> Result<Vec<u8>> {
+    pub fn write_diff(&self, commit: &str, excluded: &[PathBuf], target: &Path) -> Result<()> {
         let untracked = self.untracked()?;
         let wanted = |name: &&OsStr| {
             let path = self.root.join(name);
@@ -158,9 +167,9 @@ impl Repository {
         words.extend(
             below.filter_map(Path::to_str).map(|path| format!(":(top,exclude,literal){path}").into()),
         );
-        let text = self.ask(&Call { env, ..Call::new(words) });
+        let written = self.ask(&Call { env, output: Some(target.to_owned()), ..Call::new(words) });
         // The folder goes with the run at the latest.
         let _ = fs::remove_file(index);
-        text
+        written.map(drop)
     }
 }

@@ -7,17 +7,30 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read};
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 
 use super::changes::{Change, Changes};
 
 /// So many bytes of a file stand in one line.
 const LINE: usize = 2000;
 
-/// The text that makes `changes` when sh runs it in the root of the repository; plain ASCII.
-pub fn script(changes: &Changes) -> String {
+/// The text that makes `changes` when sh runs it in the root of the repository; plain ASCII. `None` as soon
+/// as its length does not do for `fits`. What has vanished since `changes` were found counts as deleted.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn script(changes: &Changes, fits: &dyn Fn(usize) -> bool) -> Result<Option<String>> {
+    // No text is shorter than what it makes.
+    if !fits(changes.bytes()) {
+        return Ok(None);
+    }
+    let mut changes = changes.clone();
     let mut text = String::from(
         "set -e\n\
          stage=.offload-patch-$$\n\
@@ -27,19 +40,24 @@ pub fn script(changes: &Changes) -> String {
          away() { if [ -d \"$1\" ] && [ ! -L \"$1\" ]; then rm -rf \"$1\"; else rm -f \"$1\"; fi; }\n\
          mkdir \"$stage\"\n",
     );
-    guard(changes, &mut text);
-    for (number, change) in changes.of.values().enumerate() {
-        stage(number, change, &mut text);
+    guard(&changes, &mut text);
+    for (number, (path, change)) in changes.of.iter_mut().enumerate() {
+        let path = changes.root.join(path);
+        if !stage(number, &path, change, &mut text, fits)
+            .with_context(|| format!("cannot read `{}`", path.display()))?
+        {
+            return Ok(None);
+        }
     }
     for path in changes.of.iter().filter(|(_, change)| **change == Change::Delete).map(|(path, _)| path) {
-        delete(path, changes, &mut text);
+        delete(path, &changes, &mut text);
     }
     for (number, (path, change)) in changes.of.iter().enumerate() {
         if *change != Change::Delete {
             place(number, path, &mut text);
         }
     }
-    text
+    Ok(fits(text.len()).then_some(text))
 }
 
 /// The text that prints `bytes`.
@@ -110,22 +128,42 @@ fn is_replaced(path: &Path, changes: &Changes) -> bool {
     path.ancestors().any(|above| changes.of.contains_key(above))
 }
 
-fn stage(number: usize, change: &Change, text: &mut String) {
+/// Writes what is new beside its place; gives whether the text is still short enough.
+fn stage(
+    number: usize,
+    path: &Path,
+    change: &mut Change,
+    text: &mut String,
+    fits: &dyn Fn(usize) -> bool,
+) -> std::io::Result<bool> {
     match change {
         Change::Delete => {}
-        Change::File { mode, content } => {
-            if content.is_empty() {
-                _ = writeln!(text, ": > \"$stage/{number}\"");
-            } else {
-                _ = writeln!(text, "{{\n{}}} > \"$stage/{number}\"", printing(content));
+        Change::File { mode, .. } => {
+            let mode = *mode;
+            let mut file = match File::open(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    *change = Change::Delete;
+                    return Ok(true);
+                }
+                file => BufReader::new(file?),
+            };
+            text.push_str("{ :\n");
+            let mut part = Vec::new();
+            while file.by_ref().take(LINE as u64).read_to_end(&mut part)? > 0 {
+                text.push_str(&printing(&part));
+                part.clear();
+                if !fits(text.len()) {
+                    return Ok(false);
+                }
             }
-            _ = writeln!(text, "chmod {mode:o} \"$stage/{number}\"");
+            _ = writeln!(text, "}} > \"$stage/{number}\"\nchmod {mode:o} \"$stage/{number}\"");
         }
         Change::Link { target } => {
             set("t", target.as_bytes(), text);
             _ = writeln!(text, "ln -s -- \"$t\" \"$stage/{number}\"");
         }
     }
+    Ok(true)
 }
 
 fn delete(path: &Path, changes: &Changes, text: &mut String) {

@@ -206,7 +206,8 @@ impl Case {
         fs::create_dir(&copy).unwrap();
         self.repository.export(&self.base, &copy).unwrap();
         let script = self.folder.path().join("script");
-        fs::write(&script, super::script(&self.repository.changes(&self.base, &[]).unwrap())).unwrap();
+        let changes = self.repository.changes(&self.base, &[]).unwrap();
+        fs::write(&script, super::script(&changes, &|_| true).unwrap().unwrap()).unwrap();
         (copy, script)
     }
 }
@@ -319,16 +320,38 @@ fn the_difference_in_git_s_format_is_one_that_git_applies() {
     fs::write(work.join("results/x"), "x").unwrap();
     let index = fs::read(work.join(".git/index")).unwrap();
     let excluded = [case.repository.root().join("results")];
-    let text = case.repository.diff_text(&case.base, &excluded).unwrap();
+    let patch = case.folder.path().join("patch");
+    case.repository.write_diff(&case.base, &excluded, &patch).unwrap();
     assert_eq!(fs::read(work.join(".git/index")).unwrap(), index);
     let changes = case.repository.changes(&case.base, &excluded).unwrap();
     assert_eq!(changes.len(), 3);
     let (copy, _) = case.export("copy");
-    let patch = case.folder.path().join("patch");
-    fs::write(&patch, &text).unwrap();
     git(&copy, &["apply", &patch.to_string_lossy()]);
     fs::remove_dir_all(work.join("results")).unwrap();
     equal(&work, &copy, "git apply");
     assert!(case.repository.ask(&Call::new(["status", "--porcelain"])).is_ok());
     assert_eq!(printing(b"a'%\n\xff"), "printf 'a\\047%%\\n\\377'\n");
+}
+
+#[test]
+fn a_text_ends_where_it_is_too_long_and_what_has_vanished_is_deleted() {
+    let case = Case::new(|work| fs::write(work.join("old"), "x").unwrap());
+    fs::write(case.work().join("binary"), [0; 100_000]).unwrap();
+    fs::write(case.work().join("old"), "y").unwrap();
+    let changes = case.repository.changes(&case.base, &[]).unwrap();
+    assert_eq!((changes.bytes(), changes.len()), (100_001, 2));
+    let longest = std::cell::Cell::new(0);
+    let fits = |bytes: usize| {
+        longest.set(bytes.max(longest.get()));
+        bytes <= 150_000
+    };
+    assert_eq!(super::script(&changes, &fits).unwrap(), None);
+    assert!((150_000..160_000).contains(&longest.get()), "{longest:?}");
+    assert_eq!(super::script(&changes, &|bytes| bytes <= 100_000).unwrap(), None);
+    let (copy, _) = case.export("copy");
+    fs::remove_file(case.work().join("old")).unwrap();
+    let script = case.folder.path().join("script");
+    fs::write(&script, super::script(&changes, &|_| true).unwrap().unwrap()).unwrap();
+    assert!(run(&["sh"], &script, &copy).status.success());
+    equal(&case.work(), &copy, "vanished");
 }

@@ -119,3 +119,28 @@ fn a_run_inside_a_git_hook_sees_its_own_tree() {
         assert_eq!(outcome.stdout, expected, "{key}={value}");
     }
 }
+
+#[test]
+fn a_large_file_is_not_read_to_learn_that_it_is_too_large() {
+    let project = in_folders(remote(&["pass 1"], "[groups.all]", PREPARE, ""), "");
+    fs::File::create(project.path().join("large")).unwrap().set_len(8 << 30).unwrap();
+    let mut command = project.command("sh");
+    command.args(["-c", "ulimit -v 2000000; exec \"$0\" checkpoint-status", env!("CARGO_BIN_EXE_offload")]);
+    let status = Running::start(command).wait(Duration::from_secs(60)).expect_code(0).stdout;
+    assert!(status.contains("changes  1 file, 8388608 KiB: a run makes an image of its own"), "{status}");
+}
+
+#[test]
+fn the_patch_of_git_is_made_only_for_those_who_want_it() {
+    let project = patched_by_a_command();
+    project.offload(&["run"]).expect_code(0);
+    let look = "find \"$TMPDIR\" -name thin-diff.patch >> seen; echo \"$1\"";
+    let project = project.file("new", "x").file("on-patch", look);
+    project.offload(&["run"]).expect_code(0);
+    let seen = project.path().join("seen");
+    assert_eq!(fs::read_to_string(&seen).unwrap(), "");
+    let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+    let project = project.config(&config.replace(" {patch_script}", " {patch_script} {patch_file}"));
+    project.offload(&["run"]).expect_code(0);
+    assert_eq!(fs::read_to_string(&seen).unwrap().lines().count(), 1);
+}
