@@ -82,6 +82,8 @@ fn escaped(bytes: &[u8]) -> String {
         match byte {
             b'\n' => text.push_str("\\n"),
             b'%' => text.push_str("%%"),
+            // The format would be taken for an option.
+            b'-' if text.is_empty() => text.push_str("\\055"),
             b' '..=b'~' if byte != b'\'' && byte != b'\\' => text.push(char::from(byte)),
             _ => _ = write!(text, "\\{byte:03o}"),
         }

@@ -296,6 +296,20 @@ fn what_cannot_be_written_leaves_the_tree_as_it_was() {
 }
 
 #[test]
+fn a_hyphen_in_front_is_no_option() {
+    let case = Case::new(|work| fs::write(work.join("text"), "a\n").unwrap());
+    fs::write(case.work().join("text"), format!("---\n{}", "-".repeat(3 * LINE))).unwrap();
+    fs::write(case.work().join("-n\n"), "-n").unwrap();
+    symlink("-s\n", case.work().join("link")).unwrap();
+    for (number, shell) in shells().iter().enumerate() {
+        let (copy, script) = case.export(&format!("copy {number}"));
+        let output = run(shell, &script, &copy);
+        assert!(output.status.success(), "{shell:?}: {}", String::from_utf8_lossy(&output.stderr));
+        equal(&case.work(), &copy, &format!("{shell:?}"));
+    }
+}
+
+#[test]
 fn attributes_do_not_change_bytes() {
     let case = Case::new(|work| fs::write(work.join("text"), "a\n").unwrap());
     fs::write(case.work().join(".gitattributes"), "* text eol=crlf\n").unwrap();
