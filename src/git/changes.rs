@@ -1,6 +1,6 @@
 //! What the working tree has beyond a commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -68,7 +68,7 @@ impl Repository {
     pub fn changes(&self, commit: &str, excluded: &[PathBuf]) -> Result<Changes> {
         let tracked = self.ask(&Call::new([
             "diff",
-            "--name-only",
+            "--name-status",
             "-z",
             "--no-renames",
             "--no-ext-diff",
@@ -76,31 +76,33 @@ impl Repository {
             commit,
             "--",
         ]))?;
+        let tracked: Vec<&OsStr> = fields(&tracked).collect();
+        let tracked = tracked.as_chunks::<2>().0.iter().map(|[status, name]| (*name, *status != "A"));
         let untracked = self.untracked()?;
-        let names: BTreeSet<&OsStr> = fields(&tracked).chain(fields(&untracked)).collect();
+        // Each with whether the commit has it; a name may stand in both lists.
+        let mut names: BTreeMap<&OsStr, bool> = fields(&untracked).map(|name| (name, false)).collect();
+        for (name, was_there) in tracked {
+            *names.entry(name).or_default() |= was_there;
+        }
         let mut changes = Changes { root: self.root.clone(), of: BTreeMap::new() };
-        for name in names {
+        for (name, was_there) in names {
             let path = self.root.join(name);
             if excluded.iter().any(|excluded| path.starts_with(excluded)) {
                 continue;
             }
-            if let Some(change) = self.look(name, &path)? {
-                changes.of.insert(PathBuf::from(name), change);
+            // What was never there need not be deleted: staged once, and removed again.
+            match self.look(name, &path)? {
+                Some(change) if was_there || change != Change::Delete => {
+                    changes.of.insert(PathBuf::from(name), change);
+                }
+                _ => {}
             }
         }
-        // What was never there need not be deleted: staged once, and removed again.
-        changes.of.retain(|path, change| *change != Change::Delete || self.has(commit, path));
         Ok(changes)
     }
 
     fn untracked(&self) -> Result<Vec<u8>> {
         self.ask(&Call::new(["ls-files", "-z", "--others", "--exclude-standard"]))
-    }
-
-    fn has(&self, commit: &str, path: &Path) -> bool {
-        let Some(name) = path.to_str() else { return true };
-        let call = Call::new(["cat-file", "-e", &format!("{commit}:{name}")]);
-        self.try_ask(&call).is_ok_and(|answer| answer.code == 0)
     }
 
     fn look(&self, name: &OsStr, path: &Path) -> Result<Option<Change>> {

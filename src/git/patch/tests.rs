@@ -369,3 +369,42 @@ fn a_text_ends_where_it_is_too_long_and_what_has_vanished_is_deleted() {
     assert!(run(&["sh"], &script, &copy).status.success());
     equal(&case.work(), &copy, "vanished");
 }
+
+#[test]
+fn many_moved_files_take_few_programs_and_few_questions() {
+    let case = Case::new(|work| {
+        for number in 0..600 {
+            let folder = work.join(format!("old {}/x", number % 3));
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(format!("é {number}")), number.to_string()).unwrap();
+        }
+    });
+    let asked = || case.repository.calls.load(std::sync::atomic::Ordering::Relaxed);
+    let before = asked();
+    case.repository.changes(&case.base, &[]).unwrap();
+    let questions = asked() - before;
+    for number in 0..3 {
+        let [old, new] = ["old", "new"].map(|name| case.work().join(format!("{name} {number}")));
+        fs::rename(old, &new).unwrap();
+        fs::set_permissions(new.join(format!("x/é {number}")), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let before = asked();
+    assert_eq!(case.repository.changes(&case.base, &[]).unwrap().len(), 1200);
+    assert_eq!(asked() - before, questions);
+    let (copy, script) = case.export("copy");
+    let programs = case.folder.path().join("programs");
+    fs::create_dir(&programs).unwrap();
+    let log = case.folder.path().join("log");
+    for name in ["mkdir", "rm", "rmdir", "mv", "chmod", "ln"] {
+        let text =
+            format!("#!/bin/sh\necho {name} >> '{}'\nPATH=${{PATH#*:}} exec {name} \"$@\"\n", log.display());
+        fs::write(programs.join(name), text).unwrap();
+        fs::set_permissions(programs.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("sh").arg(&script).current_dir(&copy).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    equal(&case.work(), &copy, "moved");
+    let calls = fs::read_to_string(&log).unwrap();
+    assert!(calls.lines().count() < 20, "{calls}");
+}
