@@ -29,6 +29,8 @@ pub struct Wanted<'a> {
     pub builder: &'a dyn Builder,
     /// The repository of the project, where there is one.
     pub repository: Option<&'a Repository>,
+    /// The folder of this machine in which the project is.
+    pub project: &'a Path,
     /// Runs when the files are in place.
     pub init: Option<String>,
     /// Runs when a difference has been brought.
@@ -185,7 +187,7 @@ impl Wanted<'_> {
     /// Looks at commits and notes; `None` where there is no commit.
     fn outlook(&self, repository: &Repository, afresh: bool) -> Result<Option<Outlook>> {
         let Some(head) = repository.head()? else { return Ok(None) };
-        let inputs = recipe::inputs(repository.root(), self.build_inputs)?;
+        let inputs = recipe::inputs(repository.root(), self.project, self.build_inputs)?;
         let recipe =
             Recipe::new(self.builder, self.init.as_deref(), (repository.root(), inputs), &self.excluded)?;
         let commits = repository.ancestors(COMMITS)?;
@@ -262,7 +264,7 @@ impl Wanted<'_> {
         if let (Some(repository), Some(folder)) = (repository, &folder) {
             log::info!("the difference cannot be brought to an image: one is made of the working tree");
             repository.snapshot(folder.path(), &self.excluded)?;
-            let inputs = recipe::inputs(repository.root(), self.build_inputs)?;
+            let inputs = recipe::inputs(repository.root(), self.project, self.build_inputs)?;
             recipe::add_inputs(&inputs, repository.root(), folder.path())?;
         }
         let context = folder.as_ref().map(|folder| folder.path().to_owned());

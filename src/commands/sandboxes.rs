@@ -32,6 +32,7 @@ pub enum Source {
 pub struct Remote {
     makers: Makers,
     repository: Option<Repository>,
+    project: PathBuf,
     init: Option<String>,
     then: Option<String>,
     then_in: PathBuf,
@@ -65,6 +66,7 @@ impl Source {
         Some(Wanted {
             builder: remote.makers.builder(),
             repository: remote.repository.as_ref(),
+            project: &remote.project,
             init: remote.init.clone(),
             then: remote.then.clone(),
             then_in: &remote.then_in,
@@ -139,6 +141,7 @@ impl Remote {
         excluded.extend(config.history.as_ref().map(|history| absolute(&history.path)));
         Ok(Remote {
             repository: Repository::find(&setup.site.root, &scratch, cancel),
+            project: setup.site.root.clone(),
             init: offload.sandbox_init_cmd.clone(),
             then: offload.post_patch_cmd.clone(),
             then_in: project_below_repository(offload),

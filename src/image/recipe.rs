@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::provider::Builder;
 
-/// Files that usually say what is to be installed; looked for in the root of the repository.
+/// Files that usually say what is to be installed; looked for in the roots of repository and project.
 const USUAL: [&str; 17] = [
     "Cargo.lock",
     "Dockerfile",
@@ -66,10 +66,17 @@ impl Recipe {
     }
 }
 
-/// The files of `root` that `patterns`, or the usual ones, name: relative, sorted, each once.
-pub(super) fn inputs(root: &Path, patterns: Option<&[String]>) -> Result<Vec<PathBuf>> {
+/// The files below `root` that `patterns` name, or the usual ones there and in the folder `project`:
+/// relative, sorted, each once.
+pub(super) fn inputs(root: &Path, project: &Path, patterns: Option<&[String]>) -> Result<Vec<PathBuf>> {
     let mut found = BTreeSet::new();
-    let usual: Vec<String> = USUAL.iter().map(|name| (*name).to_owned()).collect();
+    let mut usual: Vec<String> = USUAL.iter().map(|name| (*name).to_owned()).collect();
+    // Git names its root without links.
+    let project = project.canonicalize().unwrap_or_else(|_| project.to_owned());
+    if let Ok(below) = project.strip_prefix(root).map(Path::to_string_lossy) {
+        let below = glob::Pattern::escape(&below);
+        usual.extend(USUAL.iter().map(|name| Path::new(&below).join(name).to_string_lossy().into_owned()));
+    }
     for pattern in patterns.unwrap_or(&usual) {
         let full = Path::new(&glob::Pattern::escape(&root.to_string_lossy())).join(pattern);
         let paths = glob::glob(&full.to_string_lossy())
@@ -226,7 +233,7 @@ mod tests {
             fs::write(root.join(name), "1").unwrap();
         }
         let key = |init: Option<&str>| {
-            let inputs = inputs(root, None).unwrap();
+            let inputs = inputs(root, root, None).unwrap();
             let maker = Maker(vec![root.join("data")]);
             Recipe::new(&maker, init, (root, inputs), &[root.join("data/results")]).unwrap().key
         };
@@ -254,7 +261,7 @@ mod tests {
         fs::write(root.join("keys/deep/x"), "new").unwrap();
         fs::write(root.join(".env"), "new").unwrap();
         fs::write(target.join(".env"), "old").unwrap();
-        let inputs = inputs(&root, Some(&["keys".into(), ".env".into(), "none".into()])).unwrap();
+        let inputs = inputs(&root, &root, Some(&["keys".into(), ".env".into(), "none".into()])).unwrap();
         assert_eq!(inputs, [Path::new(".env"), Path::new("keys")]);
         add_inputs(&inputs, &root, &target).unwrap();
         assert_eq!(fs::read_to_string(target.join(".env")).unwrap(), "new");

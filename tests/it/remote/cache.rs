@@ -144,3 +144,14 @@ fn the_patch_of_git_is_made_only_for_those_who_want_it() {
     project.offload(&["run"]).expect_code(0);
     assert_eq!(fs::read_to_string(&seen).unwrap().lines().count(), 1);
 }
+
+#[test]
+fn a_lock_file_in_the_folder_of_the_project_asks_for_another_image() {
+    let project = remote(&["pass 1"], "[groups.all]", PREPARE, "").file("sub/uv.lock", "1");
+    let project = in_folders(project.file("elsewhere/uv.lock", "1"), "working_dir = \"sub\"");
+    let status = || project.offload(&["checkpoint-status"]).expect_code(0).stdout;
+    let first = status();
+    assert!(first.contains("inputs   sub/uv.lock\n"), "{first}");
+    fs::write(project.path().join("sub/uv.lock"), "2").unwrap();
+    assert_ne!(status().lines().next(), first.lines().next());
+}
