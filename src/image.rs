@@ -97,6 +97,19 @@ fn not_brought(error: ProviderError) -> anyhow::Error {
     told(error).context("cannot bring the changes to the image")
 }
 
+fn warn_of_submodules(paths: &[String]) {
+    if paths.is_empty() {
+        return;
+    }
+    let named: Vec<_> = paths.iter().take(3).map(|path| format!("`{path}`")).collect();
+    let more = paths.len() - named.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    log::warn!(
+        "submodules are empty folders in the image: {}{more}; `copy_dirs` or `sandbox_init_cmd` can fill them",
+        named.join(", ")
+    );
+}
+
 impl Wanted<'_> {
     /// Finds or makes the image. With `afresh` none is looked for.
     ///
@@ -139,6 +152,7 @@ impl Wanted<'_> {
         first: Option<ProviderError>,
         cancel: &Cancel,
     ) -> Result<Found> {
+        warn_of_submodules(&repository.submodules(&outlook.head)?);
         let Difference::Thin(difference) = self.difference(repository, &outlook.head)? else {
             return self.whole(Some(repository), is_fresh, cancel);
         };

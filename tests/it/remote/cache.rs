@@ -155,3 +155,25 @@ fn a_lock_file_in_the_folder_of_the_project_asks_for_another_image() {
     fs::write(project.path().join("sub/uv.lock"), "2").unwrap();
     assert_ne!(status().lines().next(), first.lines().next());
 }
+
+#[test]
+fn submodules_are_said_to_be_empty_when_an_image_is_made() {
+    let project = committed(remote(&["pass 1"], "[groups.all]", PREPARE, ""));
+    let head = git(&project, &["rev-parse", "HEAD"]);
+    for name in ["a", "b", "c", "d"] {
+        git(
+            &project,
+            &["update-index", "--add", "--cacheinfo", &format!("160000,{},lib/{name}", head.trim())],
+        );
+    }
+    git(&project, &["commit", "-q", "-m", "two"]);
+    let outcome = project.offload(&["run"]).expect_code(0);
+    let warnings: Vec<_> = outcome.stderr.lines().filter(|line| line.contains("submodules")).collect();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("`lib/a`, `lib/b`, `lib/c` and 1 more"),
+        "{}",
+        outcome.stderr
+    );
+    let outcome = project.offload(&["run"]).expect_code(0);
+    assert!(!outcome.stderr.contains("submodules"), "{}", outcome.stderr);
+}
