@@ -79,6 +79,17 @@ enum Difference {
     Unfit,
 }
 
+/// Where an image is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// In the notes of the remote and of this machine.
+    Everywhere,
+    /// In the notes of this machine, as they are.
+    Here,
+    /// None is wanted.
+    Nowhere,
+}
+
 /// What is known before anything is made.
 struct Outlook {
     recipe: Recipe,
@@ -95,6 +106,19 @@ fn told(error: ProviderError) -> anyhow::Error {
 
 fn not_brought(error: ProviderError) -> anyhow::Error {
     told(error).context("cannot bring the changes to the image")
+}
+
+/// The image for `key` of one of `commits`, the newest first: commit and image.
+fn cached(notes: &Notes, search: Search, commits: &[String], key: &str) -> Result<Option<(String, String)>> {
+    if search == Search::Nowhere {
+        return Ok(None);
+    }
+    if search == Search::Everywhere
+        && let Err(error) = notes.fetch()
+    {
+        log::warn!("{error:#}; images that others have made are not known");
+    }
+    notes.find(commits, key)
 }
 
 fn warn_of_submodules(paths: &[String]) {
@@ -119,11 +143,9 @@ impl Wanted<'_> {
         if !self.builder.makes_images() {
             return Ok(Found::default());
         }
-        let outlook = match self.repository {
-            Some(repository) => self.outlook(repository, afresh)?.map(|outlook| (repository, outlook)),
-            None => None,
-        };
-        let Some((repository, outlook)) = outlook else {
+        let Some((repository, outlook)) =
+            self.here(if afresh { Search::Nowhere } else { Search::Everywhere })?
+        else {
             log::warn!("there is no git commit to keep the image for: it is made for this run alone");
             return self.whole(None, afresh, cancel);
         };
@@ -141,6 +163,17 @@ impl Wanted<'_> {
             };
         }
         self.made(here, afresh, None, cancel)
+    }
+
+    /// Makes the image anew, as the cached one is gone; its note goes, too.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn renew(&self, cancel: &Cancel) -> Result<Found> {
+        match self.here(Search::Here)? {
+            Some((repository, outlook)) => self.made((repository, &outlook), true, None, cancel),
+            None => self.whole(None, true, cancel),
+        }
     }
 
     /// The image of the newest commit with the difference from it, or one of the whole working tree. If
@@ -166,10 +199,10 @@ impl Wanted<'_> {
     /// # Errors
     /// When the repository or a build input cannot be read.
     pub fn status(&self) -> Result<Option<Status>> {
-        let Some(repository) = self.repository.filter(|_| self.builder.makes_images()) else {
+        if !self.builder.makes_images() {
             return Ok(None);
-        };
-        let Some(outlook) = self.outlook(repository, false)? else { return Ok(None) };
+        }
+        let Some((repository, outlook)) = self.here(Search::Everywhere)? else { return Ok(None) };
         let distance = |base: &str| -> Result<(usize, usize, bool)> {
             let changes = repository.changes(base, &self.excluded)?;
             Ok(match self.script(&changes)? {
@@ -199,21 +232,15 @@ impl Wanted<'_> {
     }
 
     /// Looks at commits and notes; `None` where there is no commit.
-    fn outlook(&self, repository: &Repository, afresh: bool) -> Result<Option<Outlook>> {
+    fn here(&self, search: Search) -> Result<Option<(&Repository, Outlook)>> {
+        let Some(repository) = self.repository else { return Ok(None) };
         let Some(head) = repository.head()? else { return Ok(None) };
         let inputs = recipe::inputs(repository.root(), self.project, self.build_inputs)?;
         let recipe =
             Recipe::new(self.builder, self.init.as_deref(), (repository.root(), inputs), &self.excluded)?;
         let commits = repository.ancestors(COMMITS)?;
-        let mut cached = None;
-        if !afresh {
-            let notes = Notes::new(repository);
-            if let Err(error) = notes.fetch() {
-                log::warn!("{error:#}; images that others have made are not known");
-            }
-            cached = notes.find(&commits, &recipe.key)?;
-        }
-        Ok(Some(Outlook { recipe, head, commits, cached }))
+        let cached = cached(&Notes::new(repository), search, &commits, &recipe.key)?;
+        Ok(Some((repository, Outlook { recipe, head, commits, cached })))
     }
 
     /// What the working tree has beyond `commit`.
@@ -266,7 +293,10 @@ impl Wanted<'_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let note = ImageNote { key: outlook.recipe.key.clone(), image: image.clone(), at };
-        if let Err(error) = Notes::new(repository).record(&outlook.head, &note) {
+        // Where nothing cached may serve and yet something was found, that is gone.
+        let gone = outlook.cached.as_ref().filter(|_| is_fresh);
+        let gone = gone.map(|(commit, image)| (commit.as_str(), image.as_str()));
+        if let Err(error) = Notes::new(repository).record(&outlook.head, &note, gone) {
             log::warn!("{error:#}; others will make this image again");
         }
         Ok(image)

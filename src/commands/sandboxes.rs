@@ -90,7 +90,7 @@ impl Source {
     fn renew(&self) -> Option<crate::provider::renewal::Renew<'_>> {
         let wanted = self.wanted()?;
         Some(Box::new(move |cancel: &Cancel| -> Result<Image, ProviderError> {
-            let found = wanted.prepare(true, cancel);
+            let found = wanted.renew(cancel);
             found.map(|found| found.image).map_err(|error| ProviderError::Refused(format!("{error:#}")))
         }))
     }

@@ -212,13 +212,19 @@ impl<'a> Notes<'a> {
         Ok(texts)
     }
 
-    /// Notes an image of `commit`, in place of older ones with the same key, and sends the notes to the
-    /// remote. Gives whether there is one.
+    /// Notes an image of `commit`, in place of older ones with the same key and of `gone`, a commit and an
+    /// image that is not there any more, and sends the notes to the remote. Gives whether there is one.
     ///
     /// # Errors
     /// When the note cannot be written, or not be sent; then it is kept here.
-    pub fn record(&self, commit: &str, image: &ImageNote) -> Result<bool> {
-        self.change(|copy| self.add(copy, commit, image)).context("cannot note the image")?;
+    pub fn record(&self, commit: &str, image: &ImageNote, gone: Option<(&str, &str)>) -> Result<bool> {
+        let noted = self.change(|copy| {
+            if let Some((commit, gone)) = gone {
+                self.rewrite(copy, commit, None, &|known| known.key == image.key && known.image == gone)?;
+            }
+            self.rewrite(copy, commit, Some(image), &|known| known.key == image.key)
+        });
+        noted.context("cannot note the image")?;
         let Some(remote) = self.remote()? else { return Ok(false) };
         let until = Instant::now() + PATIENCE;
         let spec = format!("{REF}:{REF}");
@@ -243,17 +249,28 @@ impl<'a> Notes<'a> {
         Ok(true)
     }
 
-    fn add(&self, copy: &Private<'_>, commit: &str, image: &ImageNote) -> Result<()> {
+    /// Puts `new` in the place of the lines of `commit` that are `old`; those of others stay.
+    fn rewrite(
+        &self,
+        copy: &Private<'_>,
+        commit: &str,
+        new: Option<&ImageNote>,
+        old: &dyn Fn(&ImageNote) -> bool,
+    ) -> Result<()> {
         let own = format!("--ref={}", copy.name);
-        let old = self.repository.try_ask(&Call::new(["notes", &own, "show", commit]))?;
-        let old =
-            if old.code == 0 { String::from_utf8_lossy(&old.stdout).into_owned() } else { String::new() };
+        let known = self.repository.try_ask(&Call::new(["notes", &own, "show", commit]))?;
+        let known = if known.code == 0 { known.stdout } else { Vec::new() };
+        let known = String::from_utf8_lossy(&known);
         let stays = |line: &&str| {
-            !line.trim().is_empty()
-                && serde_json::from_str::<ImageNote>(line).map_or(true, |known| known.key != image.key)
+            !line.trim().is_empty() && !serde_json::from_str(line).is_ok_and(|known: ImageNote| old(&known))
         };
-        let mut lines: Vec<String> = old.lines().filter(stays).map(str::to_owned).collect();
-        lines.push(serde_json::to_string(image).context("cannot write a note")?);
+        let mut lines: Vec<String> = known.lines().filter(stays).map(str::to_owned).collect();
+        if let Some(new) = new {
+            lines.push(serde_json::to_string(new).context("cannot write a note")?);
+        }
+        if lines.is_empty() {
+            return self.text(&["notes", &own, "remove", "--ignore-missing", commit]).map(drop);
+        }
         lines.sort();
         let file = self.repository.temporary("note");
         std::fs::write(&file, lines.join("\n") + "\n")

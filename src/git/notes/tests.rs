@@ -62,12 +62,12 @@ fn the_nearest_commit_and_the_newest_image_count() {
     git(&path, &["config", "remote.origin.fetch", "+refs/notes/*:refs/notes/*"]);
     assert!(!notes.fetch().unwrap());
     git(&path, &["notes", "--ref=offload-images", "add", "-m", "a line of others", &old]);
-    assert!(!notes.record(&old, &note("k", "first", 1)).unwrap());
-    notes.record(&old, &note("other", "x", 1)).unwrap();
+    assert!(!notes.record(&old, &note("k", "first", 1), None).unwrap());
+    notes.record(&old, &note("other", "x", 1), None).unwrap();
     assert_eq!(notes.find(&commits, "k").unwrap(), Some((old.clone(), "first".into())));
-    notes.record(&old, &note("k", "second", 2)).unwrap();
+    notes.record(&old, &note("k", "second", 2), None).unwrap();
     assert_eq!(notes.find(&commits, "k").unwrap(), Some((old.clone(), "second".into())));
-    notes.record(&new, &note("k", "third", 3)).unwrap();
+    notes.record(&new, &note("k", "third", 3), None).unwrap();
     assert_eq!(notes.find(&commits, "k").unwrap(), Some((new, "third".into())));
     let all = lines(&path);
     assert_eq!(all.len(), 4, "{all:?}");
@@ -90,7 +90,7 @@ fn ten_clones_of_one_remote_keep_ten_notes() {
                 let repository = open(&folder.join(format!("clone-{number}")), folder);
                 let head = repository.head().unwrap().unwrap();
                 let key = format!("key-{number}");
-                assert!(Notes::new(&repository).record(&head, &note(&key, "im", 1)).unwrap());
+                assert!(Notes::new(&repository).record(&head, &note(&key, "im", 1), None).unwrap());
             });
         }
     });
@@ -113,7 +113,9 @@ fn ten_at_once_in_one_clone_keep_ten_notes() {
             scope.spawn(move || {
                 let repository = open(&folder.join("one"), folder);
                 let head = repository.head().unwrap().unwrap();
-                Notes::new(&repository).record(&head, &note(&format!("key-{number}"), "im", 1)).unwrap();
+                Notes::new(&repository)
+                    .record(&head, &note(&format!("key-{number}"), "im", 1), None)
+                    .unwrap();
             });
         }
     });
@@ -133,7 +135,7 @@ fn a_remote_that_is_gone_is_told_and_the_note_is_kept_here() {
     let error = format!("{:#}", notes.fetch().unwrap_err());
     assert!(error.contains("cannot fetch the image notes from `origin`"), "{error}");
     let head = repository.head().unwrap().unwrap();
-    assert!(notes.record(&head, &note("k", "im", 1)).is_err());
+    assert!(notes.record(&head, &note("k", "im", 1), None).is_err());
     assert!(notes.find(&[head], "k").unwrap().is_some());
 }
 
@@ -147,7 +149,8 @@ fn a_remote_whose_hook_refuses_notes_is_asked_once() {
     std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let repository = open(&folder.path().join("one"), folder.path());
     let head = repository.head().unwrap().unwrap();
-    let error = format!("{:#}", Notes::new(&repository).record(&head, &note("k", "im", 1)).unwrap_err());
+    let error =
+        format!("{:#}", Notes::new(&repository).record(&head, &note("k", "im", 1), None).unwrap_err());
     assert!(error.contains("cannot send the image notes") && error.contains("not allowed"), "{error}");
     assert_eq!(std::fs::read_to_string(folder.path().join("bare/hook-log")).unwrap(), "asked\n");
 }

@@ -177,3 +177,40 @@ fn submodules_are_said_to_be_empty_when_an_image_is_made() {
     let outcome = project.offload(&["run"]).expect_code(0);
     assert!(!outcome.stderr.contains("submodules"), "{}", outcome.stderr);
 }
+
+/// The image notes, as lines with their commits.
+fn noted(project: &Project) -> Vec<String> {
+    let list = git(project, &["notes", "--ref=offload-images", "list"]);
+    let notes = list.lines().filter_map(|line| line.split_once(' '));
+    let text = |(note, commit): (&str, &str)| {
+        let text = git(project, &["cat-file", "blob", note]);
+        text.lines().map(|line| format!("{commit} {line}")).collect::<Vec<_>>()
+    };
+    notes.flat_map(text).collect()
+}
+
+#[test]
+fn the_note_of_an_image_that_is_gone_goes_with_it() {
+    let project = in_folders(remote(&["pass 1"], "[groups.all]", PREPARE, ""), "");
+    project.offload(&["run"]).expect_code(0);
+    let first = git(&project, &["rev-parse", "HEAD"]);
+    git(&project, &["notes", "--ref=offload-images", "append", "-m", "a line of others"]);
+    git(&project, &["commit", "-q", "--allow-empty", "-m", "two"]);
+    fs::remove_dir_all(project.path().join("box/images")).unwrap();
+    project.offload(&["run"]).expect_code(0);
+    let notes = noted(&project);
+    let of_first: Vec<_> = notes.iter().filter(|line| line.starts_with(first.trim())).collect();
+    assert!(of_first.iter().all(|line| !line.contains("key")) && !of_first.is_empty(), "{notes:?}");
+    assert_eq!(notes.iter().filter(|line| line.contains("key")).count(), 1, "{notes:?}");
+}
+
+#[test]
+fn the_note_goes_with_an_image_that_a_patch_command_misses_too() {
+    let project = patched_by_a_command();
+    project.offload(&["run"]).expect_code(0);
+    git(&project, &["commit", "-q", "--allow-empty", "-m", "two"]);
+    let project = project.file("seen-images", "").file("new", "x");
+    project.offload(&["run"]).expect_code(0);
+    let notes = noted(&project);
+    assert!(notes.len() == 1 && notes[0].contains("im-2"), "{notes:?}");
+}
