@@ -63,7 +63,7 @@ pub struct Status {
     pub inputs: Vec<PathBuf>,
     /// The newest commit.
     pub head: String,
-    /// The commit with an image, how many commits it is behind, and the image.
+    /// The commit with an image, how many commits of here it lacks, and the image.
     pub cached: Option<(String, usize, String)>,
     /// What the working tree has beyond that commit, or the newest one: how many files, and bytes.
     pub changes: (usize, usize),
@@ -94,7 +94,6 @@ enum Search {
 struct Outlook {
     recipe: Recipe,
     head: String,
-    commits: Vec<String>,
     /// The commit with an image, and the image.
     cached: Option<(String, String)>,
 }
@@ -108,7 +107,8 @@ fn not_brought(error: ProviderError) -> anyhow::Error {
     told(error).context("cannot bring the changes to the image")
 }
 
-/// The image for `key` of one of `commits`, the newest first: commit and image.
+/// The image for `key` of one of `commits`, the newest first, else of any commit: commit and image. What the
+/// working tree has beyond that commit is found from its tree, so that it need be no ancestor.
 fn cached(notes: &Notes, search: Search, commits: &[String], key: &str) -> Result<Option<(String, String)>> {
     if search == Search::Nowhere {
         return Ok(None);
@@ -118,7 +118,10 @@ fn cached(notes: &Notes, search: Search, commits: &[String], key: &str) -> Resul
     {
         log::warn!("{error:#}; images that others have made are not known");
     }
-    notes.find(commits, key)
+    match notes.find(commits, key)? {
+        None => notes.find_elsewhere(key),
+        found => Ok(found),
+    }
 }
 
 fn warn_of_submodules(paths: &[String]) {
@@ -211,9 +214,10 @@ impl Wanted<'_> {
                 None => (changes.len(), changes.bytes(), false),
             })
         };
-        let behind = |commit: &str| outlook.commits.iter().position(|one| one == commit).unwrap_or(0);
-        let mut cached =
-            outlook.cached.clone().map(|(commit, image)| (commit.clone(), behind(&commit), image));
+        let mut cached = None;
+        if let Some((commit, image)) = &outlook.cached {
+            cached = Some((commit.clone(), repository.behind(commit)?, image.clone()));
+        }
         let base = cached.as_ref().map_or(&outlook.head, |(commit, ..)| commit);
         let (mut files, mut bytes, mut can_patch) = distance(base)?;
         if !can_patch && *base != outlook.head {
@@ -240,7 +244,7 @@ impl Wanted<'_> {
             Recipe::new(self.builder, self.init.as_deref(), (repository.root(), inputs), &self.excluded)?;
         let commits = repository.ancestors(COMMITS)?;
         let cached = cached(&Notes::new(repository), search, &commits, &recipe.key)?;
-        Ok(Some((repository, Outlook { recipe, head, commits, cached })))
+        Ok(Some((repository, Outlook { recipe, head, cached })))
     }
 
     /// What the working tree has beyond `commit`.

@@ -36,6 +36,16 @@ impl Repository {
         Ok(String::from_utf8_lossy(&list).lines().map(str::to_owned).collect())
     }
 
+    /// How many commits of here `commit` lacks.
+    ///
+    /// # Errors
+    /// When git cannot be asked.
+    pub fn behind(&self, commit: &str) -> Result<usize> {
+        let count = self.ask(&Call::new(["rev-list", "--count", &format!("{commit}..HEAD")]))?;
+        let count = String::from_utf8_lossy(&count);
+        count.trim().parse().with_context(|| format!("git counts `{}` commits", count.trim()))
+    }
+
     /// The paths in `commit` where other repositories have their place.
     ///
     /// # Errors

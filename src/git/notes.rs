@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -166,33 +167,59 @@ impl<'a> Notes<'a> {
     /// # Errors
     /// When git cannot be asked.
     pub fn find(&self, commits: &[String], key: &str) -> Result<Option<(String, String)>> {
+        let notes: HashMap<String, String> = self.list()?.into_iter().collect();
+        let noted = commits.iter().filter_map(|commit| Some((commit.clone(), notes.get(commit)?.clone())));
+        let images = self.images_of(noted.collect(), key)?;
+        Ok(images.into_iter().next().map(|(commit, newest)| (commit, newest.image)))
+    }
+
+    /// The newest image for `key` of any commit that is known here, such as one that was amended or rebased
+    /// since: commit and image.
+    ///
+    /// # Errors
+    /// When git cannot be asked.
+    pub fn find_elsewhere(&self, key: &str) -> Result<Option<(String, String)>> {
+        let mut images = self.images_of(self.list()?, key)?;
+        images.sort_by_key(|(_, image)| std::cmp::Reverse(image.at));
+        let input = self.listed(images.iter().map(|(commit, _)| commit.as_str()))?;
+        // A partial clone would ask its remote for each that is missing.
+        let env = vec![("GIT_NO_LAZY_FETCH".to_owned(), "1".to_owned())];
+        let call = Call { input: Some(input), env, ..Call::new(["cat-file", "--batch-check"]) };
+        let answer = self.repository.ask(&call)?;
+        let kinds = String::from_utf8_lossy(&answer);
+        let known = images.into_iter().zip(kinds.lines()).find(|(_, kind)| kind.contains(" commit "));
+        Ok(known.map(|((commit, newest), _)| (commit, newest.image)))
+    }
+
+    /// All noted commits with the ids of their notes.
+    fn list(&self) -> Result<Vec<(String, String)>> {
         if self.tip(REF)? == NOTHING {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let list = self.text(&["notes", &format!("--ref={REF}"), "list"])?;
-        let notes: HashMap<&str, &str> = list
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(note, commit)| (commit, note))
-            .collect();
-        let noted: Vec<(&String, &str)> =
-            commits.iter().filter_map(|commit| Some((commit, *notes.get(commit.as_str())?))).collect();
-        let texts = self.contents(noted.iter().map(|(_, note)| *note))?;
-        for ((commit, _), text) in noted.into_iter().zip(texts) {
-            let images = images(&text).filter(|image| image.key == key);
-            if let Some(newest) = images.max_by_key(|image| image.at) {
-                return Ok(Some((commit.clone(), newest.image)));
-            }
-        }
-        Ok(None)
+        let notes = list.lines().filter_map(|line| line.split_once(' '));
+        Ok(notes.map(|(note, commit)| (commit.to_owned(), note.to_owned())).collect())
+    }
+
+    /// Of those commits that have an image for `key`, the newest one, in the order of `notes`.
+    fn images_of(&self, notes: Vec<(String, String)>, key: &str) -> Result<Vec<(String, ImageNote)>> {
+        let texts = self.contents(notes.iter().map(|(_, note)| note.as_str()))?;
+        let newest = |text: &str| images(text).filter(|image| image.key == key).max_by_key(|image| image.at);
+        let images = notes.into_iter().zip(texts);
+        Ok(images.filter_map(|((commit, _), text)| Some((commit, newest(&text)?))).collect())
+    }
+
+    /// A file with these ids.
+    fn listed<'b>(&self, objects: impl Iterator<Item = &'b str>) -> Result<PathBuf> {
+        let list: String = objects.flat_map(|object| [object, "\n"]).collect();
+        let input = self.repository.temporary("objects");
+        std::fs::write(&input, list).with_context(|| format!("cannot write `{}`", input.display()))?;
+        Ok(input)
     }
 
     /// The texts of objects, asked for at once.
     fn contents<'b>(&self, objects: impl Iterator<Item = &'b str>) -> Result<Vec<String>> {
-        let list = objects.collect::<Vec<_>>().join("\n") + "\n";
-        let input = self.repository.temporary("objects");
-        std::fs::write(&input, list).with_context(|| format!("cannot write `{}`", input.display()))?;
-        let call = Call { input: Some(input), ..Call::new(["cat-file", "--batch"]) };
+        let call = Call { input: Some(self.listed(objects)?), ..Call::new(["cat-file", "--batch"]) };
         let answer = self.repository.ask(&call)?;
         let mut rest = answer.as_slice();
         let mut texts = Vec::new();

@@ -177,3 +177,42 @@ fn only_a_ref_that_others_moved_is_a_race() {
         assert!(!is_race(&format!("To bare\n{refusal}\nerror: failed to push some refs\n")), "{refusal}");
     }
 }
+
+#[test]
+fn a_commit_elsewhere_serves_if_it_is_known_here_the_newest_image_first() {
+    let folder = tempfile::tempdir().unwrap();
+    git(folder.path(), &["init", "-q", "repo"]);
+    let path = folder.path().join("repo");
+    let repository = open(&path, folder.path());
+    let notes = Notes::new(&repository);
+    assert_eq!(notes.find_elsewhere("k").unwrap(), None);
+    let mut amended = vec![commit(&path)];
+    for number in 1..4 {
+        git(&path, &["commit", "-q", "--allow-empty", "--amend", "-m", &number.to_string()]);
+        amended.push(git(&path, &["rev-parse", "HEAD"]));
+    }
+    for (commit, at) in amended.iter().zip([1, 3, 2]) {
+        notes.record(commit, &note("k", &format!("im-{at}"), at), None).unwrap();
+    }
+    notes.record(&amended[2], &note("other", "im", 9), None).unwrap();
+    let gone = "1234567890123456789012345678901234567890";
+    let text = serde_json::to_string(&note("k", "gone", 10)).unwrap();
+    let file = folder.path().join("text");
+    std::fs::write(&file, text).unwrap();
+    // Others have noted a commit that was never fetched: git itself writes no such note.
+    let blob = git(&path, &["hash-object", "-w", &file.to_string_lossy()]);
+    let index = folder.path().join("index");
+    let plumbing = |words: &[&str]| {
+        let call =
+            Call { env: vec![("GIT_INDEX_FILE".into(), index.display().to_string())], ..Call::new(words) };
+        String::from_utf8(repository.ask(&call).unwrap()).unwrap().trim().to_owned()
+    };
+    plumbing(&["read-tree", REF]);
+    plumbing(&["update-index", "--add", "--cacheinfo", &format!("100644,{blob},{gone}")]);
+    let tree = plumbing(&["write-tree"]);
+    let commit = plumbing(&["commit-tree", "-p", REF, "-m", "x", &tree]);
+    plumbing(&["update-ref", REF, &commit]);
+    assert!(git(&path, &["notes", "--ref=offload-images", "list"]).contains(gone));
+    assert_eq!(notes.find(&repository.ancestors(10).unwrap(), "k").unwrap(), None);
+    assert_eq!(notes.find_elsewhere("k").unwrap(), Some((amended[1].clone(), "im-3".into())));
+}

@@ -214,3 +214,16 @@ fn the_note_goes_with_an_image_that_a_patch_command_misses_too() {
     let notes = noted(&project);
     assert!(notes.len() == 1 && notes[0].contains("im-2"), "{notes:?}");
 }
+
+#[test]
+fn the_image_of_an_amended_commit_serves() {
+    let project = in_folders(remote(&["pass 1"], "[groups.all]", PREPARE, ""), "");
+    project.offload(&["run"]).expect_code(0);
+    let project = project.file("list", "pass 1\npass 2\n");
+    git(&project, &["commit", "-q", "-a", "--amend", "-m", "other"]);
+    let status = project.offload(&["checkpoint-status"]).expect_code(0).stdout;
+    assert!(status.contains("1 commit behind") && status.contains("changes  1 file"), "{status}");
+    let outcome = project.offload(&["run"]).expect_code(0);
+    assert!(outcome.stdout.contains("2 tests: 2 passed"), "{}", outcome.stdout);
+    assert_eq!(calls(&project, "prepare").len(), 1);
+}
