@@ -24,8 +24,6 @@ pub mod patch;
 
 /// How long a command may take that stays on this machine.
 const LOCAL: Duration = Duration::from_secs(300);
-/// How long a command may take that talks to a remote.
-pub const REMOTE: Duration = Duration::from_secs(30);
 /// What leads git to another repository, index or object store than those of its working directory, as
 /// `git rev-parse --local-env-vars` lists it: hooks find them set. Settings given by the environment
 /// (`GIT_CONFIG_COUNT`, `GIT_CONFIG_PARAMETERS`) stay, such as the trust and the access that a CI needs.

@@ -113,10 +113,15 @@ fn cached(notes: &Notes, search: Search, commits: &[String], key: &str) -> Resul
     if search == Search::Nowhere {
         return Ok(None);
     }
-    if search == Search::Everywhere
-        && let Err(error) = notes.fetch()
-    {
-        log::warn!("{error:#}; images that others have made are not known");
+    if search == Search::Everywhere {
+        // A remote takes its time, and knows nothing nearer than this.
+        let nearest = notes.find(&commits[..commits.len().min(1)], key)?;
+        if nearest.is_some() {
+            return Ok(nearest);
+        }
+        if let Err(error) = notes.fetch() {
+            log::warn!("{error:#}; images that others have made are not known");
+        }
     }
     match notes.find(commits, key)? {
         None => notes.find_elsewhere(key),

@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, REMOTE, Repository};
+use super::{Call, Repository};
 
 /// Where the notes are, here and at the remote.
 const REF: &str = "refs/notes/offload-images";
 /// What git says where there is no such object or ref.
 const NOTHING: &str = "0000000000000000000000000000000000000000";
+/// How long a remote may take to give its notes: a run waits for it before anything else.
+const FETCH: Duration = Duration::from_secs(10);
+/// How long it may take to take ours.
+const PUSH: Duration = Duration::from_secs(30);
 /// Others who change the notes at the same time are waited for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -112,7 +116,7 @@ impl<'a> Notes<'a> {
             remote,
             &spec,
         ];
-        let call = Call { deadline: Some(REMOTE), ..Call::new(words) };
+        let call = Call { deadline: Some(FETCH), ..Call::new(words) };
         let answer = self
             .repository
             .try_ask(&call)
@@ -257,7 +261,7 @@ impl<'a> Notes<'a> {
         let spec = format!("{REF}:{REF}");
         for attempt in 0.. {
             let call = Call {
-                deadline: Some(REMOTE),
+                deadline: Some(PUSH),
                 ..Call::new(["push", "--quiet", "--no-verify", &remote, &spec])
             };
             let answer = self

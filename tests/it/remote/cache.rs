@@ -227,3 +227,17 @@ fn the_image_of_an_amended_commit_serves() {
     assert!(outcome.stdout.contains("2 tests: 2 passed"), "{}", outcome.stdout);
     assert_eq!(calls(&project, "prepare").len(), 1);
 }
+
+#[test]
+fn a_remote_is_asked_only_where_the_newest_commit_has_no_image() {
+    let project = committed(remote(&["pass 1"], "[groups.all]", PREPARE, ""));
+    git(&project, &["init", "-q", "--bare", "bare"]);
+    git(&project, &["remote", "add", "origin", "bare"]);
+    project.offload(&["run"]).expect_code(0);
+    fs::remove_dir_all(project.path().join("bare")).unwrap();
+    let outcome = project.offload(&["run"]).expect_code(0);
+    assert!(!outcome.stderr.contains("warn"), "{}", outcome.stderr);
+    git(&project, &["commit", "-q", "--allow-empty", "-m", "two"]);
+    let outcome = project.offload(&["run"]).expect_code(0);
+    assert!(outcome.stderr.contains("cannot fetch the image notes"), "{}", outcome.stderr);
+}
