@@ -296,7 +296,7 @@ impl Wanted<'_> {
     ) -> Result<String> {
         let folder = self.folder("commit")?;
         repository.export(&outlook.head, folder.path())?;
-        recipe::add_inputs(&outlook.recipe.inputs, repository.root(), folder.path())?;
+        recipe::add_inputs(&outlook.recipe.inputs, repository.root(), folder.path(), &self.excluded)?;
         let source = Source { context: Some(folder.path().to_owned()), init: self.init.clone(), is_fresh };
         let image = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -318,7 +318,7 @@ impl Wanted<'_> {
             log::info!("the difference cannot be brought to an image: one is made of the working tree");
             repository.snapshot(folder.path(), &self.excluded)?;
             let inputs = recipe::inputs(repository.root(), self.project, self.build_inputs)?;
-            recipe::add_inputs(&inputs, repository.root(), folder.path())?;
+            recipe::add_inputs(&inputs, repository.root(), folder.path(), &self.excluded)?;
         }
         let context = folder.as_ref().map(|folder| folder.path().to_owned());
         let source = Source { context, init: self.init_and_then(), is_fresh };

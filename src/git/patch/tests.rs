@@ -335,6 +335,12 @@ fn the_difference_in_git_s_format_is_one_that_git_applies() {
     let index = fs::read(work.join(".git/index")).unwrap();
     let excluded = [case.repository.root().join("results")];
     let patch = case.folder.path().join("patch");
+    // What people like to read is not what their scripts expect.
+    for (key, value) in
+        [("diff.noprefix", "true"), ("diff.mnemonicPrefix", "true"), ("diff.relative", "true")]
+    {
+        git(&work, &["config", key, value]);
+    }
     case.repository.write_diff(&case.base, &excluded, &patch).unwrap();
     assert_eq!(fs::read(work.join(".git/index")).unwrap(), index);
     let changes = case.repository.changes(&case.base, &excluded).unwrap();
