@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,10 @@ use super::{Call, Repository};
 
 /// Where the notes are, here and at the remote.
 const REF: &str = "refs/notes/offload-images";
+/// What the names of refs of our own begin with; a kind, a time and a number follow.
+const PRIVATE: &str = "refs/notes/offload-";
+/// Refs of our own that are older are of a run that was killed.
+const LEFT: Duration = Duration::from_secs(3600);
 /// What git says where there is no such object or ref.
 const NOTHING: &str = "0000000000000000000000000000000000000000";
 /// How long a remote may take to give its notes: a run waits for it before anything else.
@@ -59,7 +63,22 @@ impl<'a> Notes<'a> {
 
     fn private(&self, kind: &str) -> Private<'a> {
         let chance = RandomState::new().hash_one(std::process::id());
-        Private { repository: self.repository, name: format!("refs/notes/offload-{kind}-{chance:016x}") }
+        let name = format!("{PRIVATE}{kind}-{}-{chance:016x}", seconds());
+        Private { repository: self.repository, name }
+    }
+
+    /// Removes the private refs that runs have left which were killed.
+    fn sweep(&self) -> Result<()> {
+        let refs = self.text(&["for-each-ref", "--format=%(refname)", &format!("{PRIVATE}*")])?;
+        for name in refs.lines() {
+            // `KIND-SECONDS-CHANCE`
+            let parts: Vec<&str> = name.strip_prefix(PRIVATE).unwrap_or_default().split('-').collect();
+            let made = if let [_, made, _] = parts[..] { made.parse::<u64>().ok() } else { None };
+            if made.is_some_and(|made| made.saturating_add(LEFT.as_secs()) < seconds()) {
+                self.text(&["update-ref", "-d", name])?;
+            }
+        }
+        Ok(())
     }
 
     fn text(&self, words: &[&str]) -> Result<String> {
@@ -138,6 +157,9 @@ impl<'a> Notes<'a> {
 
     /// Applies `change` to a copy of our notes and puts it in their place, again if they changed meanwhile.
     fn change(&self, change: impl Fn(&Private<'_>) -> Result<()>) -> Result<()> {
+        if let Err(error) = self.sweep() {
+            log::debug!("refs of earlier runs are left: {error:#}");
+        }
         let until = Instant::now() + PATIENCE;
         let mut error = None;
         for attempt in 0.. {
@@ -308,6 +330,11 @@ impl<'a> Notes<'a> {
             .with_context(|| format!("cannot write `{}`", file.display()))?;
         self.text(&["notes", &own, "add", "--force", "--file", &file.to_string_lossy(), commit]).map(drop)
     }
+}
+
+/// Seconds since the epoch.
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn images(text: &str) -> impl Iterator<Item = ImageNote> {

@@ -216,3 +216,25 @@ fn a_commit_elsewhere_serves_if_it_is_known_here_the_newest_image_first() {
     assert_eq!(notes.find(&repository.ancestors(10).unwrap(), "k").unwrap(), None);
     assert_eq!(notes.find_elsewhere("k").unwrap(), Some((amended[1].clone(), "im-3".into())));
 }
+
+#[test]
+fn what_a_killed_run_left_is_removed_after_an_hour() {
+    let folder = tempfile::tempdir().unwrap();
+    git(folder.path(), &["init", "-q", "repo"]);
+    let path = folder.path().join("repo");
+    let head = commit(&path);
+    let repository = open(&path, folder.path());
+    let notes = Notes::new(&repository);
+    let name = notes.private("copy").name.clone();
+    let now = name.split('-').nth(2).unwrap();
+    let ago = |seconds: u64| name.replace(now, &(now.parse::<u64>().unwrap() - seconds).to_string());
+    let (young, old, others) = (ago(3000), ago(4000), "refs/notes/offload-copy-of-mine".to_owned());
+    for name in [&young, &old, &others] {
+        git(&path, &["update-ref", name, &head]);
+    }
+    notes.record(&head, &note("k", "im", 1), None).unwrap();
+    let refs = git(&path, &["for-each-ref", "--format=%(refname)", "refs/notes"]);
+    let mut expected = [young.as_str(), &others, REF];
+    expected.sort_unstable();
+    assert_eq!(refs.lines().collect::<Vec<_>>(), expected);
+}
