@@ -178,6 +178,9 @@ impl Repository {
         let mut command = CommandLine::shell(line);
         let fixed = [
             ("GIT_TERMINAL_PROMPT", "0"),
+            // Instead of a window or a terminal: an answer that is empty.
+            ("SSH_ASKPASS", "true"),
+            ("SSH_ASKPASS_REQUIRE", "force"),
             ("GIT_OPTIONAL_LOCKS", "0"),
             ("LC_ALL", "C"),
             // What is recorded here is not the user's work.
@@ -248,6 +251,22 @@ mod tests {
         let left = String::from_utf8(command.output().unwrap().stdout).unwrap();
         let left: Vec<_> = left.lines().filter(|line| line.contains("elsewhere")).collect();
         assert_eq!(left, ["GIT_INDEX_FILE=elsewhere"], "that of the call");
+    }
+
+    #[test]
+    fn nobody_is_asked_for_a_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository {
+            root: folder.path().to_owned(),
+            scratch: folder.path().to_owned(),
+            calls: AtomicUsize::new(0),
+            cancel: Cancel::new(),
+        };
+        let shown = repository.ask(&Call::new(["-c", "alias.shown=!env", "shown"])).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        for line in ["GIT_TERMINAL_PROMPT=0", "SSH_ASKPASS=true", "SSH_ASKPASS_REQUIRE=force"] {
+            assert!(shown.lines().any(|one| one == line), "{line} is not in {shown}");
+        }
     }
 
     #[test]
