@@ -37,6 +37,7 @@ pub fn script(changes: &Changes, fits: &dyn Fn(usize) -> bool) -> Result<Option<
     let mut changes = changes.clone();
     let mut text = String::from(
         "set -e\n\
+         set --\n\
          stage=.offload-patch-$$\n\
          trap 'rm -rf \"$stage\"' EXIT\n\
          trap 'exit 143' TERM INT HUP\n\
@@ -187,7 +188,7 @@ fn stage(
     let path_here = root.join(path);
     let about = || format!("cannot read `{}`", path_here.display());
     let mut file = match File::open(&path_here) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             *change = Change::Delete;
             return Ok(true);
         }
