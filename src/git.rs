@@ -24,8 +24,25 @@ pub mod patch;
 
 /// How long a command may take that stays on this machine.
 const LOCAL: Duration = Duration::from_secs(300);
-/// How long a command may take that talks to a remote.
-pub const REMOTE: Duration = Duration::from_secs(30);
+/// What leads git to another repository, index or object store than those of its working directory, as
+/// `git rev-parse --local-env-vars` lists it: hooks find them set. Settings given by the environment
+/// (`GIT_CONFIG_COUNT`, `GIT_CONFIG_PARAMETERS`) stay, such as the trust and the access that a CI needs.
+const LOCAL_VARIABLES: [&str; 14] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+];
 /// So many bytes of an error message are kept.
 const TAIL: u64 = 2000;
 
@@ -46,6 +63,8 @@ pub struct Call {
     pub env: Vec<(String, String)>,
     /// A file to be read as standard input.
     pub input: Option<PathBuf>,
+    /// A file for standard output, which is not read then: it may be larger than memory.
+    pub output: Option<PathBuf>,
     /// The deadline, if not the usual one.
     pub deadline: Option<Duration>,
 }
@@ -55,7 +74,7 @@ pub struct Call {
 pub struct Answer {
     /// The exit status; -1 after a signal.
     pub code: i32,
-    /// All of its standard output.
+    /// All of its standard output, unless it went to a file.
     pub stdout: Vec<u8>,
     /// The end of its standard error.
     pub stderr: String,
@@ -119,18 +138,20 @@ impl Repository {
     pub fn try_ask(&self, call: &Call) -> Result<Answer> {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let stream = |kind: &str| self.scratch.join(format!("{number}.{kind}"));
-        let streams =
-            Streams { stdout: stream("stdout"), stderr: stream("stderr"), mask: Arc::new(Mask::default()) };
+        let stdout = call.output.clone().unwrap_or_else(|| stream("stdout"));
+        let streams = Streams { stdout, stderr: stream("stderr"), mask: Arc::new(Mask::default()) };
         let command = self.command(call)?;
         let deadline = call.deadline.unwrap_or(LOCAL);
         let finished = process::run(&command, "/bin/sh", &streams, deadline, &self.cancel)
             .with_context(|| format!("cannot run `{}`", show(call)))?;
-        let stdout = std::fs::read(&streams.stdout)
-            .with_context(|| format!("cannot read what `{}` printed", show(call)))?;
         let stderr = files::tail(&streams.stderr, TAIL);
-        for path in [&streams.stdout, &streams.stderr] {
-            // The folder is removed with the run at the latest.
-            let _ = std::fs::remove_file(path);
+        // The folder is removed with the run at the latest.
+        let _ = std::fs::remove_file(&streams.stderr);
+        let mut stdout = Vec::new();
+        if call.output.is_none() {
+            stdout = std::fs::read(&streams.stdout)
+                .with_context(|| format!("cannot read what `{}` printed", show(call)))?;
+            let _ = std::fs::remove_file(&streams.stdout);
         }
         match finished.exit {
             Exit::Code(code) => Ok(Answer { code, stdout, stderr }),
@@ -142,7 +163,9 @@ impl Repository {
 
     fn command(&self, call: &Call) -> Result<CommandLine> {
         let fixed = ["-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false"];
-        let mut line = String::from("exec git");
+        let is_own = |name: &str| call.env.iter().any(|(key, _)| key == name);
+        let foreign: Vec<&str> = LOCAL_VARIABLES.into_iter().filter(|name| !is_own(name)).collect();
+        let mut line = format!("unset {}; exec git", foreign.join(" "));
         for word in fixed.iter().map(OsStr::new).chain(call.words.iter().map(OsString::as_os_str)) {
             let word = word.to_str().with_context(|| format!("`{}` is not UTF-8", word.display()))?;
             line.push(' ');
@@ -155,6 +178,9 @@ impl Repository {
         let mut command = CommandLine::shell(line);
         let fixed = [
             ("GIT_TERMINAL_PROMPT", "0"),
+            // Instead of a window or a terminal: an answer that is empty.
+            ("SSH_ASKPASS", "true"),
+            ("SSH_ASKPASS_REQUIRE", "force"),
             ("GIT_OPTIONAL_LOCKS", "0"),
             ("LC_ALL", "C"),
             // What is recorded here is not the user's work.
@@ -202,6 +228,45 @@ mod tests {
         assert_eq!(found.root(), folder.path().join("repo").canonicalize().unwrap());
         let error = found.ask(&Call::new(["rev-parse", "--verify", "HEAD"])).unwrap_err().to_string();
         assert!(error.contains("git rev-parse --verify HEAD") && error.contains("128"), "{error}");
+    }
+
+    #[test]
+    fn variables_of_a_hook_lead_to_no_other_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository {
+            root: folder.path().to_owned(),
+            scratch: folder.path().to_owned(),
+            calls: AtomicUsize::new(0),
+            cancel: Cancel::new(),
+        };
+        let call = Call {
+            env: vec![("GIT_INDEX_FILE".into(), "own".into())],
+            ..Call::new(["rev-parse", "--git-path", "index"])
+        };
+        let text = repository.command(&call).unwrap().to_shell();
+        let (before, git) = text.split_once("exec git").unwrap();
+        let shown = format!("{before}env; exit; exec git{git}");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &shown]).envs(LOCAL_VARIABLES.map(|name| (name, "elsewhere")));
+        let left = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let left: Vec<_> = left.lines().filter(|line| line.contains("elsewhere")).collect();
+        assert_eq!(left, ["GIT_INDEX_FILE=elsewhere"], "that of the call");
+    }
+
+    #[test]
+    fn nobody_is_asked_for_a_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository {
+            root: folder.path().to_owned(),
+            scratch: folder.path().to_owned(),
+            calls: AtomicUsize::new(0),
+            cancel: Cancel::new(),
+        };
+        let shown = repository.ask(&Call::new(["-c", "alias.shown=!env", "shown"])).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        for line in ["GIT_TERMINAL_PROMPT=0", "SSH_ASKPASS=true", "SSH_ASKPASS_REQUIRE=force"] {
+            assert!(shown.lines().any(|one| one == line), "{line} is not in {shown}");
+        }
     }
 
     #[test]

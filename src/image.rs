@@ -20,16 +20,23 @@ use recipe::Recipe;
 /// So many commits are looked through for one that has an image.
 const COMMITS: usize = 1000;
 
+/// Larger differences are brought to no image: they would have to be held in memory.
+const LARGEST: usize = 64 << 20;
+
 /// What an image is wanted for.
 pub struct Wanted<'a> {
     /// Who makes images.
     pub builder: &'a dyn Builder,
     /// The repository of the project, where there is one.
     pub repository: Option<&'a Repository>,
+    /// The folder of this machine in which the project is.
+    pub project: &'a Path,
     /// Runs when the files are in place.
     pub init: Option<String>,
     /// Runs when a difference has been brought.
     pub then: Option<String>,
+    /// Where that runs, relative to the root of the repository.
+    pub then_in: &'a Path,
     /// Files whose change asks for another image; `None`: those that usually do.
     pub build_inputs: Option<&'a [String]>,
     /// Our own files, absolute: no part of any image.
@@ -56,7 +63,7 @@ pub struct Status {
     pub inputs: Vec<PathBuf>,
     /// The newest commit.
     pub head: String,
-    /// The commit with an image, how many commits it is behind, and the image.
+    /// The commit with an image, how many commits of here it lacks, and the image.
     pub cached: Option<(String, usize, String)>,
     /// What the working tree has beyond that commit, or the newest one: how many files, and bytes.
     pub changes: (usize, usize),
@@ -64,11 +71,29 @@ pub struct Status {
     pub can_patch: bool,
 }
 
+/// What the working tree has beyond a commit.
+enum Difference {
+    /// Nothing, or what can be brought to an image.
+    Thin(Option<ThinDiff>),
+    /// What cannot.
+    Unfit,
+}
+
+/// Where an image is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// In the notes of the remote and of this machine.
+    Everywhere,
+    /// In the notes of this machine, as they are.
+    Here,
+    /// None is wanted.
+    Nowhere,
+}
+
 /// What is known before anything is made.
 struct Outlook {
     recipe: Recipe,
     head: String,
-    commits: Vec<String>,
     /// The commit with an image, and the image.
     cached: Option<(String, String)>,
 }
@@ -76,6 +101,45 @@ struct Outlook {
 /// An error of a provider with all that is known.
 fn told(error: ProviderError) -> anyhow::Error {
     anyhow!("{error}")
+}
+
+fn not_brought(error: ProviderError) -> anyhow::Error {
+    told(error).context("cannot bring the changes to the image")
+}
+
+/// The image for `key` of one of `commits`, the newest first, else of any commit: commit and image. What the
+/// working tree has beyond that commit is found from its tree, so that it need be no ancestor.
+fn cached(notes: &Notes, search: Search, commits: &[String], key: &str) -> Result<Option<(String, String)>> {
+    if search == Search::Nowhere {
+        return Ok(None);
+    }
+    if search == Search::Everywhere {
+        // A remote takes its time, and knows nothing nearer than this.
+        let nearest = notes.find(&commits[..commits.len().min(1)], key)?;
+        if nearest.is_some() {
+            return Ok(nearest);
+        }
+        if let Err(error) = notes.fetch() {
+            log::warn!("{error:#}; images that others have made are not known");
+        }
+    }
+    match notes.find(commits, key)? {
+        None => notes.find_elsewhere(key),
+        found => Ok(found),
+    }
+}
+
+fn warn_of_submodules(paths: &[String]) {
+    if paths.is_empty() {
+        return;
+    }
+    let named: Vec<_> = paths.iter().take(3).map(|path| format!("`{path}`")).collect();
+    let more = paths.len() - named.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    log::warn!(
+        "submodules are empty folders in the image: {}{more}; `copy_dirs` or `sandbox_init_cmd` can fill them",
+        named.join(", ")
+    );
 }
 
 impl Wanted<'_> {
@@ -87,29 +151,55 @@ impl Wanted<'_> {
         if !self.builder.makes_images() {
             return Ok(Found::default());
         }
-        let outlook = match self.repository {
-            Some(repository) => self.outlook(repository, afresh)?.map(|outlook| (repository, outlook)),
-            None => None,
-        };
-        let Some((repository, outlook)) = outlook else {
+        let Some((repository, outlook)) =
+            self.here(if afresh { Search::Nowhere } else { Search::Everywhere })?
+        else {
             log::warn!("there is no git commit to keep the image for: it is made for this run alone");
             return self.whole(None, afresh, cancel);
         };
-        if let Some((commit, image)) = &outlook.cached {
-            let base = (commit.as_str(), image.as_str());
-            return match self.difference(repository, commit)? {
-                Some(difference) if !self.builder.can_patch(difference.script.len()) => {
-                    self.whole(Some(repository), afresh, cancel)
+        let here = (repository, &outlook);
+        if let Some((commit, image)) = &outlook.cached
+            && let Difference::Thin(difference) = self.difference(repository, commit)?
+        {
+            return match self.complete(image, difference, true, cancel) {
+                // A command can only refuse: that may well be because the image is not there any more.
+                Err(error) if !matches!(error, ProviderError::Throttled(_)) && !cancel.is_raised() => {
+                    log::warn!("the image of commit {commit} cannot be used and is made anew: {error}");
+                    self.made(here, true, Some(error), cancel)
                 }
-                difference => self.complete(base, difference, true, cancel),
+                result => result.map_err(not_brought),
             };
         }
-        let difference = self.difference(repository, &outlook.head)?;
-        if difference.as_ref().is_some_and(|difference| !self.builder.can_patch(difference.script.len())) {
-            return self.whole(Some(repository), afresh, cancel);
+        self.made(here, afresh, None, cancel)
+    }
+
+    /// Makes the image anew, as the cached one is gone; its note goes, too.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn renew(&self, cancel: &Cancel) -> Result<Found> {
+        match self.here(Search::Here)? {
+            Some((repository, outlook)) => self.made((repository, &outlook), true, None, cancel),
+            None => self.whole(None, true, cancel),
         }
-        let image = self.of_commit((repository, &outlook), afresh, cancel)?;
-        self.complete((&outlook.head, &image), difference, false, cancel)
+    }
+
+    /// The image of the newest commit with the difference from it, or one of the whole working tree. If
+    /// the difference is refused `first` tells why, where it was refused before.
+    fn made(
+        &self,
+        (repository, outlook): (&Repository, &Outlook),
+        is_fresh: bool,
+        first: Option<ProviderError>,
+        cancel: &Cancel,
+    ) -> Result<Found> {
+        warn_of_submodules(&repository.submodules(&outlook.head)?);
+        let Difference::Thin(difference) = self.difference(repository, &outlook.head)? else {
+            return self.whole(Some(repository), is_fresh, cancel);
+        };
+        let image = self.of_commit((repository, outlook), is_fresh, cancel)?;
+        let completed = self.complete(&image, difference, false, cancel);
+        completed.map_err(|error| not_brought(first.unwrap_or(error)))
     }
 
     /// What [`Wanted::prepare`] would do; `None` where nothing is kept.
@@ -117,55 +207,84 @@ impl Wanted<'_> {
     /// # Errors
     /// When the repository or a build input cannot be read.
     pub fn status(&self) -> Result<Option<Status>> {
-        let Some(repository) = self.repository.filter(|_| self.builder.makes_images()) else {
+        if !self.builder.makes_images() {
             return Ok(None);
+        }
+        let Some((repository, outlook)) = self.here(Search::Everywhere)? else { return Ok(None) };
+        let distance = |base: &str| -> Result<(usize, usize, bool)> {
+            let changes = repository.changes(base, &self.excluded)?;
+            Ok(match self.script(&changes)? {
+                Some(_) if changes.is_empty() => (0, 0, true),
+                Some(script) => (changes.len(), script.len(), true),
+                None => (changes.len(), changes.bytes(), false),
+            })
         };
-        let Some(outlook) = self.outlook(repository, false)? else { return Ok(None) };
-        let base = outlook.cached.as_ref().map_or(&outlook.head, |(commit, _)| commit);
-        let changes = repository.changes(base, &self.excluded)?;
-        let size = patch::script(&changes).len();
-        let behind = |commit: &str| outlook.commits.iter().position(|one| one == commit).unwrap_or(0);
-        let cached = outlook.cached.clone().map(|(commit, image)| (commit.clone(), behind(&commit), image));
+        let mut cached = None;
+        if let Some((commit, image)) = &outlook.cached {
+            cached = Some((commit.clone(), repository.behind(commit)?, image.clone()));
+        }
+        let base = cached.as_ref().map_or(&outlook.head, |(commit, ..)| commit);
+        let (mut files, mut bytes, mut can_patch) = distance(base)?;
+        if !can_patch && *base != outlook.head {
+            // Too far from here: the newest commit gets an image of its own.
+            (files, bytes, can_patch) = distance(&outlook.head)?;
+            cached = None;
+        }
         Ok(Some(Status {
             key: outlook.recipe.key,
             inputs: outlook.recipe.inputs,
             head: outlook.head,
             cached,
-            changes: (changes.len(), if changes.is_empty() { 0 } else { size }),
-            can_patch: self.builder.can_patch(size),
+            changes: (files, bytes),
+            can_patch,
         }))
     }
 
     /// Looks at commits and notes; `None` where there is no commit.
-    fn outlook(&self, repository: &Repository, afresh: bool) -> Result<Option<Outlook>> {
+    fn here(&self, search: Search) -> Result<Option<(&Repository, Outlook)>> {
+        let Some(repository) = self.repository else { return Ok(None) };
         let Some(head) = repository.head()? else { return Ok(None) };
-        let inputs = recipe::inputs(repository.root(), self.build_inputs)?;
+        let inputs = recipe::inputs(repository.root(), self.project, self.build_inputs)?;
         let recipe =
             Recipe::new(self.builder, self.init.as_deref(), (repository.root(), inputs), &self.excluded)?;
         let commits = repository.ancestors(COMMITS)?;
-        let mut cached = None;
-        if !afresh {
-            let notes = Notes::new(repository);
-            if let Err(error) = notes.fetch() {
-                log::warn!("{error:#}; images that others have made are not known");
-            }
-            cached = notes.find(&commits, &recipe.key)?;
-        }
-        Ok(Some(Outlook { recipe, head, commits, cached }))
+        let cached = cached(&Notes::new(repository), search, &commits, &recipe.key)?;
+        Ok(Some((repository, Outlook { recipe, head, cached })))
     }
 
     /// What the working tree has beyond `commit`.
-    fn difference(&self, repository: &Repository, commit: &str) -> Result<Option<ThinDiff>> {
-        let changes: Changes = repository.changes(commit, &self.excluded)?;
+    fn difference(&self, repository: &Repository, commit: &str) -> Result<Difference> {
+        let changes = repository.changes(commit, &self.excluded)?;
         if changes.is_empty() {
-            return Ok(None);
+            return Ok(Difference::Thin(None));
         }
-        let patch = self.scratch.join("thin-diff.patch");
-        let text = repository.diff_text(commit, &self.excluded)?;
-        std::fs::write(&patch, text).with_context(|| format!("cannot write `{}`", patch.display()))?;
-        let script = patch::script(&changes);
         log::info!("{} files differ from commit {}", changes.len(), &commit[..commit.len().min(12)]);
-        Ok(Some(ThinDiff { patch, script, then: self.then.clone() }))
+        let Some(script) = self.script(&changes)? else { return Ok(Difference::Unfit) };
+        let patch = self.scratch.join("thin-diff.patch");
+        if self.then.is_some() || self.builder.wants_patch() {
+            repository.write_diff(commit, &self.excluded, &patch)?;
+        }
+        if self.then.is_some() {
+            // It holds what was deleted, too, and goes the same way as the script.
+            let size = patch.metadata().with_context(|| format!("cannot read `{}`", patch.display()))?.len();
+            if !self.fits(usize::try_from(size).unwrap_or(usize::MAX)) {
+                return Ok(Difference::Unfit);
+            }
+        }
+        Ok(Difference::Thin(Some(ThinDiff { patch, script, then: self.then.clone() })))
+    }
+
+    /// The text that makes `changes`, if it can be brought to an image.
+    fn script(&self, changes: &Changes) -> Result<Option<String>> {
+        if changes.is_empty() {
+            return Ok(Some(String::new()));
+        }
+        patch::script(changes, &|bytes| self.fits(bytes))
+    }
+
+    /// Whether so many bytes can be brought to an image.
+    fn fits(&self, bytes: usize) -> bool {
+        bytes <= LARGEST && self.builder.can_patch(bytes)
     }
 
     /// The image of the newest commit, made and noted.
@@ -177,13 +296,16 @@ impl Wanted<'_> {
     ) -> Result<String> {
         let folder = self.folder("commit")?;
         repository.export(&outlook.head, folder.path())?;
-        recipe::add_inputs(&outlook.recipe.inputs, repository.root(), folder.path())?;
+        recipe::add_inputs(&outlook.recipe.inputs, repository.root(), folder.path(), &self.excluded)?;
         let source = Source { context: Some(folder.path().to_owned()), init: self.init.clone(), is_fresh };
         let image = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let note = ImageNote { key: outlook.recipe.key.clone(), image: image.clone(), at };
-        if let Err(error) = Notes::new(repository).record(&outlook.head, &note) {
+        // Where nothing cached may serve and yet something was found, that is gone.
+        let gone = outlook.cached.as_ref().filter(|_| is_fresh);
+        let gone = gone.map(|(commit, image)| (commit.as_str(), image.as_str()));
+        if let Err(error) = Notes::new(repository).record(&outlook.head, &note, gone) {
             log::warn!("{error:#}; others will make this image again");
         }
         Ok(image)
@@ -195,33 +317,40 @@ impl Wanted<'_> {
         if let (Some(repository), Some(folder)) = (repository, &folder) {
             log::info!("the difference cannot be brought to an image: one is made of the working tree");
             repository.snapshot(folder.path(), &self.excluded)?;
-            let inputs = recipe::inputs(repository.root(), self.build_inputs)?;
-            recipe::add_inputs(&inputs, repository.root(), folder.path())?;
+            let inputs = recipe::inputs(repository.root(), self.project, self.build_inputs)?;
+            recipe::add_inputs(&inputs, repository.root(), folder.path(), &self.excluded)?;
         }
         let context = folder.as_ref().map(|folder| folder.path().to_owned());
-        let source = Source { context, init: self.init.clone(), is_fresh };
+        let source = Source { context, init: self.init_and_then(), is_fresh };
         let id = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
         Ok(Found { image: Image { id: Some(id), lacks: None }, is_cached: false })
     }
 
+    /// What runs in an image of the whole working tree, where the files are in place: each text by a shell
+    /// of its own, so that neither changes the other's folder or settings.
+    fn init_and_then(&self) -> Option<String> {
+        let Some(then) = &self.then else { return self.init.clone() };
+        let shell = |text: &str| format!("sh -c {}", shell_words::quote(text));
+        let mut texts: Vec<String> = self.init.iter().map(|init| shell(init)).collect();
+        if !self.then_in.as_os_str().is_empty() {
+            texts.push(format!("cd {}", shell_words::quote(&self.then_in.to_string_lossy())));
+        }
+        texts.push(shell(then));
+        Some(texts.join(" && "))
+    }
+
     fn complete(
         &self,
-        (commit, image): (&str, &str),
+        image: &str,
         difference: Option<ThinDiff>,
         is_cached: bool,
         cancel: &Cancel,
-    ) -> Result<Found> {
-        let Some(difference) = difference else {
-            return Ok(Found { image: Image { id: Some(image.into()), lacks: None }, is_cached });
+    ) -> Result<Found, ProviderError> {
+        let image = match difference {
+            None => Image { id: Some(image.into()), lacks: None },
+            Some(difference) => self.builder.patch(image, difference, cancel)?,
         };
-        match self.builder.patch(image, difference, cancel) {
-            Ok(image) => Ok(Found { image, is_cached }),
-            Err(ProviderError::Lost(error)) if is_cached => {
-                log::warn!("the image of commit {commit} is gone and is made anew: {error}");
-                self.prepare(true, cancel)
-            }
-            Err(error) => Err(told(error).context("cannot bring the changes to the image")),
-        }
+        Ok(Found { image, is_cached })
     }
 
     fn folder(&self, name: &str) -> Result<tempfile::TempDir> {

@@ -67,7 +67,7 @@ pub struct Source {
 /// A difference that an image of a commit lacks.
 #[derive(Clone, Debug)]
 pub struct ThinDiff {
-    /// The patch in git's format, for people's scripts.
+    /// The patch in git's format, for people's scripts; not written where nobody wants it.
     pub patch: PathBuf,
     /// A text for sh that makes the change when it is run in the repository's root.
     pub script: String,
@@ -97,6 +97,11 @@ pub trait Builder: Send + Sync {
 
     /// Whether a difference of so many bytes can be brought to an image or its sandboxes.
     fn can_patch(&self, bytes: usize) -> bool;
+
+    /// Whether it wants [`ThinDiff::patch`] even where nothing runs when the change is made.
+    fn wants_patch(&self) -> bool {
+        false
+    }
 
     /// Makes an image and gives its id.
     ///

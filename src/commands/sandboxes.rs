@@ -1,6 +1,6 @@
 //! Where the sandboxes of a run come from, and its image.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -32,8 +32,10 @@ pub enum Source {
 pub struct Remote {
     makers: Makers,
     repository: Option<Repository>,
+    project: PathBuf,
     init: Option<String>,
     then: Option<String>,
+    then_in: PathBuf,
     build_inputs: Option<Vec<String>>,
     excluded: Vec<PathBuf>,
     scratch: PathBuf,
@@ -64,8 +66,10 @@ impl Source {
         Some(Wanted {
             builder: remote.makers.builder(),
             repository: remote.repository.as_ref(),
+            project: &remote.project,
             init: remote.init.clone(),
             then: remote.then.clone(),
+            then_in: &remote.then_in,
             build_inputs: remote.build_inputs.as_deref(),
             excluded: remote.excluded.clone(),
             scratch: &remote.scratch,
@@ -86,7 +90,7 @@ impl Source {
     fn renew(&self) -> Option<crate::provider::renewal::Renew<'_>> {
         let wanted = self.wanted()?;
         Some(Box::new(move |cancel: &Cancel| -> Result<Image, ProviderError> {
-            let found = wanted.prepare(true, cancel);
+            let found = wanted.renew(cancel);
             found.map(|found| found.image).map_err(|error| ProviderError::Refused(format!("{error:#}")))
         }))
     }
@@ -137,14 +141,27 @@ impl Remote {
         excluded.extend(config.history.as_ref().map(|history| absolute(&history.path)));
         Ok(Remote {
             repository: Repository::find(&setup.site.root, &scratch, cancel),
+            project: setup.site.root.clone(),
             init: offload.sandbox_init_cmd.clone(),
             then: offload.post_patch_cmd.clone(),
+            then_in: project_below_repository(offload),
             build_inputs: config.checkpoint.as_ref().map(|checkpoint| checkpoint.build_inputs.clone()),
             makers,
             excluded,
             scratch,
         })
     }
+}
+
+/// The folder of the project in a sandbox, relative to that of the repository.
+fn project_below_repository(offload: &config::Offload) -> PathBuf {
+    let plain = |root: &Option<String>| -> PathBuf {
+        let path = Path::new(root.as_deref().unwrap_or_default());
+        path.components().filter(|part| *part != Component::CurDir).collect()
+    };
+    let repository = plain(&offload.sandbox_repo_root);
+    let project = plain(&offload.sandbox_project_root);
+    project.strip_prefix(&repository).map(Path::to_owned).unwrap_or_default()
 }
 
 /// The journal of a run of the configuration file `config`. Without one a run that is killed leaves what

@@ -1,6 +1,6 @@
 //! What the working tree has beyond a commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -21,8 +21,8 @@ pub enum Change {
     File {
         /// Its permissions.
         mode: u32,
-        /// What is in it.
-        content: Vec<u8>,
+        /// How many bytes are in it.
+        size: u64,
     },
     /// It is a symbolic link.
     Link {
@@ -31,9 +31,11 @@ pub enum Change {
     },
 }
 
-/// Changed paths, relative to the root of the repository.
+/// Changed paths, relative to the root of the repository. What is in files is not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
+    /// The root of the repository.
+    pub root: PathBuf,
     /// What has become of each.
     pub of: BTreeMap<PathBuf, Change>,
 }
@@ -48,6 +50,13 @@ impl Changes {
     pub fn len(&self) -> usize {
         self.of.len()
     }
+
+    /// How many bytes are in all files.
+    pub fn bytes(&self) -> usize {
+        let size = |change: &Change| if let Change::File { size, .. } = change { *size } else { 0 };
+        let all = self.of.values().map(size).fold(0, u64::saturating_add);
+        usize::try_from(all).unwrap_or(usize::MAX)
+    }
 }
 
 impl Repository {
@@ -55,11 +64,11 @@ impl Repository {
     /// not, nor what is in or below one of `excluded`.
     ///
     /// # Errors
-    /// When git cannot be asked, or a file cannot be read.
+    /// When git cannot be asked, or a link cannot be read.
     pub fn changes(&self, commit: &str, excluded: &[PathBuf]) -> Result<Changes> {
         let tracked = self.ask(&Call::new([
             "diff",
-            "--name-only",
+            "--name-status",
             "-z",
             "--no-renames",
             "--no-ext-diff",
@@ -67,20 +76,28 @@ impl Repository {
             commit,
             "--",
         ]))?;
+        let tracked: Vec<&OsStr> = fields(&tracked).collect();
+        let tracked = tracked.as_chunks::<2>().0.iter().map(|[status, name]| (*name, *status != "A"));
         let untracked = self.untracked()?;
-        let names: BTreeSet<&OsStr> = fields(&tracked).chain(fields(&untracked)).collect();
-        let mut changes = Changes::default();
-        for name in names {
+        // Each with whether the commit has it; a name may stand in both lists.
+        let mut names: BTreeMap<&OsStr, bool> = fields(&untracked).map(|name| (name, false)).collect();
+        for (name, was_there) in tracked {
+            *names.entry(name).or_default() |= was_there;
+        }
+        let mut changes = Changes { root: self.root.clone(), of: BTreeMap::new() };
+        for (name, was_there) in names {
             let path = self.root.join(name);
             if excluded.iter().any(|excluded| path.starts_with(excluded)) {
                 continue;
             }
-            if let Some(change) = self.look(name, &path)? {
-                changes.of.insert(PathBuf::from(name), change);
+            // What was never there need not be deleted: staged once, and removed again.
+            match self.look(name, &path)? {
+                Some(change) if was_there || change != Change::Delete => {
+                    changes.of.insert(PathBuf::from(name), change);
+                }
+                _ => {}
             }
         }
-        // What was never there need not be deleted: staged once, and removed again.
-        changes.of.retain(|path, change| *change != Change::Delete || self.has(commit, path));
         Ok(changes)
     }
 
@@ -88,23 +105,16 @@ impl Repository {
         self.ask(&Call::new(["ls-files", "-z", "--others", "--exclude-standard"]))
     }
 
-    fn has(&self, commit: &str, path: &Path) -> bool {
-        let Some(name) = path.to_str() else { return true };
-        let call = Call::new(["cat-file", "-e", &format!("{commit}:{name}")]);
-        self.try_ask(&call).is_ok_and(|answer| answer.code == 0)
-    }
-
     fn look(&self, name: &OsStr, path: &Path) -> Result<Option<Change>> {
-        let about = || format!("cannot read `{}`", path.display());
         let data = match path.symlink_metadata() {
             Ok(data) if !self.is_behind_link(name) => data,
             _ => return Ok(Some(Change::Delete)),
         };
         Ok(if data.is_symlink() {
-            Some(Change::Link { target: fs::read_link(path).with_context(about)?.into_os_string() })
+            let target = fs::read_link(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+            Some(Change::Link { target: target.into_os_string() })
         } else if data.is_file() {
-            let content = fs::read(path).with_context(about)?;
-            Some(Change::File { mode: data.permissions().mode() & 0o777, content })
+            Some(Change::File { mode: data.permissions().mode() & 0o777, size: data.len() })
         } else if data.is_dir() && !name.as_bytes().ends_with(b"/") {
             // A file was here.
             Some(Change::Delete)
@@ -114,11 +124,12 @@ impl Repository {
         })
     }
 
-    /// The difference in git's own format, for people's scripts; untracked files included.
+    /// Writes the difference in git's own format to `target`, for people's scripts; untracked files
+    /// included.
     ///
     /// # Errors
     /// When git cannot be asked.
-    pub fn diff_text(&self, commit: &str, excluded: &[PathBuf]) -> Result<Vec<u8>> {
+    pub fn write_diff(&self, commit: &str, excluded: &[PathBuf], target: &Path) -> Result<()> {
         let untracked = self.untracked()?;
         let wanted = |name: &&OsStr| {
             let path = self.root.join(name);
@@ -147,6 +158,9 @@ impl Repository {
             "--no-ext-diff",
             "--no-textconv",
             "--no-color",
+            "--src-prefix=a/",
+            "--dst-prefix=b/",
+            "--no-relative",
             commit,
             "--",
             ".",
@@ -158,9 +172,9 @@ impl Repository {
         words.extend(
             below.filter_map(Path::to_str).map(|path| format!(":(top,exclude,literal){path}").into()),
         );
-        let text = self.ask(&Call { env, ..Call::new(words) });
+        let written = self.ask(&Call { env, output: Some(target.to_owned()), ..Call::new(words) });
         // The folder goes with the run at the latest.
         let _ = fs::remove_file(index);
-        text
+        written.map(drop)
     }
 }

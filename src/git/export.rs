@@ -36,6 +36,29 @@ impl Repository {
         Ok(String::from_utf8_lossy(&list).lines().map(str::to_owned).collect())
     }
 
+    /// How many commits of here `commit` lacks.
+    ///
+    /// # Errors
+    /// When git cannot be asked.
+    pub fn behind(&self, commit: &str) -> Result<usize> {
+        let count = self.ask(&Call::new(["rev-list", "--count", &format!("{commit}..HEAD")]))?;
+        let count = String::from_utf8_lossy(&count);
+        count.trim().parse().with_context(|| format!("git counts `{}` commits", count.trim()))
+    }
+
+    /// The paths in `commit` where other repositories have their place.
+    ///
+    /// # Errors
+    /// When git cannot be asked.
+    pub fn submodules(&self, commit: &str) -> Result<Vec<String>> {
+        let list = self.ask(&Call::new(["ls-tree", "-r", "-z", commit]))?;
+        // `MODE KIND ID`, a tab, the path.
+        let paths = fields(&list).filter_map(|entry| entry.as_bytes().strip_prefix(b"160000 "));
+        let path =
+            |entry: &[u8]| String::from_utf8_lossy(entry).split_once('\t').map(|(_, path)| path.into());
+        Ok(paths.filter_map(path).collect())
+    }
+
     /// Writes the tree of `commit` to the folder `target`, as a checkout would; the user's index and
     /// working tree are not touched.
     ///

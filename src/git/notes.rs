@@ -3,17 +3,26 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, REMOTE, Repository};
+use super::{Call, Repository};
 
 /// Where the notes are, here and at the remote.
 const REF: &str = "refs/notes/offload-images";
+/// What the names of refs of our own begin with; a kind, a time and a number follow.
+const PRIVATE: &str = "refs/notes/offload-";
+/// Refs of our own that are older are of a run that was killed.
+const LEFT: Duration = Duration::from_secs(3600);
 /// What git says where there is no such object or ref.
 const NOTHING: &str = "0000000000000000000000000000000000000000";
+/// How long a remote may take to give its notes: a run waits for it before anything else.
+const FETCH: Duration = Duration::from_secs(10);
+/// How long it may take to take ours.
+const PUSH: Duration = Duration::from_secs(30);
 /// Others who change the notes at the same time are waited for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -54,7 +63,22 @@ impl<'a> Notes<'a> {
 
     fn private(&self, kind: &str) -> Private<'a> {
         let chance = RandomState::new().hash_one(std::process::id());
-        Private { repository: self.repository, name: format!("refs/notes/offload-{kind}-{chance:016x}") }
+        let name = format!("{PRIVATE}{kind}-{}-{chance:016x}", seconds());
+        Private { repository: self.repository, name }
+    }
+
+    /// Removes the private refs that runs have left which were killed.
+    fn sweep(&self) -> Result<()> {
+        let refs = self.text(&["for-each-ref", "--format=%(refname)", &format!("{PRIVATE}*")])?;
+        for name in refs.lines() {
+            // `KIND-SECONDS-CHANCE`
+            let parts: Vec<&str> = name.strip_prefix(PRIVATE).unwrap_or_default().split('-').collect();
+            let made = if let [_, made, _] = parts[..] { made.parse::<u64>().ok() } else { None };
+            if made.is_some_and(|made| made.saturating_add(LEFT.as_secs()) < seconds()) {
+                self.text(&["update-ref", "-d", name])?;
+            }
+        }
+        Ok(())
     }
 
     fn text(&self, words: &[&str]) -> Result<String> {
@@ -111,7 +135,7 @@ impl<'a> Notes<'a> {
             remote,
             &spec,
         ];
-        let call = Call { deadline: Some(REMOTE), ..Call::new(words) };
+        let call = Call { deadline: Some(FETCH), ..Call::new(words) };
         let answer = self
             .repository
             .try_ask(&call)
@@ -133,6 +157,9 @@ impl<'a> Notes<'a> {
 
     /// Applies `change` to a copy of our notes and puts it in their place, again if they changed meanwhile.
     fn change(&self, change: impl Fn(&Private<'_>) -> Result<()>) -> Result<()> {
+        if let Err(error) = self.sweep() {
+            log::debug!("refs of earlier runs are left: {error:#}");
+        }
         let until = Instant::now() + PATIENCE;
         let mut error = None;
         for attempt in 0.. {
@@ -166,33 +193,59 @@ impl<'a> Notes<'a> {
     /// # Errors
     /// When git cannot be asked.
     pub fn find(&self, commits: &[String], key: &str) -> Result<Option<(String, String)>> {
+        let notes: HashMap<String, String> = self.list()?.into_iter().collect();
+        let noted = commits.iter().filter_map(|commit| Some((commit.clone(), notes.get(commit)?.clone())));
+        let images = self.images_of(noted.collect(), key)?;
+        Ok(images.into_iter().next().map(|(commit, newest)| (commit, newest.image)))
+    }
+
+    /// The newest image for `key` of any commit that is known here, such as one that was amended or rebased
+    /// since: commit and image.
+    ///
+    /// # Errors
+    /// When git cannot be asked.
+    pub fn find_elsewhere(&self, key: &str) -> Result<Option<(String, String)>> {
+        let mut images = self.images_of(self.list()?, key)?;
+        images.sort_by_key(|(_, image)| std::cmp::Reverse(image.at));
+        let input = self.listed(images.iter().map(|(commit, _)| commit.as_str()))?;
+        // A partial clone would ask its remote for each that is missing.
+        let env = vec![("GIT_NO_LAZY_FETCH".to_owned(), "1".to_owned())];
+        let call = Call { input: Some(input), env, ..Call::new(["cat-file", "--batch-check"]) };
+        let answer = self.repository.ask(&call)?;
+        let kinds = String::from_utf8_lossy(&answer);
+        let known = images.into_iter().zip(kinds.lines()).find(|(_, kind)| kind.contains(" commit "));
+        Ok(known.map(|((commit, newest), _)| (commit, newest.image)))
+    }
+
+    /// All noted commits with the ids of their notes.
+    fn list(&self) -> Result<Vec<(String, String)>> {
         if self.tip(REF)? == NOTHING {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let list = self.text(&["notes", &format!("--ref={REF}"), "list"])?;
-        let notes: HashMap<&str, &str> = list
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(note, commit)| (commit, note))
-            .collect();
-        let noted: Vec<(&String, &str)> =
-            commits.iter().filter_map(|commit| Some((commit, *notes.get(commit.as_str())?))).collect();
-        let texts = self.contents(noted.iter().map(|(_, note)| *note))?;
-        for ((commit, _), text) in noted.into_iter().zip(texts) {
-            let images = images(&text).filter(|image| image.key == key);
-            if let Some(newest) = images.max_by_key(|image| image.at) {
-                return Ok(Some((commit.clone(), newest.image)));
-            }
-        }
-        Ok(None)
+        let notes = list.lines().filter_map(|line| line.split_once(' '));
+        Ok(notes.map(|(note, commit)| (commit.to_owned(), note.to_owned())).collect())
+    }
+
+    /// Of those commits that have an image for `key`, the newest one, in the order of `notes`.
+    fn images_of(&self, notes: Vec<(String, String)>, key: &str) -> Result<Vec<(String, ImageNote)>> {
+        let texts = self.contents(notes.iter().map(|(_, note)| note.as_str()))?;
+        let newest = |text: &str| images(text).filter(|image| image.key == key).max_by_key(|image| image.at);
+        let images = notes.into_iter().zip(texts);
+        Ok(images.filter_map(|((commit, _), text)| Some((commit, newest(&text)?))).collect())
+    }
+
+    /// A file with these ids.
+    fn listed<'b>(&self, objects: impl Iterator<Item = &'b str>) -> Result<PathBuf> {
+        let list: String = objects.flat_map(|object| [object, "\n"]).collect();
+        let input = self.repository.temporary("objects");
+        std::fs::write(&input, list).with_context(|| format!("cannot write `{}`", input.display()))?;
+        Ok(input)
     }
 
     /// The texts of objects, asked for at once.
     fn contents<'b>(&self, objects: impl Iterator<Item = &'b str>) -> Result<Vec<String>> {
-        let list = objects.collect::<Vec<_>>().join("\n") + "\n";
-        let input = self.repository.temporary("objects");
-        std::fs::write(&input, list).with_context(|| format!("cannot write `{}`", input.display()))?;
-        let call = Call { input: Some(input), ..Call::new(["cat-file", "--batch"]) };
+        let call = Call { input: Some(self.listed(objects)?), ..Call::new(["cat-file", "--batch"]) };
         let answer = self.repository.ask(&call)?;
         let mut rest = answer.as_slice();
         let mut texts = Vec::new();
@@ -212,19 +265,25 @@ impl<'a> Notes<'a> {
         Ok(texts)
     }
 
-    /// Notes an image of `commit`, in place of older ones with the same key, and sends the notes to the
-    /// remote. Gives whether there is one.
+    /// Notes an image of `commit`, in place of older ones with the same key and of `gone`, a commit and an
+    /// image that is not there any more, and sends the notes to the remote. Gives whether there is one.
     ///
     /// # Errors
     /// When the note cannot be written, or not be sent; then it is kept here.
-    pub fn record(&self, commit: &str, image: &ImageNote) -> Result<bool> {
-        self.change(|copy| self.add(copy, commit, image)).context("cannot note the image")?;
+    pub fn record(&self, commit: &str, image: &ImageNote, gone: Option<(&str, &str)>) -> Result<bool> {
+        let noted = self.change(|copy| {
+            if let Some((commit, gone)) = gone {
+                self.rewrite(copy, commit, None, &|known| known.key == image.key && known.image == gone)?;
+            }
+            self.rewrite(copy, commit, Some(image), &|known| known.key == image.key)
+        });
+        noted.context("cannot note the image")?;
         let Some(remote) = self.remote()? else { return Ok(false) };
         let until = Instant::now() + PATIENCE;
         let spec = format!("{REF}:{REF}");
         for attempt in 0.. {
             let call = Call {
-                deadline: Some(REMOTE),
+                deadline: Some(PUSH),
                 ..Call::new(["push", "--quiet", "--no-verify", &remote, &spec])
             };
             let answer = self
@@ -234,10 +293,7 @@ impl<'a> Notes<'a> {
             if answer.code == 0 {
                 return Ok(true);
             }
-            let is_race = ["[rejected]", "[remote rejected]", "cannot lock ref", "fetch first"]
-                .iter()
-                .any(|word| answer.stderr.contains(word));
-            if !is_race || Instant::now() >= until {
+            if !is_race(&answer.stderr) || Instant::now() >= until {
                 bail!("cannot send the image notes to `{remote}`: {}", one_line(&answer.stderr));
             }
             rest(attempt);
@@ -246,17 +302,28 @@ impl<'a> Notes<'a> {
         Ok(true)
     }
 
-    fn add(&self, copy: &Private<'_>, commit: &str, image: &ImageNote) -> Result<()> {
+    /// Puts `new` in the place of the lines of `commit` that are `old`; those of others stay.
+    fn rewrite(
+        &self,
+        copy: &Private<'_>,
+        commit: &str,
+        new: Option<&ImageNote>,
+        old: &dyn Fn(&ImageNote) -> bool,
+    ) -> Result<()> {
         let own = format!("--ref={}", copy.name);
-        let old = self.repository.try_ask(&Call::new(["notes", &own, "show", commit]))?;
-        let old =
-            if old.code == 0 { String::from_utf8_lossy(&old.stdout).into_owned() } else { String::new() };
+        let known = self.repository.try_ask(&Call::new(["notes", &own, "show", commit]))?;
+        let known = if known.code == 0 { known.stdout } else { Vec::new() };
+        let known = String::from_utf8_lossy(&known);
         let stays = |line: &&str| {
-            !line.trim().is_empty()
-                && serde_json::from_str::<ImageNote>(line).map_or(true, |known| known.key != image.key)
+            !line.trim().is_empty() && !serde_json::from_str(line).is_ok_and(|known: ImageNote| old(&known))
         };
-        let mut lines: Vec<String> = old.lines().filter(stays).map(str::to_owned).collect();
-        lines.push(serde_json::to_string(image).context("cannot write a note")?);
+        let mut lines: Vec<String> = known.lines().filter(stays).map(str::to_owned).collect();
+        if let Some(new) = new {
+            lines.push(serde_json::to_string(new).context("cannot write a note")?);
+        }
+        if lines.is_empty() {
+            return self.text(&["notes", &own, "remove", "--ignore-missing", commit]).map(drop);
+        }
         lines.sort();
         let file = self.repository.temporary("note");
         std::fs::write(&file, lines.join("\n") + "\n")
@@ -265,8 +332,28 @@ impl<'a> Notes<'a> {
     }
 }
 
+/// Seconds since the epoch.
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 fn images(text: &str) -> impl Iterator<Item = ImageNote> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok())
+}
+
+/// Whether a push failed because others moved the ref meanwhile, by what git says; what a hook or a host
+/// says stands behind `remote:` and would be said again.
+fn is_race(stderr: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "[rejected]",
+        "fetch first",
+        "cannot lock ref",
+        "failed to update ref",
+        "incorrect old value",
+        "stale info",
+    ];
+    let own = |line: &&str| !line.starts_with("remote:");
+    stderr.lines().filter(own).any(|line| WORDS.iter().any(|word| line.contains(word)))
 }
 
 /// The first line of what git complains of.

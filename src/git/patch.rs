@@ -5,41 +5,95 @@
 //! the tree is as it was. Then it is put in its place by renames. A second run of the same text completes
 //! an interrupted one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read};
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 
 use super::changes::{Change, Changes};
 
 /// So many bytes of a file stand in one line.
 const LINE: usize = 2000;
 
-/// The text that makes `changes` when sh runs it in the root of the repository; plain ASCII.
-pub fn script(changes: &Changes) -> String {
+/// So many words, and so many bytes in them, go to one program.
+const WORDS: usize = 500;
+const WORD_BYTES: usize = 60_000;
+
+/// The text that makes `changes` when sh runs it in the root of the repository; plain ASCII. `None` as soon
+/// as its length does not do for `fits`. What has vanished since `changes` were found counts as deleted.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn script(changes: &Changes, fits: &dyn Fn(usize) -> bool) -> Result<Option<String>> {
+    // No text is shorter than what it makes.
+    if !fits(changes.bytes()) {
+        return Ok(None);
+    }
+    let mut changes = changes.clone();
     let mut text = String::from(
         "set -e\n\
+         set --\n\
          stage=.offload-patch-$$\n\
          trap 'rm -rf \"$stage\"' EXIT\n\
          trap 'exit 143' TERM INT HUP\n\
          end() { echo \"$1\" >&2; exit 1; }\n\
+         empty() { rmdir \"$@\" 2>/dev/null || :; }\n\
+         into() { f=$1; shift; mv -f \"$@\" \"$f\"; }\n\
          away() { if [ -d \"$1\" ] && [ ! -L \"$1\" ]; then rm -rf \"$1\"; else rm -f \"$1\"; fi; }\n\
          mkdir \"$stage\"\n",
     );
-    guard(changes, &mut text);
-    for (number, change) in changes.of.values().enumerate() {
-        stage(number, change, &mut text);
-    }
-    for path in changes.of.iter().filter(|(_, change)| **change == Change::Delete).map(|(path, _)| path) {
-        delete(path, changes, &mut text);
-    }
-    for (number, (path, change)) in changes.of.iter().enumerate() {
-        if *change != Change::Delete {
-            place(number, path, &mut text);
+    guard(&changes, &mut text);
+    let folders = folders(&changes);
+    let stages = (0..folders.len()).map(|number| add(&format!("\"$stage/{number}\"")));
+    grouped("mkdir", stages, &mut text);
+    for (path, change) in &mut changes.of {
+        if *change != Change::Delete && !stage((&folders, &changes.root), path, change, (&mut text, fits))? {
+            return Ok(None);
         }
     }
-    text
+    permit(&folders, &changes, &mut text);
+    delete(&changes, &mut text);
+    place(&folders, &changes, &mut text);
+    Ok(fits(text.len()).then_some(text))
+}
+
+/// The folders that something new comes into, with their numbers. What is new in one lies together in a
+/// folder of this number beside them, until it goes to its place at once.
+fn folders(changes: &Changes) -> BTreeMap<PathBuf, usize> {
+    let new = changes.of.iter().filter(|(_, change)| **change != Change::Delete);
+    let folders: BTreeSet<PathBuf> = new.map(|(path, _)| folder_of(path).to_owned()).collect();
+    folders.into_iter().zip(0..).collect()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// Runs `command` with the words that `texts` add, many at once: each start of a program takes its time.
+fn grouped(command: &str, texts: impl Iterator<Item = String>, text: &mut String) {
+    let run = format!("[ $# = 0 ] || {command} \"$@\"\nset --\n");
+    let (mut words, mut bytes) = (0, 0);
+    for one in texts {
+        text.push_str(&one);
+        (words, bytes) = (words + 1, bytes + one.len());
+        if words >= WORDS || bytes >= WORD_BYTES {
+            text.push_str(&run);
+            (words, bytes) = (0, 0);
+        }
+    }
+    if words > 0 {
+        text.push_str(&run);
+    }
+}
+
+/// The text that adds a word.
+fn add(word: &str) -> String {
+    format!("set -- \"$@\" {word}\n")
 }
 
 /// The text that prints `bytes`.
@@ -64,6 +118,8 @@ fn escaped(bytes: &[u8]) -> String {
         match byte {
             b'\n' => text.push_str("\\n"),
             b'%' => text.push_str("%%"),
+            // The format would be taken for an option.
+            b'-' if text.is_empty() => text.push_str("\\055"),
             b' '..=b'~' if byte != b'\'' && byte != b'\\' => text.push(char::from(byte)),
             _ => _ = write!(text, "\\{byte:03o}"),
         }
@@ -110,59 +166,116 @@ fn is_replaced(path: &Path, changes: &Changes) -> bool {
     path.ancestors().any(|above| changes.of.contains_key(above))
 }
 
-fn stage(number: usize, change: &Change, text: &mut String) {
-    match change {
-        Change::Delete => {}
-        Change::File { mode, content } => {
-            if content.is_empty() {
-                _ = writeln!(text, ": > \"$stage/{number}\"");
-            } else {
-                _ = writeln!(text, "{{\n{}}} > \"$stage/{number}\"", printing(content));
-            }
-            _ = writeln!(text, "chmod {mode:o} \"$stage/{number}\"");
+/// Sets a variable to the name of `path`, and gives the place beside its folder as one word.
+fn stage_word(folders: &BTreeMap<PathBuf, usize>, path: &Path, text: &mut String) -> String {
+    set("n", path.file_name().unwrap_or_default().as_bytes(), text);
+    format!("\"$stage/{}/$n\"", folders.get(folder_of(path)).copied().unwrap_or_default())
+}
+
+/// Writes what is new beside its place; gives whether the text is still short enough.
+fn stage(
+    (folders, root): (&BTreeMap<PathBuf, usize>, &Path),
+    path: &Path,
+    change: &mut Change,
+    (text, fits): (&mut String, &dyn Fn(usize) -> bool),
+) -> Result<bool> {
+    if let Change::Link { target } = change {
+        let word = stage_word(folders, path, text);
+        set("t", target.as_bytes(), text);
+        _ = writeln!(text, "ln -s -- \"$t\" {word}");
+        return Ok(fits(text.len()));
+    }
+    let path_here = root.join(path);
+    let about = || format!("cannot read `{}`", path_here.display());
+    let mut file = match File::open(&path_here) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            *change = Change::Delete;
+            return Ok(true);
         }
-        Change::Link { target } => {
-            set("t", target.as_bytes(), text);
-            _ = writeln!(text, "ln -s -- \"$t\" \"$stage/{number}\"");
+        file => BufReader::new(file.with_context(about)?),
+    };
+    let word = stage_word(folders, path, text);
+    text.push_str("{ :\n");
+    let mut part = Vec::new();
+    while file.by_ref().take(LINE as u64).read_to_end(&mut part).with_context(about)? > 0 {
+        text.push_str(&printing(&part));
+        part.clear();
+        if !fits(text.len()) {
+            return Ok(false);
         }
+    }
+    _ = writeln!(text, "}} > {word}");
+    Ok(true)
+}
+
+/// Gives what is new its permissions.
+fn permit(folders: &BTreeMap<PathBuf, usize>, changes: &Changes, text: &mut String) {
+    let mut files: BTreeMap<u32, Vec<&Path>> = BTreeMap::new();
+    for (path, change) in &changes.of {
+        if let Change::File { mode, .. } = change {
+            files.entry(*mode).or_default().push(path);
+        }
+    }
+    for (mode, paths) in files {
+        let words = paths.into_iter().map(|path| {
+            let mut text = String::new();
+            let word = stage_word(folders, path, &mut text);
+            text + &add(&word)
+        });
+        grouped(&format!("chmod {mode:o}"), words, text);
     }
 }
 
-fn delete(path: &Path, changes: &Changes, text: &mut String) {
-    let is_below_new = path
-        .ancestors()
-        .skip(1)
-        .any(|above| changes.of.get(above).is_some_and(|change| *change != Change::Delete));
-    if is_below_new {
-        // It goes with the folder that is replaced; by now it may lie behind a link.
-        return;
-    }
-    let below = changes.of.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
-    let mut below = below.take_while(|(other, _)| other.starts_with(path));
-    let has_new_below = below.any(|(_, change)| *change != Change::Delete);
-    let word = path_word(path, text);
-    // What is a folder by now was made so by an earlier run of this text.
-    _ = writeln!(text, "if [ -L {word} ] || [ ! -d {word} ]; then rm -f {word}; fi");
-    if has_new_below {
-        return;
-    }
-    for folder in path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
-        let word = path_word(folder, text);
-        _ = writeln!(text, "[ -L {word} ] || rmdir {word} 2>/dev/null || :");
-    }
+fn delete(changes: &Changes, text: &mut String) {
+    let is_new = |path: &Path| changes.of.get(path).is_some_and(|change| *change != Change::Delete);
+    let old = changes.of.iter().filter(|(_, change)| **change == Change::Delete).map(|(path, _)| path);
+    // What lies below something new goes with the folder that is replaced; by then it may lie behind a link.
+    let old: Vec<&PathBuf> = old.filter(|path| !path.ancestors().skip(1).any(is_new)).collect();
+    let words = old.iter().map(|path| {
+        let mut text = String::new();
+        let word = path_word(path, &mut text);
+        // What is a folder by now was made so by an earlier run of this text.
+        text + &format!("[ ! -L {word} ] && [ -d {word} ] || {}", add(word))
+    });
+    grouped("rm -f", words, text);
+    let has_new_below = |path: &Path| {
+        let below = changes.of.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
+        let mut below = below.take_while(|(other, _)| other.starts_with(path));
+        below.any(|(_, change)| *change != Change::Delete)
+    };
+    let left = old.iter().filter(|path| !has_new_below(path));
+    let emptied: BTreeSet<&Path> = left.flat_map(|path| path.ancestors().skip(1)).collect();
+    // The deepest first; one that is not empty stays, and the others are tried all the same.
+    let words = emptied.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()).map(|folder| {
+        let mut text = String::new();
+        let word = path_word(folder, &mut text);
+        text + &add(word)
+    });
+    grouped("empty", words, text);
 }
 
-fn place(number: usize, path: &Path, text: &mut String) {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        let word = path_word(folder, text);
-        _ = writeln!(text, "mkdir -p {word}");
+fn place(folders: &BTreeMap<PathBuf, usize>, changes: &Changes, text: &mut String) {
+    let words = folders.keys().filter(|folder| !folder.as_os_str().is_empty()).map(|folder| {
+        let mut text = String::new();
+        let word = path_word(folder, &mut text);
+        text + &add(word)
+    });
+    grouped("mkdir -p", words, text);
+    let mut new: BTreeMap<&Path, Vec<&Path>> = BTreeMap::new();
+    for (path, _) in changes.of.iter().filter(|(_, change)| **change != Change::Delete) {
+        new.entry(folder_of(path)).or_default().push(path);
     }
-    let word = path_word(path, text);
-    // A rename onto a folder, or a link to one, would go into it.
-    _ = writeln!(
-        text,
-        "if [ -L {word} ] || [ -d {word} ]; then away {word}; fi\nmv -f \"$stage/{number}\" {word}"
-    );
+    for (folder, paths) in new {
+        path_word(folder, text);
+        let words = paths.into_iter().map(|path| {
+            let mut text = String::new();
+            let word = stage_word(folders, path, &mut text);
+            // A rename onto a folder, or a link to one, would go into it.
+            _ = writeln!(text, "if [ -L \"$p/$n\" ] || [ -d \"$p/$n\" ]; then away \"$p/$n\"; fi");
+            text + &add(&word)
+        });
+        grouped("into \"$p/\"", words, text);
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::provider::Builder;
 
-/// Files that usually say what is to be installed; looked for in the root of the repository.
+/// Files that usually say what is to be installed; looked for in the roots of repository and project.
 const USUAL: [&str; 17] = [
     "Cargo.lock",
     "Dockerfile",
@@ -56,7 +56,9 @@ impl Recipe {
         digest.field(init.unwrap_or_default().as_bytes());
         for (number, path) in builder.outside().iter().enumerate() {
             digest.field(number.to_string().as_bytes());
-            digest.path(path, Path::new(""))?;
+            // What is excluded is known without links and `..`.
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            digest.path(&path, Path::new(""))?;
         }
         for input in &inputs {
             digest.path(&root.join(input), input)?;
@@ -66,10 +68,17 @@ impl Recipe {
     }
 }
 
-/// The files of `root` that `patterns`, or the usual ones, name: relative, sorted, each once.
-pub(super) fn inputs(root: &Path, patterns: Option<&[String]>) -> Result<Vec<PathBuf>> {
+/// The files below `root` that `patterns` name, or the usual ones there and in the folder `project`:
+/// relative, sorted, each once.
+pub(super) fn inputs(root: &Path, project: &Path, patterns: Option<&[String]>) -> Result<Vec<PathBuf>> {
     let mut found = BTreeSet::new();
-    let usual: Vec<String> = USUAL.iter().map(|name| (*name).to_owned()).collect();
+    let mut usual: Vec<String> = USUAL.iter().map(|name| (*name).to_owned()).collect();
+    // Git names its root without links.
+    let project = project.canonicalize().unwrap_or_else(|_| project.to_owned());
+    if let Ok(below) = project.strip_prefix(root).map(Path::to_string_lossy) {
+        let below = glob::Pattern::escape(&below);
+        usual.extend(USUAL.iter().map(|name| Path::new(&below).join(name).to_string_lossy().into_owned()));
+    }
     for pattern in patterns.unwrap_or(&usual) {
         let full = Path::new(&glob::Pattern::escape(&root.to_string_lossy())).join(pattern);
         let paths = glob::glob(&full.to_string_lossy())
@@ -83,15 +92,19 @@ pub(super) fn inputs(root: &Path, patterns: Option<&[String]>) -> Result<Vec<Pat
     Ok(found.into_iter().collect())
 }
 
-/// Copies `inputs` from `root` over `target`, so that what is ignored by git is there, too.
-pub(super) fn add_inputs(inputs: &[PathBuf], root: &Path, target: &Path) -> Result<()> {
+/// Copies `inputs` from `root` over `target`, so that what is ignored by git is there, too; what is in or
+/// below one of `excluded` is not.
+pub(super) fn add_inputs(inputs: &[PathBuf], root: &Path, target: &Path, excluded: &[PathBuf]) -> Result<()> {
     for input in inputs {
-        copy(&root.join(input), &target.join(input))?;
+        copy(&root.join(input), &target.join(input), excluded)?;
     }
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+fn copy(from: &Path, to: &Path, excluded: &[PathBuf]) -> Result<()> {
+    if is_excluded(from, excluded) {
+        return Ok(());
+    }
     let copied = || -> std::io::Result<()> {
         if let Some(folder) = to.parent() {
             fs::create_dir_all(folder)?;
@@ -112,10 +125,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     if from.is_dir() && !from.is_symlink() {
         fs::create_dir_all(to).with_context(|| format!("cannot make `{}`", to.display()))?;
         for entry in entries(from)? {
-            copy(&from.join(&entry), &to.join(&entry))?;
+            copy(&from.join(&entry), &to.join(&entry), excluded)?;
         }
     }
     Ok(())
+}
+
+fn is_excluded(path: &Path, excluded: &[PathBuf]) -> bool {
+    excluded.iter().any(|excluded| path.starts_with(excluded))
 }
 
 /// The names in a folder, sorted, without git's own.
@@ -145,7 +162,7 @@ impl Sheet<'_> {
 
     /// A file, link or folder with all in it, under the name `name`.
     fn path(&mut self, path: &Path, name: &Path) -> Result<()> {
-        if self.excluded.iter().any(|excluded| path.starts_with(excluded)) {
+        if is_excluded(path, self.excluded) {
             return Ok(());
         }
         self.field(name.as_os_str().as_bytes());
@@ -226,8 +243,9 @@ mod tests {
             fs::write(root.join(name), "1").unwrap();
         }
         let key = |init: Option<&str>| {
-            let inputs = inputs(root, None).unwrap();
-            let maker = Maker(vec![root.join("data")]);
+            let inputs = inputs(root, root, None).unwrap();
+            // As users write it in `copy_dirs`.
+            let maker = Maker(vec![root.join("data/../data")]);
             Recipe::new(&maker, init, (root, inputs), &[root.join("data/results")]).unwrap().key
         };
         let first = key(None);
@@ -250,13 +268,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (root, target) = (folder.path().join("root"), folder.path().join("target"));
         fs::create_dir_all(root.join("keys/deep")).unwrap();
+        fs::create_dir_all(root.join("keys/results")).unwrap();
         fs::create_dir_all(&target).unwrap();
         fs::write(root.join("keys/deep/x"), "new").unwrap();
         fs::write(root.join(".env"), "new").unwrap();
         fs::write(target.join(".env"), "old").unwrap();
-        let inputs = inputs(&root, Some(&["keys".into(), ".env".into(), "none".into()])).unwrap();
+        let inputs = inputs(&root, &root, Some(&["keys".into(), ".env".into(), "none".into()])).unwrap();
         assert_eq!(inputs, [Path::new(".env"), Path::new("keys")]);
-        add_inputs(&inputs, &root, &target).unwrap();
+        add_inputs(&inputs, &root, &target, &[root.join("keys/results")]).unwrap();
+        assert!(!target.join("keys/results").exists());
         assert_eq!(fs::read_to_string(target.join(".env")).unwrap(), "new");
         assert_eq!(fs::read_to_string(target.join("keys/deep/x")).unwrap(), "new");
     }

@@ -92,6 +92,10 @@ impl Builder for Images {
             || (settings.terms.repo_root.is_some() && bytes <= LARGEST_DIFFERENCE)
     }
 
+    fn wants_patch(&self) -> bool {
+        self.shell.settings.commands.patch.as_ref().is_some_and(|patch| patch.contains("{patch_file}"))
+    }
+
     fn build(&self, source: &Source, cancel: &Cancel) -> Result<String, ProviderError> {
         let settings = &self.shell.settings;
         let template = settings.commands.prepare.as_deref().unwrap_or_default();

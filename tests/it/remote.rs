@@ -6,6 +6,7 @@ use std::fs;
 use crate::runner::configured;
 use crate::support::Project;
 
+mod cache;
 mod care;
 mod faults;
 mod image;

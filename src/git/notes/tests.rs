@@ -62,12 +62,12 @@ fn the_nearest_commit_and_the_newest_image_count() {
     git(&path, &["config", "remote.origin.fetch", "+refs/notes/*:refs/notes/*"]);
     assert!(!notes.fetch().unwrap());
     git(&path, &["notes", "--ref=offload-images", "add", "-m", "a line of others", &old]);
-    assert!(!notes.record(&old, &note("k", "first", 1)).unwrap());
-    notes.record(&old, &note("other", "x", 1)).unwrap();
+    assert!(!notes.record(&old, &note("k", "first", 1), None).unwrap());
+    notes.record(&old, &note("other", "x", 1), None).unwrap();
     assert_eq!(notes.find(&commits, "k").unwrap(), Some((old.clone(), "first".into())));
-    notes.record(&old, &note("k", "second", 2)).unwrap();
+    notes.record(&old, &note("k", "second", 2), None).unwrap();
     assert_eq!(notes.find(&commits, "k").unwrap(), Some((old.clone(), "second".into())));
-    notes.record(&new, &note("k", "third", 3)).unwrap();
+    notes.record(&new, &note("k", "third", 3), None).unwrap();
     assert_eq!(notes.find(&commits, "k").unwrap(), Some((new, "third".into())));
     let all = lines(&path);
     assert_eq!(all.len(), 4, "{all:?}");
@@ -90,7 +90,7 @@ fn ten_clones_of_one_remote_keep_ten_notes() {
                 let repository = open(&folder.join(format!("clone-{number}")), folder);
                 let head = repository.head().unwrap().unwrap();
                 let key = format!("key-{number}");
-                assert!(Notes::new(&repository).record(&head, &note(&key, "im", 1)).unwrap());
+                assert!(Notes::new(&repository).record(&head, &note(&key, "im", 1), None).unwrap());
             });
         }
     });
@@ -113,7 +113,9 @@ fn ten_at_once_in_one_clone_keep_ten_notes() {
             scope.spawn(move || {
                 let repository = open(&folder.join("one"), folder);
                 let head = repository.head().unwrap().unwrap();
-                Notes::new(&repository).record(&head, &note(&format!("key-{number}"), "im", 1)).unwrap();
+                Notes::new(&repository)
+                    .record(&head, &note(&format!("key-{number}"), "im", 1), None)
+                    .unwrap();
             });
         }
     });
@@ -133,6 +135,106 @@ fn a_remote_that_is_gone_is_told_and_the_note_is_kept_here() {
     let error = format!("{:#}", notes.fetch().unwrap_err());
     assert!(error.contains("cannot fetch the image notes from `origin`"), "{error}");
     let head = repository.head().unwrap().unwrap();
-    assert!(notes.record(&head, &note("k", "im", 1)).is_err());
+    assert!(notes.record(&head, &note("k", "im", 1), None).is_err());
     assert!(notes.find(&[head], "k").unwrap().is_some());
+}
+
+#[test]
+fn a_remote_whose_hook_refuses_notes_is_asked_once() {
+    let folder = tempfile::tempdir().unwrap();
+    with_remote(folder.path());
+    let hook = folder.path().join("bare/hooks/pre-receive");
+    let text = "#!/bin/sh\necho asked >> hook-log\necho 'notes are not allowed; fetch first' >&2\nexit 1\n";
+    std::fs::write(&hook, text).unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let repository = open(&folder.path().join("one"), folder.path());
+    let head = repository.head().unwrap().unwrap();
+    let error =
+        format!("{:#}", Notes::new(&repository).record(&head, &note("k", "im", 1), None).unwrap_err());
+    assert!(error.contains("cannot send the image notes") && error.contains("not allowed"), "{error}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("bare/hook-log")).unwrap(), "asked\n");
+}
+
+#[test]
+fn only_a_ref_that_others_moved_is_a_race() {
+    for race in [
+        " ! [rejected]        a -> a (fetch first)",
+        " ! [rejected]        a -> a (non-fast-forward)",
+        " ! [remote rejected] a -> a (cannot lock ref 'a': is at 1 but expected 2)",
+        " ! [remote rejected] a -> a (failed to update ref)",
+        " ! [remote rejected] a -> a (incorrect old value provided)",
+        " ! [rejected]        a -> a (stale info)",
+    ] {
+        assert!(is_race(&format!("To bare\n{race}\nerror: failed to push some refs\n")), "{race}");
+    }
+    for refusal in [
+        " ! [remote rejected] a -> a (pre-receive hook declined)",
+        " ! [remote rejected] a -> a (hook declined)",
+        " ! [remote rejected] a -> a (deny updating a hidden ref)",
+        "remote: [rejected] by policy: fetch first",
+        "fatal: unable to access 'x': Could not resolve host",
+    ] {
+        assert!(!is_race(&format!("To bare\n{refusal}\nerror: failed to push some refs\n")), "{refusal}");
+    }
+}
+
+#[test]
+fn a_commit_elsewhere_serves_if_it_is_known_here_the_newest_image_first() {
+    let folder = tempfile::tempdir().unwrap();
+    git(folder.path(), &["init", "-q", "repo"]);
+    let path = folder.path().join("repo");
+    let repository = open(&path, folder.path());
+    let notes = Notes::new(&repository);
+    assert_eq!(notes.find_elsewhere("k").unwrap(), None);
+    let mut amended = vec![commit(&path)];
+    for number in 1..4 {
+        git(&path, &["commit", "-q", "--allow-empty", "--amend", "-m", &number.to_string()]);
+        amended.push(git(&path, &["rev-parse", "HEAD"]));
+    }
+    for (commit, at) in amended.iter().zip([1, 3, 2]) {
+        notes.record(commit, &note("k", &format!("im-{at}"), at), None).unwrap();
+    }
+    notes.record(&amended[2], &note("other", "im", 9), None).unwrap();
+    let gone = "1234567890123456789012345678901234567890";
+    let text = serde_json::to_string(&note("k", "gone", 10)).unwrap();
+    let file = folder.path().join("text");
+    std::fs::write(&file, text).unwrap();
+    // Others have noted a commit that was never fetched: git itself writes no such note.
+    let blob = git(&path, &["hash-object", "-w", &file.to_string_lossy()]);
+    let index = folder.path().join("index");
+    let plumbing = |words: &[&str]| {
+        let call =
+            Call { env: vec![("GIT_INDEX_FILE".into(), index.display().to_string())], ..Call::new(words) };
+        String::from_utf8(repository.ask(&call).unwrap()).unwrap().trim().to_owned()
+    };
+    plumbing(&["read-tree", REF]);
+    plumbing(&["update-index", "--add", "--cacheinfo", &format!("100644,{blob},{gone}")]);
+    let tree = plumbing(&["write-tree"]);
+    let commit = plumbing(&["commit-tree", "-p", REF, "-m", "x", &tree]);
+    plumbing(&["update-ref", REF, &commit]);
+    assert!(git(&path, &["notes", "--ref=offload-images", "list"]).contains(gone));
+    assert_eq!(notes.find(&repository.ancestors(10).unwrap(), "k").unwrap(), None);
+    assert_eq!(notes.find_elsewhere("k").unwrap(), Some((amended[1].clone(), "im-3".into())));
+}
+
+#[test]
+fn what_a_killed_run_left_is_removed_after_an_hour() {
+    let folder = tempfile::tempdir().unwrap();
+    git(folder.path(), &["init", "-q", "repo"]);
+    let path = folder.path().join("repo");
+    let head = commit(&path);
+    let repository = open(&path, folder.path());
+    let notes = Notes::new(&repository);
+    let name = notes.private("copy").name.clone();
+    let now = name.split('-').nth(2).unwrap();
+    let ago = |seconds: u64| name.replace(now, &(now.parse::<u64>().unwrap() - seconds).to_string());
+    let (young, old, others) = (ago(3000), ago(4000), "refs/notes/offload-copy-of-mine".to_owned());
+    for name in [&young, &old, &others] {
+        git(&path, &["update-ref", name, &head]);
+    }
+    notes.record(&head, &note("k", "im", 1), None).unwrap();
+    let refs = git(&path, &["for-each-ref", "--format=%(refname)", "refs/notes"]);
+    let mut expected = [young.as_str(), &others, REF];
+    expected.sort_unstable();
+    assert_eq!(refs.lines().collect::<Vec<_>>(), expected);
 }

@@ -206,7 +206,8 @@ impl Case {
         fs::create_dir(&copy).unwrap();
         self.repository.export(&self.base, &copy).unwrap();
         let script = self.folder.path().join("script");
-        fs::write(&script, super::script(&self.repository.changes(&self.base, &[]).unwrap())).unwrap();
+        let changes = self.repository.changes(&self.base, &[]).unwrap();
+        fs::write(&script, super::script(&changes, &|_| true).unwrap().unwrap()).unwrap();
         (copy, script)
     }
 }
@@ -295,6 +296,20 @@ fn what_cannot_be_written_leaves_the_tree_as_it_was() {
 }
 
 #[test]
+fn a_hyphen_in_front_is_no_option() {
+    let case = Case::new(|work| fs::write(work.join("text"), "a\n").unwrap());
+    fs::write(case.work().join("text"), format!("---\n{}", "-".repeat(3 * LINE))).unwrap();
+    fs::write(case.work().join("-n\n"), "-n").unwrap();
+    symlink("-s\n", case.work().join("link")).unwrap();
+    for (number, shell) in shells().iter().enumerate() {
+        let (copy, script) = case.export(&format!("copy {number}"));
+        let output = run(shell, &script, &copy);
+        assert!(output.status.success(), "{shell:?}: {}", String::from_utf8_lossy(&output.stderr));
+        equal(&case.work(), &copy, &format!("{shell:?}"));
+    }
+}
+
+#[test]
 fn attributes_do_not_change_bytes() {
     let case = Case::new(|work| fs::write(work.join("text"), "a\n").unwrap());
     fs::write(case.work().join(".gitattributes"), "* text eol=crlf\n").unwrap();
@@ -319,16 +334,83 @@ fn the_difference_in_git_s_format_is_one_that_git_applies() {
     fs::write(work.join("results/x"), "x").unwrap();
     let index = fs::read(work.join(".git/index")).unwrap();
     let excluded = [case.repository.root().join("results")];
-    let text = case.repository.diff_text(&case.base, &excluded).unwrap();
+    let patch = case.folder.path().join("patch");
+    // What people like to read is not what their scripts expect.
+    for (key, value) in
+        [("diff.noprefix", "true"), ("diff.mnemonicPrefix", "true"), ("diff.relative", "true")]
+    {
+        git(&work, &["config", key, value]);
+    }
+    case.repository.write_diff(&case.base, &excluded, &patch).unwrap();
     assert_eq!(fs::read(work.join(".git/index")).unwrap(), index);
     let changes = case.repository.changes(&case.base, &excluded).unwrap();
     assert_eq!(changes.len(), 3);
     let (copy, _) = case.export("copy");
-    let patch = case.folder.path().join("patch");
-    fs::write(&patch, &text).unwrap();
     git(&copy, &["apply", &patch.to_string_lossy()]);
     fs::remove_dir_all(work.join("results")).unwrap();
     equal(&work, &copy, "git apply");
     assert!(case.repository.ask(&Call::new(["status", "--porcelain"])).is_ok());
     assert_eq!(printing(b"a'%\n\xff"), "printf 'a\\047%%\\n\\377'\n");
+}
+
+#[test]
+fn a_text_ends_where_it_is_too_long_and_what_has_vanished_is_deleted() {
+    let case = Case::new(|work| fs::write(work.join("old"), "x").unwrap());
+    fs::write(case.work().join("binary"), [0; 100_000]).unwrap();
+    fs::write(case.work().join("old"), "y").unwrap();
+    let changes = case.repository.changes(&case.base, &[]).unwrap();
+    assert_eq!((changes.bytes(), changes.len()), (100_001, 2));
+    let longest = std::cell::Cell::new(0);
+    let fits = |bytes: usize| {
+        longest.set(bytes.max(longest.get()));
+        bytes <= 150_000
+    };
+    assert_eq!(super::script(&changes, &fits).unwrap(), None);
+    assert!((150_000..160_000).contains(&longest.get()), "{longest:?}");
+    assert_eq!(super::script(&changes, &|bytes| bytes <= 100_000).unwrap(), None);
+    let (copy, _) = case.export("copy");
+    fs::remove_file(case.work().join("old")).unwrap();
+    let script = case.folder.path().join("script");
+    fs::write(&script, super::script(&changes, &|_| true).unwrap().unwrap()).unwrap();
+    assert!(run(&["sh"], &script, &copy).status.success());
+    equal(&case.work(), &copy, "vanished");
+}
+
+#[test]
+fn many_moved_files_take_few_programs_and_few_questions() {
+    let case = Case::new(|work| {
+        for number in 0..600 {
+            let folder = work.join(format!("old {}/x", number % 3));
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(format!("é {number}")), number.to_string()).unwrap();
+        }
+    });
+    let asked = || case.repository.calls.load(std::sync::atomic::Ordering::Relaxed);
+    let before = asked();
+    case.repository.changes(&case.base, &[]).unwrap();
+    let questions = asked() - before;
+    for number in 0..3 {
+        let [old, new] = ["old", "new"].map(|name| case.work().join(format!("{name} {number}")));
+        fs::rename(old, &new).unwrap();
+        fs::set_permissions(new.join(format!("x/é {number}")), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let before = asked();
+    assert_eq!(case.repository.changes(&case.base, &[]).unwrap().len(), 1200);
+    assert_eq!(asked() - before, questions);
+    let (copy, script) = case.export("copy");
+    let programs = case.folder.path().join("programs");
+    fs::create_dir(&programs).unwrap();
+    let log = case.folder.path().join("log");
+    for name in ["mkdir", "rm", "rmdir", "mv", "chmod", "ln"] {
+        let text =
+            format!("#!/bin/sh\necho {name} >> '{}'\nPATH=${{PATH#*:}} exec {name} \"$@\"\n", log.display());
+        fs::write(programs.join(name), text).unwrap();
+        fs::set_permissions(programs.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("sh").arg(&script).current_dir(&copy).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    equal(&case.work(), &copy, "moved");
+    let calls = fs::read_to_string(&log).unwrap();
+    assert!(calls.lines().count() < 20, "{calls}");
 }

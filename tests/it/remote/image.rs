@@ -6,9 +6,9 @@ use std::process::Command;
 use super::{PREPARE, calls, nothing_left, remote};
 use crate::support::{Project, Running};
 
-const CREATE: &str = "create_command = \"sh provider create\"";
+pub(super) const CREATE: &str = "create_command = \"sh provider create\"";
 
-fn git(project: &Project, words: &[&str]) -> String {
+pub(super) fn git(project: &Project, words: &[&str]) -> String {
     let mut command = project.command("git");
     command.args(["-c", "user.name=t", "-c", "user.email=t@localhost"]).args(words);
     let output = command.output().unwrap();
@@ -17,9 +17,9 @@ fn git(project: &Project, words: &[&str]) -> String {
 }
 
 /// Whatever the tests and the provider write is no part of the project.
-const IGNORED: &str = "calls\nn\nruns\nran\nstate\ntmp\non-*\nbox\nseen*\nbare\ncache\n";
+pub(super) const IGNORED: &str = "calls\nn\nruns\nran\nstate\ntmp\non-*\nbox\nseen*\nbare\ncache\n";
 
-fn committed(project: Project) -> Project {
+pub(super) fn committed(project: Project) -> Project {
     let project = project.file(".gitignore", IGNORED);
     git(&project, &["init", "-q"]);
     git(&project, &["add", "-A"]);
@@ -28,7 +28,7 @@ fn committed(project: Project) -> Project {
 }
 
 /// Sandboxes that are folders, by the bundled script.
-fn in_folders(project: Project, more: &str) -> Project {
+pub(super) fn in_folders(project: Project, more: &str) -> Project {
     let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
     let start = config.find(CREATE).unwrap();
     let end = config.find("[offload]").unwrap();
