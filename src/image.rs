@@ -162,8 +162,7 @@ impl Wanted<'_> {
             && let Difference::Thin(difference) = self.difference(repository, commit)?
         {
             return match self.complete(image, difference, true, cancel) {
-                // A command can only refuse: that may well be because the image is not there any more.
-                Err(error) if !matches!(error, ProviderError::Throttled(_)) && !cancel.is_raised() => {
+                Err(error @ ProviderError::Lost(_)) if !cancel.is_raised() => {
                     log::warn!("the image of commit {commit} cannot be used and is made anew: {error}");
                     self.made(here, true, Some(error), cancel)
                 }

@@ -112,7 +112,7 @@ pub trait Builder: Send + Sync {
     /// The image `base` with a difference: another image, or the same one whose sandboxes will be patched.
     ///
     /// # Errors
-    /// `Lost` where the image is not there any more.
+    /// `Lost` where the image is not there any more, or may not be.
     fn patch(&self, base: &str, difference: ThinDiff, cancel: &Cancel) -> Result<Image, ProviderError>;
 }
 

@@ -138,7 +138,11 @@ impl Builder for Images {
         if let Some(then) = &difference.then {
             text += &format!(" --post-patch-cmd={}", shell_words::quote(then));
         }
-        let id = self.id_of("patch_command", &text, cancel)?;
+        let id = self.id_of("patch_command", &text, cancel).map_err(|error| match error {
+            // A command cannot tell whether that is because the image is gone.
+            ProviderError::Refused(message) => ProviderError::Lost(message),
+            error => error,
+        })?;
         Ok(Image { id: Some(id), lacks: None })
     }
 }
