@@ -8,6 +8,7 @@ use crate::support::Project;
 
 mod faults;
 mod image;
+mod lost;
 mod requirements;
 mod signals;
 mod working;
