@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{calls, nothing_left, remote};
-use crate::support::{Project, survivors, wait_until};
+use crate::support::{Project, Running, survivors, wait_until};
 
 const SOLO: &str = "[groups.all]\nschedule_individual = true";
 
@@ -175,4 +175,15 @@ fn a_signal_lets_gc_start_no_more_and_what_is_left_stays_in_the_journal() {
     let outcome = project.offload(&["gc"]).expect_code(0);
     assert!(outcome.stdout.ends_with("2 destroyed, 0 left\n"), "{}", outcome.stdout);
     assert_eq!(calls(&project, "destroy").len(), 18);
+}
+
+#[test]
+fn a_relative_state_folder_is_the_same_for_gc_from_elsewhere() {
+    let project = killed(1, &unique("relative"));
+    fs::create_dir(project.path().join("sub")).unwrap();
+    let mut command = project.command(env!("CARGO_BIN_EXE_offload"));
+    command.arg("gc").current_dir(project.path().join("sub")).env("OFFLOAD_STATE_DIR", "../state");
+    let outcome = Running::start(command).wait(Duration::from_secs(30)).expect_code(0);
+    assert!(outcome.stdout.ends_with("1 destroyed, 0 left\n"), "{}", outcome.stdout);
+    assert_eq!(fs::read_dir(project.path().join("state/runs")).unwrap().count(), 0);
 }
