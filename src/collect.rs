@@ -14,6 +14,7 @@ use crate::summary::{self, Extra, Summary};
 
 mod end;
 pub mod hedge;
+mod lost;
 pub mod reading;
 mod step;
 mod twins;
@@ -72,6 +73,14 @@ struct Tree {
     fruitful: bool,
 }
 
+impl Tree {
+    /// Counts an execution of this weight; tells whether its runner does not work at all.
+    fn is_hopeless_after(&mut self, weight: u32) -> bool {
+        self.fruitless += weight;
+        !self.fruitful && self.fruitless >= FRUITLESS * PATIENCE
+    }
+}
+
 /// The judge of a run.
 pub struct Collector<'a> {
     suite: &'a Suite,
@@ -80,6 +89,10 @@ pub struct Collector<'a> {
     /// The first batch that a divided batch goes back to.
     roots: HashMap<u32, u32>,
     trees: HashMap<u32, Tree>,
+    /// How often the sandbox of a batch that is to run was lost before, or that of what it is a part of.
+    losses: HashMap<u32, u32>,
+    /// Whether any batch was executed in a sandbox.
+    works: bool,
     next_batch: u32,
     twins: Twins,
     stopped: bool,
@@ -100,6 +113,8 @@ impl<'a> Collector<'a> {
             states: vec![State::default(); suite.tests().len()],
             roots: HashMap::new(),
             trees: HashMap::new(),
+            losses: HashMap::new(),
+            works: false,
             next_batch,
             twins: Twins::default(),
             stopped: false,
@@ -112,6 +127,7 @@ impl<'a> Collector<'a> {
 
     /// Takes in a batch that was executed.
     pub fn finished(&mut self, batch: &Batch, execution: &Execution, results: Results) -> Step {
+        self.works |= execution.exit != Exit::Cancelled;
         let undone = execution.exit == Exit::Cancelled || self.ignores(batch.index);
         if undone && self.aside(batch.index).is_some() {
             return Step::end(BatchOutcome::Cancelled);
@@ -142,22 +158,6 @@ impl<'a> Collector<'a> {
         self.follow_up(&end, missing, &mut step);
         self.settle(batch, &mut step);
         step
-    }
-
-    /// Takes in a batch whose sandbox failed: it runs again as it is, unless its twin still runs.
-    pub fn lost(&mut self, mut batch: Batch, error: &str) -> Step {
-        if let Some(step) = self.aside(batch.index) {
-            return step;
-        }
-        for index in &batch.tests {
-            self.states[index.0 as usize].reason = Some(error.into());
-        }
-        if self.twins.is_last(batch.index) {
-            batch.origin = Origin::Hedged;
-        }
-        let root = self.root(batch.index);
-        batch.index = self.number(root);
-        Step { batches: vec![batch], ..Step::end(BatchOutcome::Error) }
     }
 
     /// Takes in a batch whose command no sandbox can start: what is too long is divided, a test alone
@@ -306,9 +306,9 @@ impl<'a> Collector<'a> {
     fn follow_up(&mut self, end: &End<'_>, missing: Vec<TestIndex>, step: &mut Step) {
         let root = self.root(end.batch.index);
         let tree = self.trees.entry(root).or_default();
-        tree.fruitless += if end.execution.exit == Exit::TimedOut { 1 } else { PATIENCE };
         tree.fruitful |= missing.len() < end.batch.tests.len();
-        let hopeless = !tree.fruitful && tree.fruitless >= FRUITLESS * PATIENCE;
+        let weight = if end.execution.exit == Exit::TimedOut { 1 } else { PATIENCE };
+        let hopeless = tree.is_hopeless_after(weight);
         let complaint: Arc<str> = end.complaint().into();
         for index in &missing {
             self.states[index.0 as usize].reason = Some(Arc::clone(&complaint));

@@ -60,13 +60,16 @@ pub struct Entry {
     slot: usize,
 }
 
-/// Where the journal is: `OFFLOAD_STATE_DIR`, else a folder of the user's state.
+/// Where the journal is: `OFFLOAD_STATE_DIR`, else a folder of the user's state. Absolute, as the working
+/// directory may change.
 pub fn state_dir(environment: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
     let folder = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    folder("OFFLOAD_STATE_DIR")
+    let state = folder("OFFLOAD_STATE_DIR")
         .or_else(|| folder("XDG_STATE_HOME").map(|state| state.join("offload")))
         .or_else(|| folder("HOME").map(|home| home.join(".local/state/offload")))
-        .unwrap_or_else(|| std::env::temp_dir().join(format!("offload-state-{}", nix::unistd::getuid())))
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("offload-state-{}", nix::unistd::getuid())));
+    // Without a working directory nothing can be run anyway.
+    std::path::absolute(&state).unwrap_or(state)
 }
 
 fn now() -> u64 {

@@ -4,7 +4,7 @@
 //! The work queue is unbounded and the events are bounded, so that neither side waits for the other.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,11 @@ use worker::Worker;
 const TICK: Duration = Duration::from_millis(100);
 /// A worker gives up after so many infrastructure errors in a row.
 const STRIKES: u32 = 3;
+/// The loss of a batch that was lost before is put down to its tests and no strike, but not beyond so
+/// many losses in a row, whoever has them: then it is the provider.
+const ROW: u32 = 12;
+/// The same as long as nothing has worked in any sandbox.
+const FIRST_ROW: u32 = 3;
 /// So long after a wish to stop sandboxes in the making are let alone, to be destroyed once they are made:
 /// ended before they tell an id, some providers leave them behind.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -86,8 +91,11 @@ enum Work {
 struct Job {
     batch: Batch,
     cancel: Cancel,
-    /// The worker in whose sandbox its tests have failed: it is to run elsewhere, if it can.
+    /// The worker in whose sandbox its tests have failed, or that lost it: it is to run elsewhere, if it
+    /// can.
     avoid: Option<usize>,
+    /// It follows from a batch whose sandbox was lost: its tests may be why.
+    is_suspect: bool,
 }
 
 /// What workers and the collector share.
@@ -101,6 +109,19 @@ struct Shared {
     idle: AtomicUsize,
     /// Batches that a worker has left to others; the collector queues them again.
     passed_on: Mutex<Vec<Job>>,
+    /// Losses in a row, of all workers. It begins so near the limit that few are forgiven at first.
+    row: AtomicU32,
+}
+
+impl Shared {
+    fn pass_on(&self, job: Job) {
+        self.passed_on.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+    }
+
+    /// Counts a loss; tells whether it may be put down to tests under suspicion.
+    fn forgives(&self) -> bool {
+        self.row.fetch_add(1, Ordering::SeqCst) < ROW
+    }
 }
 
 /// Executes `batches` and all that `observe` adds, until nothing is left and every sandbox is destroyed.
@@ -116,6 +137,7 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> R
         usage: Mutex::default(),
         idle: AtomicUsize::new(0),
         passed_on: Mutex::default(),
+        row: AtomicU32::new(ROW - FIRST_ROW),
     };
     let mut collector = Collector {
         observe,
@@ -123,6 +145,7 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> R
         outstanding: HashMap::new(),
         busy: HashSet::new(),
         waiting: batches.len(),
+        any_lost: false,
         leaving: 0,
         queue: Queue { urgent: urgent_queue.clone(), planned: planned_queue.clone() },
         sender: Queue { urgent, planned },
@@ -130,7 +153,7 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> R
         stopped: None,
     };
     for batch in batches {
-        let job = collector.job(batch, None);
+        let job = collector.job(batch);
         // The collector holds a receiver: the channel cannot be closed.
         let _ = collector.sender.planned.send(Work::Execute(job));
     }
@@ -163,6 +186,8 @@ struct Collector<'a, F> {
     busy: HashSet<usize>,
     /// Batches in the queues.
     waiting: usize,
+    /// Whether any batch lost its sandbox.
+    any_lost: bool,
     /// Workers that were told to leave and have not yet.
     leaving: usize,
     queue: Queue<Receiver<Work>>,
@@ -173,10 +198,10 @@ struct Collector<'a, F> {
 }
 
 impl<F: FnMut(Event) -> Reaction> Collector<'_, F> {
-    fn job(&mut self, batch: Batch, avoid: Option<usize>) -> Job {
+    fn job(&mut self, batch: Batch) -> Job {
         let cancel = self.pool.cancel.child();
         self.outstanding.insert(batch.index, (cancel.clone(), batch.tests.len()));
-        Job { batch, cancel, avoid }
+        Job { batch, cancel, avoid: None, is_suspect: false }
     }
 
     fn collect(mut self, inbox: &Receiver<Event>) {
@@ -231,10 +256,12 @@ impl<F: FnMut(Event) -> Reaction> Collector<'_, F> {
     }
 
     fn hear(&mut self, event: Event) {
-        let failed_in = match &event {
-            Event::Finished { slot, .. } => Some(*slot),
-            _ => None,
+        let (slot, is_lost) = match &event {
+            Event::Finished { slot, .. } => (Some(*slot), false),
+            Event::Lost { slot, .. } => (Some(*slot), true),
+            _ => (None, false),
         };
+        self.any_lost |= is_lost;
         match &event {
             Event::Started { slot, .. } => {
                 self.waiting = self.waiting.saturating_sub(1);
@@ -259,21 +286,22 @@ impl<F: FnMut(Event) -> Reaction> Collector<'_, F> {
         }
         for batch in batches {
             self.waiting += 1;
-            let avoid = failed_in.filter(|_| batch.origin == Origin::Retry);
-            let job = self.job(batch, avoid);
+            let avoid = slot.filter(|_| is_lost || batch.origin == Origin::Retry);
+            let job = Job { avoid, is_suspect: is_lost, ..self.job(batch) };
             // We hold a receiver ourselves.
             let _ = self.sender.urgent.send(Work::Execute(job));
         }
     }
 
     /// Lets sandboxes go that nothing can come for: a batch that runs comes back as one batch for each
-    /// of its tests at the most, the first of which has the sandbox of that batch.
+    /// of its tests at the most, the first of which has the sandbox of that batch. Where sandboxes are
+    /// lost, it may be the turn of another worker.
     fn release(&mut self) {
         if self.waiting > 0 || self.outstanding.is_empty() {
             return;
         }
         let may_come: usize = self.outstanding.values().map(|(_, tests)| tests.saturating_sub(1)).sum();
-        let kept = may_come + self.pool.spare + self.busy.len() + self.leaving;
+        let kept = may_come + self.pool.spare + usize::from(self.any_lost) + self.busy.len() + self.leaving;
         let alive = self.shared.alive.load(Ordering::SeqCst);
         for _ in kept..alive {
             self.leaving += 1;

@@ -7,6 +7,7 @@ use super::*;
 use crate::error::Status;
 use crate::model::Group;
 
+mod lost;
 mod twins;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,6 +1,9 @@
 //! `offload gc`: destroys the sandboxes that runs left which were killed.
 
-use std::io::Write;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -18,59 +21,126 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often is looked whether it is done.
 const SLICE: Duration = Duration::from_millis(100);
 
+/// So many sandboxes are destroyed at once.
+const AT_ONCE: usize = 16;
+
+/// A dead run, and who can destroy what it left.
+struct Run {
+    dead: Dead,
+    makers: Makers,
+    /// Holds files that the makers need.
+    _setup: Setup,
+}
+
+/// How many sandboxes are gone and how many are not.
+#[derive(Default)]
+struct Tally {
+    destroyed: usize,
+    left: usize,
+}
+
 /// Destroys what dead runs left, wherever on this machine they were started, and tells of each sandbox.
-/// Runs that live are not touched.
+/// Runs that live are not touched. After `cancel` is raised no more is begun.
 ///
 /// # Errors
-/// When anything could not be destroyed; it stays in the journal.
+/// When anything could not be destroyed, or was not; it stays in the journal.
 pub fn run(screen: &Screen, cancel: &Cancel, output: &mut dyn Write) -> Result<Status, Problem> {
     let state = journal::state_dir(&|name| std::env::var_os(name));
-    let (mut destroyed, mut left) = (0, 0);
+    let mut tally = Tally::default();
+    let (mut runs, mut sandboxes) = (Vec::new(), VecDeque::new());
     for mut dead in journal::dead(&state)? {
-        let sandboxes = std::mem::take(&mut dead.sandboxes);
-        let (makers, _setup) = match makers(&dead, screen) {
-            Ok(makers) => makers,
+        let left = std::mem::take(&mut dead.sandboxes);
+        match makers(&dead, screen) {
+            Ok((makers, _setup)) => {
+                sandboxes.extend(left.into_iter().map(|sandbox| (runs.len(), sandbox)));
+                runs.push(Run { dead, makers, _setup });
+            }
             Err(error) => {
-                log::error!(
-                    "{} sandboxes of `{}` stay: {error:#}",
-                    sandboxes.len(),
-                    dead.about.config.display()
-                );
-                left += sandboxes.len();
-                continue;
-            }
-        };
-        match makers.keeper().sweep(&dead.run) {
-            Ok(ids) => {
-                destroyed += ids.len();
-                for id in ids {
-                    writeln!(output, "destroyed {id}").context("cannot write to standard output")?;
-                }
-            }
-            Err(error) => log::warn!("sandboxes whose ids are not known may be left: {error}"),
-        }
-        for sandbox in sandboxes {
-            match destroy(&makers, sandbox, cancel) {
-                Ok(Some(id)) => {
-                    destroyed += 1;
-                    writeln!(output, "destroyed {id}").context("cannot write to standard output")?;
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    left += 1;
-                    log::error!("{error:#}");
-                }
+                let config = dead.about.config.display();
+                log::error!("{} sandboxes of `{config}` stay: {error:#}", left.len());
+                tally.left += left.len();
             }
         }
     }
-    writeln!(output, "{destroyed} destroyed, {left} left")
+    let result = sweep(&runs, cancel, &mut tally, output)
+        .and_then(|()| destroy_all((&runs, sandboxes), cancel, &mut tally, output));
+    let Tally { destroyed, left } = tally;
+    result
+        .and_then(|()| writeln!(output, "{destroyed} destroyed, {left} left"))
         .and_then(|()| output.flush())
         .context("cannot write to standard output")?;
+    if cancel.is_raised() {
+        let error = anyhow!("`gc` was interrupted; {left} sandboxes are left");
+        return Err(Problem::new(Status::Interrupted, error).hint("run `offload gc` again"));
+    }
     if left > 0 {
         let problem = Problem::new(Status::NothingRun, anyhow!("{left} sandboxes could not be destroyed"));
         return Err(problem.hint("mend what is told above and run `offload gc` again"));
     }
     Ok(Status::Passed)
+}
+
+/// Destroys what providers themselves know of the runs.
+fn sweep(runs: &[Run], cancel: &Cancel, tally: &mut Tally, output: &mut dyn Write) -> io::Result<()> {
+    for run in runs.iter().take_while(|_| !cancel.is_raised()) {
+        match run.makers.keeper().sweep(&run.dead.run) {
+            Ok(ids) => {
+                tally.destroyed += ids.len();
+                for id in ids {
+                    writeln!(output, "destroyed {id}")?;
+                }
+            }
+            Err(error) => log::warn!("sandboxes whose ids are not known may be left: {error}"),
+        }
+    }
+    Ok(())
+}
+
+/// Destroys the sandboxes, each with the number of its run, several at a time.
+fn destroy_all(
+    (runs, sandboxes): (&[Run], VecDeque<(usize, Left)>),
+    cancel: &Cancel,
+    tally: &mut Tally,
+    output: &mut dyn Write,
+) -> io::Result<()> {
+    let threads = sandboxes.len().min(AT_ONCE);
+    let waiting = Mutex::new(sandboxes);
+    // Also raised when nobody can be told any more.
+    let stop = cancel.child();
+    let (sender, ends) = mpsc::channel();
+    let work = |sender: Sender<_>| {
+        while !stop.is_raised() {
+            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some((run, sandbox)) = next else { return };
+            // The receiver outlives us.
+            let _ = sender.send(destroy(&runs[run].makers, sandbox, &stop));
+        }
+    };
+    let result = std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let sender = sender.clone();
+            scope.spawn(|| work(sender));
+        }
+        drop(sender);
+        ends.iter().try_for_each(|end| tell(end, tally, output)).inspect_err(|_| stop.raise_gracefully())
+    });
+    tally.left += waiting.into_inner().unwrap_or_else(PoisonError::into_inner).len();
+    result
+}
+
+fn tell(end: Result<Option<String>>, tally: &mut Tally, output: &mut dyn Write) -> io::Result<()> {
+    match end {
+        Ok(Some(id)) => {
+            tally.destroyed += 1;
+            writeln!(output, "destroyed {id}")
+        }
+        Ok(None) => Ok(()),
+        Err(error) => {
+            tally.left += 1;
+            log::error!("{error:#}");
+            Ok(())
+        }
+    }
 }
 
 /// The makers of a dead run, from its configuration as it is now.

@@ -27,7 +27,8 @@ fn check(
     let config = config::load(path, environment)?;
     let summary = config.summary(&config.secrets(environment));
     out.write_all(summary.as_bytes()).context("cannot write the settings")?;
-    for warning in missing_programs(&config, environment).into_iter().chain(missing_scripts(&config)) {
+    let programs = missing_programs(&config, environment).into_iter();
+    for warning in programs.chain(missing_scripts(&config)).chain(missing_placeholders(&config)) {
         log::warn!("{warning}");
     }
     let scripts = provider_commands(&config).into_iter().filter_map(|(_, text)| text);
@@ -93,6 +94,36 @@ fn missing_scripts(config: &Config) -> Vec<String> {
             format!("`{word}`, named by {key}, is no bundled script; there is {}", known.join(", "))
         })
         .collect()
+}
+
+/// A warning for each of these commands that does not say what it is for. There may be a reason, as with a
+/// single sandbox that is always there; but a placeholder that is misspelt leaves sandboxes behind.
+fn missing_placeholders(config: &Config) -> Vec<String> {
+    let Provider::Command(provider) = &config.provider else { return Vec::new() };
+    let of_sandboxes = [
+        ("exec_command", Some(&provider.exec_command)),
+        ("destroy_command", Some(&provider.destroy_command)),
+        ("download_command", provider.download_command.as_ref()),
+    ];
+    let nameless = |(_, text): &(_, Option<&String>)| text.is_some_and(|text| !text.contains("{sandbox_id}"));
+    let mut warnings: Vec<String> = of_sandboxes
+        .into_iter()
+        .filter(nameless)
+        .map(|(key, _)| {
+            format!(
+                "`{key}` in [provider] does not hold `{{sandbox_id}}`: it cannot tell which sandbox is meant"
+            )
+        })
+        .collect();
+    let mut of_images =
+        [Some(&provider.create_command), provider.patch_command.as_ref()].into_iter().flatten();
+    if provider.prepare_command.is_some() && !of_images.any(|text| text.contains("{image_id}")) {
+        warnings.push(
+            "`prepare_command` in [provider] makes an image, but `create_command` does not hold `{image_id}`"
+                .to_owned(),
+        );
+    }
+    warnings
 }
 
 fn provider_programs(config: &Config, path: &str) -> Vec<Named> {
@@ -280,6 +311,34 @@ mod tests {
             warnings(provider, framework),
             ["`no-such-create`, named by `create_command` in [provider], is not on PATH"]
         );
+    }
+
+    #[test]
+    fn commands_that_do_not_say_what_they_are_for_are_warned_about() {
+        let warnings = |commands: &str| {
+            let text = format!(
+                "[provider]\ntype = \"default\"\n{commands}\n[framework]\ntype = \"pytest\"\n[groups.all]\n"
+            );
+            missing_placeholders(&config::parse(&text, "x.toml", &|_| None).unwrap())
+        };
+        let good = "prepare_command = \"p\"\ncreate_command = \"c {image_id}\"\n\
+                    exec_command = \"e {sandbox_id} {command}\"\ndestroy_command = \"d {sandbox_id}\"\n\
+                    download_command = \"l {sandbox_id} {paths}\"";
+        assert_eq!(warnings(good), [""; 0]);
+        assert_eq!(
+            warnings(&good.replace("{sandbox_id}", "{sandbox}").replace("{image_id}", "im-1")),
+            [
+                "`exec_command` in [provider] does not hold `{sandbox_id}`: it cannot tell which sandbox is meant",
+                "`destroy_command` in [provider] does not hold `{sandbox_id}`: it cannot tell which sandbox is meant",
+                "`download_command` in [provider] does not hold `{sandbox_id}`: it cannot tell which sandbox is meant",
+                "`prepare_command` in [provider] makes an image, but `create_command` does not hold `{image_id}`",
+            ]
+        );
+        let patched = good.replace("{image_id}", "im-1") + "\npatch_command = \"p {image_id}\"";
+        assert_eq!(warnings(&patched), [""; 0]);
+        let bare = "create_command = \"c\"\nexec_command = \"e {sandbox_id} {command}\"\n\
+                    destroy_command = \"d {sandbox_id}\"";
+        assert_eq!(warnings(bare), [""; 0]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::model::{Exit, GroupIndex, Origin, TestIndex};
 use crate::process::Finished;
 use crate::provider::{Order, Place};
 
+mod lost;
+
 /// Counts what lives, and fails as told.
 #[derive(Default)]
 struct Site {
@@ -19,6 +21,8 @@ struct Site {
     made: AtomicUsize,
     /// Creates of these slots fail.
     barren: Vec<usize>,
+    /// How many sandboxes can be made at most.
+    most: Option<usize>,
     /// Creates of this slot take long, until the flag is set.
     slow: Option<usize>,
     released: AtomicBool,
@@ -33,7 +37,8 @@ struct Box_<'a>(&'a Site);
 
 impl crate::provider::Provider for Provider<'static> {
     fn create(&self, slot: usize, cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
-        if self.0.barren.contains(&slot) {
+        let is_full = self.0.most.is_some_and(|most| self.0.made.load(Ordering::SeqCst) >= most);
+        if is_full || self.0.barren.contains(&slot) {
             return Err(ProviderError::Refused("no room".into()));
         }
         while self.0.slow == Some(slot) && !self.0.released.load(Ordering::SeqCst) {

@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, select_biased};
 
 use super::{Job, Pool, Queue, STOPPED, STRIKES, Shared, Usage, Work};
-use crate::event::Event;
+use crate::event::{Event, Execution};
+use crate::model::Exit;
 use crate::provider::{ProviderError, Sandbox};
 
 /// A thread and the sandboxes that it has, one after the other.
@@ -108,12 +109,11 @@ impl<'a> Worker<'a> {
                 }
             }
         }
-        self.retire();
-        if let Some(Job { batch, .. }) = first {
-            let error = if error.is_empty() { STOPPED.to_owned() } else { error.clone() };
-            self.tell(Event::Started { slot: self.slot, batch: batch.clone() });
-            self.tell(Event::Lost { slot: self.slot, batch, error });
+        if let Some(job) = first {
+            // It never had a sandbox. Before this worker is off the number of those who may take it.
+            self.shared.pass_on(job);
         }
+        self.retire();
         if strikes >= STRIKES && !self.is_stopped() {
             self.tell(Event::Retired { slot: self.slot, error });
         }
@@ -127,9 +127,25 @@ impl<'a> Worker<'a> {
 
     /// The next batch to execute; `None` when there is nothing more for this worker.
     fn next(&self, queue: &Queue<Receiver<Work>>) -> Option<Job> {
-        let mut work = None;
+        // The first that is to run elsewhere, as long as there may be other work.
+        let mut avoided: Option<Job> = None;
         loop {
-            let Work::Execute(job) = work.take().map_or_else(|| self.wait(queue), Some)? else {
+            let work = match queue.urgent.try_recv().or_else(|_| queue.planned.try_recv()) {
+                Ok(work) => work,
+                // All others are busy: better here than later.
+                Err(_) if avoided.is_some() && self.shared.idle.load(Ordering::SeqCst) == 0 => {
+                    return avoided;
+                }
+                Err(_) => {
+                    avoided.take().into_iter().for_each(|job| self.shared.pass_on(job));
+                    self.wait(queue)?
+                }
+            };
+            let Work::Execute(job) = work else {
+                if avoided.is_some() {
+                    // There is work again.
+                    return avoided;
+                }
                 // Before it is told: the collector counts those that are left.
                 self.retire();
                 self.tell(Event::Released { slot: self.slot });
@@ -139,21 +155,14 @@ impl<'a> Worker<'a> {
                 let stopped = self.pool.cancel.is_raised();
                 let reason = if stopped { STOPPED } else { "it was abandoned before it started" };
                 self.tell(Event::Dropped { batch: job.batch, reason: reason.into() });
-                continue;
-            }
-            if job.avoid != Some(self.slot) {
+            } else if job.avoid != Some(self.slot) {
+                avoided.into_iter().for_each(|job| self.shared.pass_on(job));
                 return Some(job);
+            } else if avoided.is_none() {
+                avoided = Some(job);
+            } else {
+                self.shared.pass_on(job);
             }
-            work = queue.urgent.try_recv().or_else(|_| queue.planned.try_recv()).ok();
-            if let Some(Work::Leave) = work {
-                // There is work again.
-                return Some(job);
-            }
-            if work.is_none() && self.shared.idle.load(Ordering::SeqCst) == 0 {
-                // All others are busy: better here than later.
-                return Some(job);
-            }
-            self.shared.passed_on.lock().unwrap_or_else(PoisonError::into_inner).push(job);
         }
     }
 
@@ -176,9 +185,8 @@ impl<'a> Worker<'a> {
         strikes: &mut u32,
     ) -> Next {
         loop {
-            let Some(Job { batch, cancel, .. }) = first.take().or_else(|| self.next(queue)) else {
-                return Next::Leave;
-            };
+            let Some(job) = first.take().or_else(|| self.next(queue)) else { return Next::Leave };
+            let Job { batch, cancel, is_suspect, .. } = job;
             let Some(sandbox) = held.sandbox.as_deref_mut() else { return Next::Spent };
             self.tell(Event::Started { slot: self.slot, batch: batch.clone() });
             let execute = || self.pool.bench.execute(self.slot, &batch, sandbox, &cancel);
@@ -188,6 +196,7 @@ impl<'a> Worker<'a> {
             match execution {
                 Ok(execution) => {
                     *strikes = 0;
+                    self.shared.row.store(0, Ordering::SeqCst);
                     self.tell(Event::Finished { slot: self.slot, batch, execution });
                     if !held.sandbox.as_ref().is_some_and(|sandbox| sandbox.is_usable()) {
                         return Next::Spent;
@@ -196,13 +205,30 @@ impl<'a> Worker<'a> {
                 Err(ProviderError::Refused(error)) => {
                     self.tell(Event::Refused { slot: self.slot, batch, error });
                 }
+                Err(ProviderError::Lost(_) | ProviderError::Throttled(_)) if self.pool.cancel.is_raised() => {
+                    self.tell(Event::Finished { slot: self.slot, batch, execution: cancelled() });
+                    return Next::Spent;
+                }
                 Err(ProviderError::Lost(error) | ProviderError::Throttled(error)) => {
                     // A sandbox that does not survive a cancel is not to blame for it.
-                    *strikes += u32::from(!cancel.is_raised());
+                    let is_forgiven = cancel.is_raised() || (self.shared.forgives() && is_suspect);
+                    *strikes += u32::from(!is_forgiven);
                     self.tell(Event::Lost { slot: self.slot, batch, error: error.clone() });
                     return Next::Lost(error);
                 }
             }
         }
+    }
+}
+
+/// The execution of a batch whose sandbox did not survive the wish to stop: nobody is to blame for that.
+fn cancelled() -> Execution {
+    Execution {
+        exit: Exit::Cancelled,
+        elapsed: Duration::ZERO,
+        whole: Duration::ZERO,
+        leaked: false,
+        report: None,
+        ended: None,
     }
 }

@@ -10,6 +10,7 @@ mod cache;
 mod care;
 mod faults;
 mod image;
+mod lost;
 mod requirements;
 mod signals;
 mod working;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{calls, nothing_left, remote};
-use crate::support::{survivors, wait_until};
+use crate::support::{Project, Running, survivors, wait_until};
 
 const SOLO: &str = "[groups.all]\nschedule_individual = true";
 
@@ -129,4 +129,61 @@ fn gc_says_what_it_could_not_destroy_and_keeps_it() {
     fs::remove_file(project.path().join("on-destroy")).unwrap();
     project.offload(&["gc"]).expect_code(0);
     assert_eq!(calls(&project, "destroy"), ["destroy sb-1"]);
+}
+
+/// A project whose run was killed with so many sandboxes.
+fn killed(count: usize, unique: &str) -> Project {
+    let tests: Vec<String> = (0..count).map(|number| format!("hang {number}")).collect();
+    let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+    let project = remote(&tests, SOLO, "timeout_secs = 20", "").env("UNIQUE", unique);
+    let dead = project.spawn(&["run", "--parallel", &count.to_string()]);
+    wait_until("the tests hang", Duration::from_secs(60), || survivors(unique) >= count);
+    dead.signal(Signal::SIGKILL);
+    dead.wait(Duration::from_secs(10));
+    crate::safety::end_all(unique);
+    project
+}
+
+/// How many destroys have begun, for `on-destroy` scripts that write it down.
+fn begun(project: &Project) -> usize {
+    fs::read_to_string(project.path().join("begun")).unwrap_or_default().lines().count()
+}
+
+#[test]
+fn gc_destroys_side_by_side() {
+    // None ends before all have begun.
+    let project = killed(6, &unique("beside"))
+        .file("on-destroy", "echo $id >> begun; while [ $(grep -c '' begun) -lt 6 ]; do sleep 0.05; done");
+    let outcome = project.offload(&["gc"]).expect_code(0);
+    assert!(outcome.stdout.ends_with("6 destroyed, 0 left\n"), "{}", outcome.stdout);
+    assert_eq!((begun(&project), calls(&project, "destroy").len()), (6, 6));
+}
+
+#[test]
+fn a_signal_lets_gc_start_no_more_and_what_is_left_stays_in_the_journal() {
+    let project = killed(18, &unique("enough"))
+        .file("on-destroy", "echo $id >> begun; while [ ! -e go ]; do sleep 0.05; done");
+    let running = project.spawn(&["gc"]);
+    wait_until("destroys have begun", Duration::from_secs(20), || begun(&project) == 16);
+    running.signal(Signal::SIGINT);
+    wait_until("it has heard", Duration::from_secs(20), || running.stderr().contains("stopping"));
+    fs::write(project.path().join("go"), "").unwrap();
+    let outcome = running.wait(Duration::from_secs(30)).expect_code(130);
+    assert!(outcome.stdout.ends_with("16 destroyed, 2 left\n"), "{}", outcome.stdout);
+    assert!(outcome.stderr.contains("2 sandboxes are left"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("run `offload gc` again"), "{}", outcome.stderr);
+    let outcome = project.offload(&["gc"]).expect_code(0);
+    assert!(outcome.stdout.ends_with("2 destroyed, 0 left\n"), "{}", outcome.stdout);
+    assert_eq!(calls(&project, "destroy").len(), 18);
+}
+
+#[test]
+fn a_relative_state_folder_is_the_same_for_gc_from_elsewhere() {
+    let project = killed(1, &unique("relative"));
+    fs::create_dir(project.path().join("sub")).unwrap();
+    let mut command = project.command(env!("CARGO_BIN_EXE_offload"));
+    command.arg("gc").current_dir(project.path().join("sub")).env("OFFLOAD_STATE_DIR", "../state");
+    let outcome = Running::start(command).wait(Duration::from_secs(30)).expect_code(0);
+    assert!(outcome.stdout.ends_with("1 destroyed, 0 left\n"), "{}", outcome.stdout);
+    assert_eq!(fs::read_dir(project.path().join("state/runs")).unwrap().count(), 0);
 }
