@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, bounded};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use wait_timeout::ChildExt;
 
 use crate::cancel::{Cancel, Urgency};
 use crate::command::{CommandLine, Executable};
@@ -20,6 +19,9 @@ use crate::mask::{Mask, Masked};
 use crate::model::Exit;
 
 pub mod dialogue;
+mod end;
+
+use end::End;
 
 /// How long a group may take to end after TERM.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -148,9 +150,10 @@ fn remove_if_present(path: &Path) -> io::Result<()> {
 /// Waits for the child itself; ends its group at the deadline or when the run is to stop.
 fn wait(child: &mut Child, group: Pid, deadline: Duration, cancel: &Cancel) -> io::Result<Exit> {
     let started = Instant::now();
+    let end = End::of(child);
     loop {
         let left = deadline.saturating_sub(started.elapsed());
-        if let Some(status) = child.wait_timeout(left.min(SLICE))? {
+        if let Some(status) = end.wait(child, left.min(SLICE))? {
             return Ok(to_exit(status));
         }
         let verdict = if cancel.is_raised() {
@@ -160,7 +163,7 @@ fn wait(child: &mut Child, group: Pid, deadline: Duration, cancel: &Cancel) -> i
         } else {
             continue;
         };
-        terminate(child, group, cancel)?;
+        terminate((child, &end), group, cancel)?;
         return Ok(verdict);
     }
 }
@@ -174,11 +177,11 @@ fn to_exit(status: ExitStatus) -> Exit {
 }
 
 /// TERM to the group, a grace, KILL to the group. The child is reaped.
-fn terminate(child: &mut Child, group: Pid, cancel: &Cancel) -> io::Result<()> {
+fn terminate((child, end): (&mut Child, &End), group: Pid, cancel: &Cancel) -> io::Result<()> {
     signal(group, Signal::SIGTERM);
     let asked = Instant::now();
     while asked.elapsed() < GRACE && cancel.urgency() != Urgency::Forced {
-        if child.wait_timeout(SLICE)?.is_some() && look(group) != Left::Running {
+        if end.wait(child, SLICE)?.is_some() && look(group) != Left::Running {
             break;
         }
         if child.try_wait()?.is_some() {

@@ -4,8 +4,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::error::{Problem, Status};
 
-/// Files that a worker has open at most: two logs and their copies, and the pipe of a start.
-const FOR_EACH: u64 = 7;
+/// Files that a worker has open at most: two logs and their copies, the pipe of a start, its process.
+const FOR_EACH: u64 = 8;
 /// Files that are open anyway.
 const FOR_ALL: u64 = 40;
 

@@ -192,10 +192,7 @@ impl Shell {
         }
         let last = last_line(&streams.stdout);
         let stderr = self.common.mask.hide(&files::tail(&streams.stderr, TAIL));
-        for path in [&own, &streams.stderr] {
-            // The folder goes with the run at the latest.
-            let _ = std::fs::remove_file(path);
-        }
+        self.common.forget(&[&own, &streams.stderr]);
         Ok(Said { exit: finished.exit, last, stderr })
     }
 

@@ -108,10 +108,7 @@ impl Remote {
             trailer.ok_or_else(|| self.gone(finished.exit, &files::tail(&streams.stderr, 2000)))
         });
         let stderr = self.common.mask.hide(&files::tail(&streams.stderr, 2000));
-        for file in [&streams.stdout, &streams.stderr] {
-            // The folder goes with the run at the latest.
-            let _ = std::fs::remove_file(file);
-        }
+        self.common.forget(&[&streams.stdout, &streams.stderr]);
         match result? {
             trailer if trailer.status == 0 => Ok(trailer),
             trailer => {
@@ -224,10 +221,7 @@ fn hide(raw: &Path, log: &Path, mask: &Mask) -> Result<(), ProviderError> {
         }
         masked.finish()
     };
-    copy().map_err(|error| ProviderError::Lost(format!("cannot write `{}`: {error}", log.display())))?;
-    // The folder goes with the run at the latest.
-    let _ = std::fs::remove_file(raw);
-    Ok(())
+    copy().map_err(|error| ProviderError::Lost(format!("cannot write `{}`: {error}", log.display())))
 }
 
 /// The folders of a glob pattern before the first that is not one name, to look for files in.
@@ -288,6 +282,7 @@ impl Sandbox for Remote {
         if is_masked {
             hide(&raw.stdout, &order.streams.stdout, &order.streams.mask)?;
             hide(&raw.stderr, &order.streams.stderr, &order.streams.mask)?;
+            self.common.forget(&[&raw.stdout, &raw.stderr]);
         }
         let (finished, trailer) = result?;
         let Some(trailer) = trailer else { return Ok(finished) };
