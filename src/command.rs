@@ -9,6 +9,8 @@ pub enum Executable {
     Program(Vec<String>),
     /// A text for the provider's shell.
     Shell(String),
+    /// A program found on PATH, and its arguments, started with no shell in between.
+    Direct(Vec<String>),
 }
 
 /// A small file that must exist before the command starts.
@@ -48,6 +50,11 @@ impl CommandLine {
         CommandLine::of(Executable::Shell(text.into()))
     }
 
+    /// A program with its arguments that needs no shell to be found or started. `words` must not be empty.
+    pub fn direct(words: Vec<String>) -> CommandLine {
+        CommandLine::of(Executable::Direct(words))
+    }
+
     fn of(executable: Executable) -> CommandLine {
         CommandLine {
             executable,
@@ -69,7 +76,7 @@ impl CommandLine {
     /// The command as one line that sh understands, without environment and directory.
     pub fn to_shell(&self) -> String {
         match &self.executable {
-            Executable::Program(words) => shell_words::join(words),
+            Executable::Program(words) | Executable::Direct(words) => shell_words::join(words),
             Executable::Shell(text) => text.clone(),
         }
     }

@@ -99,11 +99,14 @@ pub fn run(
 }
 
 fn to_process(command: &CommandLine, shell: &str) -> Command {
-    let mut process = Command::new(shell);
-    process.arg("-c");
+    let mut process = match &command.executable {
+        Executable::Direct(words) => Command::new(&words[0]),
+        _ => Command::new(shell),
+    };
     match &command.executable {
-        Executable::Program(words) => process.arg("exec \"$@\"").arg(shell).args(words),
-        Executable::Shell(text) => process.arg(text),
+        Executable::Direct(words) => process.args(&words[1..]),
+        Executable::Program(words) => process.args(["-c", "exec \"$@\"", shell]).args(words),
+        Executable::Shell(text) => process.args(["-c", text]),
     };
     process.envs(command.env.iter().map(|(key, value)| (key, value)));
     if !command.prepend_path.is_empty() {

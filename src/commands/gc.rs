@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use crossbeam::channel::{Sender, unbounded};
 
 use super::makers::Makers;
 use super::setup::Setup;
@@ -107,7 +107,7 @@ fn destroy_all(
     let waiting = Mutex::new(sandboxes);
     // Also raised when nobody can be told any more.
     let stop = cancel.child();
-    let (sender, ends) = mpsc::channel();
+    let (sender, ends) = unbounded();
     let work = |sender: Sender<_>| {
         while !stop.is_raised() {
             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();

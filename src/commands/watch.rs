@@ -115,13 +115,8 @@ impl<'a> Watch<'a> {
                 self.progress.ended(slot);
                 let number = batch.index;
                 let step = self.collector.lost(batch, &error);
-                if step.batches.is_empty() {
-                    log::info!(
-                        "batch {number} could not be executed, but its twin goes on or is done: {error}"
-                    );
-                } else {
-                    log::warn!("batch {number} could not be executed and runs again: {error}");
-                }
+                let again = if step.batches.is_empty() { "" } else { " and runs again" };
+                log::warn!("batch {number} could not be executed{again}: {error}");
                 self.close(number, step.outcome);
                 step
             }

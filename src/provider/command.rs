@@ -16,7 +16,7 @@ use crate::provider::{Builder, Image, Keeper, Provider, ProviderError, Sandbox, 
 mod shell;
 
 pub use shell::{Commands, Settings};
-use shell::{Shell, fill};
+use shell::{Filled, Shell, fill};
 
 /// Larger differences than this are not brought to each sandbox through its shell: the image is made anew.
 const LARGEST_DIFFERENCE: usize = 2 << 20;
@@ -45,9 +45,9 @@ impl Images {
         Command { shell: Arc::clone(&self.shell), image, journal, root: self.shell.common.root() }
     }
 
-    fn id_of(&self, key: &str, text: &str, cancel: &Cancel) -> Result<String, ProviderError> {
+    fn id_of(&self, key: &str, filled: &Filled, cancel: &Cancel) -> Result<String, ProviderError> {
         patiently(cancel, || {
-            let said = self.shell.run(key, text.to_owned(), None, cancel)?;
+            let said = self.shell.run(key, filled, None, cancel)?;
             said.check(key)?;
             said.last.ok_or_else(|| {
                 ProviderError::Refused(format!(
@@ -101,7 +101,7 @@ impl Builder for Images {
         let template = settings.commands.prepare.as_deref().unwrap_or_default();
         let mut text = fill(template, &[("{cpu_cores}", &self.shell.cores())]);
         let mut append =
-            |flag: &str, value: &str| text += &format!(" --{flag}={}", shell_words::quote(value));
+            |flag: &str, value: &str| text.text += &format!(" --{flag}={}", shell_words::quote(value));
         for pair in &settings.copy_dirs {
             append("copy-dir", pair);
         }
@@ -136,7 +136,7 @@ impl Builder for Images {
         ];
         let mut text = fill(template, &values);
         if let Some(then) = &difference.then {
-            text += &format!(" --post-patch-cmd={}", shell_words::quote(then));
+            text.text += &format!(" --post-patch-cmd={}", shell_words::quote(then));
         }
         let id = self.id_of("patch_command", &text, cancel).map_err(|error| match error {
             // A command cannot tell whether that is because the image is gone.
@@ -159,7 +159,7 @@ impl Command<'_> {
         let output = entry.map(Entry::output);
         let mut left = None;
         let made = patiently(cancel, || {
-            let said = self.shell.run("create_command", text.clone(), output, cancel)?;
+            let said = self.shell.run("create_command", &text, output, cancel)?;
             match (said.check("create_command"), said.last) {
                 (Ok(()), Some(id)) => Ok(id),
                 (Ok(()), None) => Err(ProviderError::Refused(

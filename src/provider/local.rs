@@ -109,7 +109,7 @@ impl Provider for Local {
     fn takes(&self, command: &CommandLine) -> bool {
         match &command.executable {
             // A pointer for each word, and the word with its end.
-            Executable::Program(words) => {
+            Executable::Program(words) | Executable::Direct(words) => {
                 let all: usize = words.iter().map(|word| word.len() + 9).sum();
                 all <= ALL_ARGUMENTS && words.iter().all(|word| word.len() <= ONE_ARGUMENT)
             }

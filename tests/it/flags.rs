@@ -6,7 +6,6 @@ use std::fs;
 use serde_json::Value;
 
 use crate::runner::{configured, project};
-use crate::support::Project;
 
 #[test]
 fn the_timeline_has_a_track_for_the_phases_and_one_for_each_sandbox() {
@@ -56,13 +55,6 @@ fn flags_of_other_providers_say_what_they_need() {
         let outcome = project.offload(&[&["run"], flags].concat()).expect_code(code);
         assert!(outcome.stderr.contains(text), "{flags:?}: {}", outcome.stderr);
     }
-    let modal = "[provider]\ntype = \"modal\"\n[framework]\ntype = \"pytest\"\n[groups.all]\n";
-    let outcome = Project::new().config(modal).offload(&["run"]).expect_code(3);
-    assert!(
-        outcome.stderr.contains("has no provider `modal` yet") && outcome.stderr.contains("hint:"),
-        "{}",
-        outcome.stderr
-    );
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn run(nextest: &Nextest, suite: &Suite, ids: &[&str], facts: &Facts, shared: bo
     let files: Vec<_> = run.command.files.into_iter().map(|file| file.content).collect();
     match run.command.executable {
         Executable::Program(words) => (words, files.concat()),
-        Executable::Shell(text) => panic!("{text}"),
+        other => panic!("{other:?}"),
     }
 }
 

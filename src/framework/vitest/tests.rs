@@ -41,7 +41,7 @@ fn words(vitest: &Vitest, suite: &Suite, tests: &[u32], fail_fast: bool) -> Vec<
     assert_eq!(run.report, Some(PathBuf::from("/scratch/junit.xml")));
     match run.command.executable {
         Executable::Program(words) => words,
-        Executable::Shell(text) => panic!("{text}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -104,8 +104,16 @@ pub(super) fn complaint(key: &str, exit: Exit, stderr: &str) -> String {
     if said.is_empty() { format!("`{key}` {how}") } else { format!("`{key}` {how}: {said}") }
 }
 
+/// A configured command with its places filled.
+#[derive(Clone, Debug)]
+pub(super) struct Filled {
+    pub(super) text: String,
+    /// Whether it is one program with its arguments. More quoted words may be appended.
+    is_plain: bool,
+}
+
 /// Fills the places of `template` in one pass, so that nothing is looked for in what was filled in.
-pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
+pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> Filled {
     let mut text = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(start) = rest.find('{') {
@@ -124,7 +132,7 @@ pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
         };
         rest = &place[length..];
     }
-    text + rest
+    Filled { text: text + rest, is_plain: is_one_program(template) }
 }
 
 /// Runs commands for a provider and all of its sandboxes.
@@ -136,14 +144,8 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn new(mut settings: Settings) -> Shell {
-        let commands = &mut settings.commands;
-        for command in [&mut commands.create, &mut commands.exec, &mut commands.destroy] {
-            if is_one_program(command) {
-                *command = format!("exec {command}");
-            }
-        }
-        let taken = commands.exec.len() + 500;
+    pub(super) fn new(settings: Settings) -> Shell {
+        let taken = settings.commands.exec.len() + 500;
         let common = Common::new(&settings.terms, settings.terms.env.clone(), taken);
         Shell { common: Arc::new(common), settings, destroying: bounded(DESTROYED_AT_ONCE) }
     }
@@ -152,24 +154,24 @@ impl Shell {
         self.settings.cpu_cores.to_string()
     }
 
-    /// Runs `text`, the command of `key`; its standard output goes to `stdout`, if that is given.
+    /// Runs `filled`, the command of `key`; its standard output goes to `stdout`, if that is given.
     ///
     /// # Errors
     /// `Refused` where it cannot be started. What started and failed is told by [`Said::check`].
     pub(super) fn run(
         &self,
         key: &str,
-        text: String,
+        filled: &Filled,
         stdout: Option<&Path>,
         cancel: &Cancel,
     ) -> Result<Said, ProviderError> {
-        self.run_within(key, text, (stdout, self.common.timeout), cancel)
+        self.run_within(key, filled, (stdout, self.common.timeout), cancel)
     }
 
     fn run_within(
         &self,
         key: &str,
-        text: String,
+        filled: &Filled,
         (stdout, deadline): (Option<&Path>, Duration),
         cancel: &Cancel,
     ) -> Result<Said, ProviderError> {
@@ -179,8 +181,8 @@ impl Shell {
         // Nobody reads these files but us; what is shown of them is masked.
         let streams =
             Streams { stdout: stdout.unwrap_or(&own).to_owned(), stderr, mask: Arc::new(Mask::default()) };
-        log::debug!("{key}: {}", self.common.mask.hide(&text));
-        let command = self.command(text);
+        log::debug!("{key}: {}", self.common.mask.hide(&filled.text));
+        let command = self.command(filled);
         let finished = process::run(&command, SHELL, &streams, deadline.min(self.common.timeout), cancel)
             .map_err(|error| self.common.mask.hide(&format!("`{key}`: {error}")))
             .map_err(ProviderError::Refused)?;
@@ -196,10 +198,23 @@ impl Shell {
         Ok(Said { exit: finished.exit, last, stderr })
     }
 
-    /// `text` as a command in the provider's folder.
-    pub(super) fn command(&self, text: String) -> CommandLine {
-        let mut command = CommandLine::shell(text).with_env("OFFLOAD_RUN_ID", &self.settings.terms.run);
-        command.directory = Some(self.settings.directory.clone());
+    /// `filled` as a command in the provider's folder: without a shell where it needs none, since with
+    /// hundreds of sandboxes each start of a process counts.
+    fn command(&self, filled: &Filled) -> CommandLine {
+        let directory = &self.settings.directory;
+        let words = filled.is_plain.then(|| shell_words::split(&filled.text).ok()).flatten();
+        let command = match words {
+            Some(mut words) if !words.is_empty() => {
+                if words[0].contains('/') {
+                    // Whose folder a relative program counts from is not certain otherwise.
+                    words[0] = directory.join(&words[0]).to_string_lossy().into_owned();
+                }
+                CommandLine::direct(words)
+            }
+            _ => CommandLine::shell(&filled.text),
+        };
+        let mut command = command.with_env("OFFLOAD_RUN_ID", &self.settings.terms.run);
+        command.directory = Some(directory.clone());
         command
     }
 }
@@ -208,7 +223,7 @@ impl Transport for Shell {
     fn exec(&self, id: &str, text: &Text<'_>, cancel: &Cancel) -> Result<Finished, ProviderError> {
         let (id, line) = (shell_words::quote(id), shell_words::quote(text.line));
         let values = [("{sandbox_id}", &*id), ("{command}", &*line), ("{cpu_cores}", &*self.cores())];
-        let command = self.command(fill(&self.settings.commands.exec, &values));
+        let command = self.command(&fill(&self.settings.commands.exec, &values));
         let deadline = text.deadline.min(self.common.timeout);
         process::run(&command, SHELL, text.streams, deadline, cancel).map_err(|error| match error.kind() {
             ErrorKind::ArgumentListTooLong | ErrorKind::InvalidInput => {
@@ -243,7 +258,7 @@ impl Transport for Shell {
             [("{sandbox_id}", &*quoted), ("{paths}", &*paths.join(" ")), ("{cpu_cores}", &*self.cores())];
         let text = fill(template, &values);
         let copied = patiently(cancel, || {
-            self.run("download_command", text.clone(), None, cancel)?.check("download_command")
+            self.run("download_command", &text, None, cancel)?.check("download_command")
         });
         Some(copied.map_err(|error| ProviderError::Lost(format!("sandbox `{id}`: {error}"))))
     }
@@ -261,7 +276,7 @@ impl Transport for Shell {
         for _ in 0..TRIES {
             let mut is_hung = false;
             result = patiently(&never, || {
-                let said = self.run_within("destroy_command", text.clone(), (None, DESTRUCTION), &never)?;
+                let said = self.run_within("destroy_command", &text, (None, DESTRUCTION), &never)?;
                 is_hung = said.exit == Exit::TimedOut;
                 match said.check("destroy_command") {
                     Err(ProviderError::Throttled(message)) if began.elapsed() >= PATIENCE => {
@@ -293,7 +308,7 @@ mod tests {
     #[test]
     fn places_are_filled_once_and_only_known_ones() {
         let values = [("{a}", "{b}"), ("{b}", "2")];
-        assert_eq!(fill("x {a} ${HOME} {b}{c} {a", &values), "x {b} ${HOME} 2{c} {a");
+        assert_eq!(fill("x {a} ${HOME} {b}{c} {a", &values).text, "x {b} ${HOME} 2{c} {a");
     }
 
     #[test]

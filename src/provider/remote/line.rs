@@ -118,7 +118,7 @@ impl Inside {
 
 fn words(command: &CommandLine) -> String {
     match &command.executable {
-        Executable::Program(words) => shell_words::join(words),
+        Executable::Program(words) | Executable::Direct(words) => shell_words::join(words),
         Executable::Shell(text) if is_one_program(text) => text.clone(),
         Executable::Shell(text) => format!("sh -c {}", quote(text)),
     }
