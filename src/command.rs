@@ -81,3 +81,20 @@ impl CommandLine {
         }
     }
 }
+
+/// Puts values in the place of placeholders, in one pass: nothing that is put in is looked at again.
+pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut text =
+        String::with_capacity(template.len() + values.iter().map(|(_, value)| value.len()).sum::<usize>());
+    let mut rest = template;
+    while let Some(place) = rest.find('{') {
+        text.push_str(&rest[..place]);
+        rest = &rest[place..];
+        let filled = values.iter().find_map(|(name, value)| Some((value, rest.strip_prefix(name)?)));
+        let (value, after) = filled.map_or(("{", &rest[1..]), |(value, after)| (*value, after));
+        text.push_str(value);
+        rest = after;
+    }
+    text.push_str(rest);
+    text
+}

@@ -83,8 +83,8 @@ fn modal(table: &mut Table<'_>) -> Modal {
         creates_per_second: table.read("creates_per_second", Value::amount).unwrap_or(5.0),
         secret_env: table.read("secret_env", check::names).unwrap_or_default(),
     };
-    if provider.creates_per_second <= 0.0 {
-        table.fail("creates_per_second", "must be above 0");
+    if provider.creates_per_second < 0.001 {
+        table.fail("creates_per_second", "must be at least 0.001");
     }
     if provider.sandbox_timeout > LONGEST_LIFE {
         table.fail("sandbox_timeout_secs", "must not be above 86400: no sandbox of Modal lives longer");

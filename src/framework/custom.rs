@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::command::CommandLine;
+use crate::command::{CommandLine, fill};
 use crate::framework::{
     ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext,
-    describe_failure, fill,
+    describe_failure,
 };
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
 

@@ -22,8 +22,8 @@ mod failure;
 mod reach;
 
 use driver::Driver;
-pub use driver::{Program, Progress};
-use failure::Failure;
+pub use driver::{Program, Progress, read_answer};
+pub use failure::Failure;
 
 /// The SDK takes 64 KiB in all arguments of an exec.
 const ARGUMENTS: usize = 62_000;

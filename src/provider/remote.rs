@@ -18,6 +18,7 @@ mod line;
 mod patching;
 mod sandbox;
 
+pub use frame::{Trailer, cut};
 use line::Frame;
 pub use line::Inside;
 pub use patching::patch;

@@ -98,6 +98,12 @@ fn numbers_out_of_range_are_refused() {
     let modal = LEAST.replace("\"local\"", "\"modal\"\ncpu_cores = 2\nmemory_gb = 1_0.5");
     let Provider::Modal(modal) = valid(&modal).provider else { panic!() };
     assert_eq!((modal.cpu_cores, modal.memory_gb), (2.0, Some(10.5)));
+    // So slow that the time between two creates would be no duration.
+    for slow in ["0", "1e-300"] {
+        let modal = LEAST.replace("\"local\"", &format!("\"modal\"\ncreates_per_second = {slow}"));
+        let expected = "`creates_per_second` in [provider] must be at least 0.001";
+        assert_eq!(mistake(&modal), expected);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::cancel::Cancel;
-use crate::command::CommandLine;
+use crate::command::{self, CommandLine};
 use crate::files;
 use crate::mask::Mask;
 use crate::model::Exit;
@@ -112,27 +112,9 @@ pub(super) struct Filled {
     is_plain: bool,
 }
 
-/// Fills the places of `template` in one pass, so that nothing is looked for in what was filled in.
+/// Fills the places of `template`.
 pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> Filled {
-    let mut text = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some(start) = rest.find('{') {
-        let (before, place) = rest.split_at(start);
-        text.push_str(before);
-        let known = values.iter().find(|(name, _)| place.starts_with(name));
-        let length = match known {
-            Some((name, value)) => {
-                text.push_str(value);
-                name.len()
-            }
-            None => {
-                text.push('{');
-                1
-            }
-        };
-        rest = &place[length..];
-    }
-    Filled { text: text + rest, is_plain: is_one_program(template) }
+    Filled { text: command::fill(template, values), is_plain: is_one_program(template) }
 }
 
 /// Runs commands for a provider and all of its sandboxes.

@@ -101,6 +101,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The answer in a line of the driver, with the number of its request; `None` for any other line.
+pub fn read_answer(line: &str) -> Option<(u64, Result<Value, Failure>)> {
+    let Line { id, result, error, message } = serde_json::from_str(line).ok()?;
+    Some((id, error.map_or(Ok(result), |class| Err(Failure::Said { class, message }))))
+}
+
 impl Heard {
     fn line(&self, line: Option<&str>) {
         let Some(line) = line else {
@@ -108,12 +114,11 @@ impl Heard {
             lock(&self.waiting).take();
             return;
         };
-        let Ok(Line { id, result, error, message }) = serde_json::from_str(line) else {
+        let Some((id, answer)) = read_answer(line) else {
             log::debug!("the driver of Modal says what is no answer: {line}");
             return;
         };
         let asker = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&id));
-        let answer = error.map_or(Ok(result), |class| Err(Failure::Said { class, message }));
         // Whoever asked may have gone.
         asker.into_iter().for_each(|asker| drop(asker.send(answer.clone())));
     }

@@ -4,7 +4,7 @@ use crate::provider::ProviderError;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub enum Failure {
     /// The SDK said no: its class of errors, and its words.
     Said {
         /// The name of the exception.

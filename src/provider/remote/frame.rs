@@ -19,11 +19,11 @@ const BLOCK: u64 = 64 * 1024;
 
 /// What a sandbox said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trailer {
+pub struct Trailer {
     /// The exit status of the command, as a shell gives it.
-    pub(super) status: i32,
+    pub status: i32,
     /// The numbers of the files that are there.
-    pub(super) files: Vec<usize>,
+    pub files: Vec<usize>,
 }
 
 /// The shell text that says how a command ended whose status is in `$s`, and names, or with `content`
@@ -47,7 +47,7 @@ pub(super) fn text(token: &str, files: &[&str], content: bool) -> String {
 ///
 /// # Errors
 /// When `log` cannot be read, or a place cannot be written.
-pub(super) fn cut(log: &Path, token: &str, places: &[PathBuf]) -> io::Result<Option<Trailer>> {
+pub fn cut(log: &Path, token: &str, places: &[PathBuf]) -> io::Result<Option<Trailer>> {
     let mut file = OpenOptions::new().read(true).write(true).open(log)?;
     let length = file.metadata()?.len();
     // Others may print behind the end: a provider's farewell, a process that was left behind.
