@@ -8,6 +8,8 @@ const STARS: &[u8] = b"***";
 #[derive(Clone, Debug, Default)]
 pub struct Mask {
     secrets: Vec<Vec<u8>>,
+    /// For each byte, whether a secret begins with it; most of a text is passed on by this alone.
+    first: Vec<bool>,
 }
 
 impl Mask {
@@ -17,7 +19,11 @@ impl Mask {
             values.into_iter().filter(|value| !value.is_empty()).map(String::into_bytes).collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
-        Mask { secrets }
+        let mut first = vec![false; 256];
+        for secret in &secrets {
+            first[usize::from(secret[0])] = true;
+        }
+        Mask { secrets, first }
     }
 
     /// Whether nothing is secret.
@@ -39,9 +45,19 @@ impl Mask {
     /// Moves what is decided of `bytes` to `output` and tells how much that was. What may be the
     /// start of a secret stays undecided until more is known, or `last`.
     fn pass(&self, bytes: &[u8], last: bool, output: &mut Vec<u8>) -> usize {
+        if self.is_empty() {
+            output.extend_from_slice(bytes);
+            return bytes.len();
+        }
         let mut place = 0;
         while place < bytes.len() {
+            let plain = bytes[place..].iter().take_while(|byte| !self.first[usize::from(**byte)]).count();
+            output.extend_from_slice(&bytes[place..place + plain]);
+            place += plain;
             let rest = &bytes[place..];
+            if rest.is_empty() {
+                break;
+            }
             if !last
                 && self.secrets.iter().any(|secret| secret.len() > rest.len() && secret.starts_with(rest))
             {

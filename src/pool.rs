@@ -158,6 +158,13 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> R
         let _ = collector.sender.planned.send(Work::Execute(job));
     }
     std::thread::scope(|scope| {
+        let collect = || collector.collect(&inbox);
+        // First: without it nobody would end what workers begin.
+        if let Err(error) = std::thread::Builder::new().name("collector".into()).spawn_scoped(scope, collect)
+        {
+            log::error!("cannot start the collector thread: {error}");
+            return;
+        }
         for slot in 0..workers {
             let queue = Queue { urgent: urgent_queue.clone(), planned: planned_queue.clone() };
             let worker = Worker::new(slot, pool, events.clone(), &shared);
@@ -168,11 +175,6 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> R
             }
         }
         drop((events, urgent_queue, planned_queue));
-        let collect = || collector.collect(&inbox);
-        if let Err(error) = std::thread::Builder::new().name("collector".into()).spawn_scoped(scope, collect)
-        {
-            log::error!("cannot start the collector thread: {error}");
-        }
     });
     shared.usage.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

@@ -81,6 +81,7 @@ pub fn run(
     cancel: &Cancel,
     output: &mut (dyn Write + Send),
 ) -> Result<Status, Problem> {
+    limits::check(1)?;
     let setup = Setup::new(config, &options.env)?;
     if options.collect_only {
         return collect::run(config, (Format::Text, options.no_tests), &options.env, cancel, output);

@@ -11,6 +11,8 @@ mod hedge;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod modal;
 #[cfg(test)]
 mod nextest;

@@ -34,7 +34,7 @@ esac
 "#;
 
 /// A project with these tests and a provider; `provider` is added to its table, `rest` to the file.
-fn remote(tests: &[&str], groups: &str, provider: &str, rest: &str) -> Project {
+pub fn remote(tests: &[&str], groups: &str, provider: &str, rest: &str) -> Project {
     let project = configured(tests, groups, "").file("provider", PROVIDER);
     let root = project.path().display().to_string();
     let commands = format!(
@@ -56,14 +56,14 @@ const DOWNLOAD: &str = "download_command = \"sh provider download {sandbox_id} {
 const PREPARE: &str = "prepare_command = \"sh provider prepare\"";
 
 /// The lines of the log that begin with `word`.
-fn calls(project: &Project, word: &str) -> Vec<String> {
+pub fn calls(project: &Project, word: &str) -> Vec<String> {
     let text = fs::read_to_string(project.path().join("calls")).unwrap_or_default();
     text.lines().filter(|line| line.split(' ').next() == Some(word)).map(str::to_owned).collect()
 }
 
 /// Fails unless every sandbox that was made has been destroyed once, and the journal is empty.
 #[track_caller]
-fn nothing_left(project: &Project) {
+pub fn nothing_left(project: &Project) {
     let ids = |word: &str| -> Vec<String> {
         let mut ids: Vec<_> =
             calls(project, word).iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect();

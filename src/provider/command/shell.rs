@@ -19,6 +19,8 @@ use crate::provider::remote::{Common, Terms, Text, Transport, is_one_program, is
 
 /// The shell of all these commands.
 pub(super) const SHELL: &str = "/bin/sh";
+/// The key of the command that must work whatever happens.
+const DESTROY: &str = "destroy_command";
 /// So many bytes of what a command printed are kept for messages.
 const TAIL: u64 = 2000;
 /// However long a command may take, a run does not wait longer for its sandboxes to be destroyed.
@@ -165,7 +167,15 @@ impl Shell {
             Streams { stdout: stdout.unwrap_or(&own).to_owned(), stderr, mask: Arc::new(Mask::default()) };
         log::debug!("{key}: {}", self.common.mask.hide(&filled.text));
         let command = self.command(filled);
-        let finished = process::run(&command, SHELL, &streams, deadline.min(self.common.timeout), cancel)
+        let deadline = deadline.min(self.common.timeout);
+        let mut finished = process::run(&command, SHELL, &streams, deadline, cancel);
+        if finished.is_err() && key == DESTROY {
+            // A full disk has no room for what it prints, and that is no reason to keep a sandbox.
+            let nowhere = || PathBuf::from("/dev/null");
+            let unheard = Streams { stdout: nowhere(), stderr: nowhere(), mask: Arc::default() };
+            finished = process::run(&command, SHELL, &unheard, deadline, cancel);
+        }
+        let finished = finished
             .map_err(|error| self.common.mask.hide(&format!("`{key}`: {error}")))
             .map_err(ProviderError::Refused)?;
         if finished.leaked {
@@ -258,9 +268,9 @@ impl Transport for Shell {
         for _ in 0..TRIES {
             let mut is_hung = false;
             result = patiently(&never, || {
-                let said = self.run_within("destroy_command", &text, (None, DESTRUCTION), &never)?;
+                let said = self.run_within(DESTROY, &text, (None, DESTRUCTION), &never)?;
                 is_hung = said.exit == Exit::TimedOut;
-                match said.check("destroy_command") {
+                match said.check(DESTROY) {
                     Err(ProviderError::Throttled(message)) if began.elapsed() >= PATIENCE => {
                         is_hung = true;
                         Err(ProviderError::Refused(message))

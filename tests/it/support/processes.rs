@@ -56,6 +56,22 @@ impl Running {
         self.text("stderr")
     }
 
+    /// Waits for the end, and gives the most memory that the child had beside, in KiB.
+    #[track_caller]
+    pub fn wait_and_weigh(mut self, deadline: Duration) -> (Outcome, u64) {
+        let status = format!("/proc/{}/status", self.child.id());
+        let end = Instant::now() + deadline;
+        let mut most = 0;
+        while self.child.try_wait().unwrap().is_none() && Instant::now() < end {
+            // A process that has ended has no such line.
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+            most = line.map_or(most, |number| number.trim().parse().unwrap());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        (self.wait(Duration::from_secs(1)), most)
+    }
+
     /// Waits for the end. Past the deadline, ends the group and fails with both streams.
     #[track_caller]
     pub fn wait(mut self, deadline: Duration) -> Outcome {
