@@ -12,6 +12,9 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, bail};
 
 const STATE: &str = ".offload";
+/// Begins the names of files that are being written.
+const HALF_WRITTEN: &str = ".offload-";
+
 /// As many links as the operating system follows.
 const MOST_LINKS: usize = 40;
 
@@ -28,7 +31,7 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
     let attempt = || -> io::Result<()> {
         // The umask takes away what it must; a temporary file is else for its owner alone.
         let readable = PermissionsExt::from_mode(0o666);
-        let file = tempfile::Builder::new().prefix(".offload-").permissions(readable).tempfile_in(folder)?;
+        let file = tempfile::Builder::new().prefix(HALF_WRITTEN).permissions(readable).tempfile_in(folder)?;
         let mut writer = BufWriter::with_capacity(64 * 1024, file);
         fill(&mut writer)?;
         if let Ok(replaced) = std::fs::metadata(path) {
@@ -39,6 +42,11 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
         Ok(())
     };
     attempt().with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// Whether [`write_whole`] has not finished it; if its process was killed it never will.
+pub fn is_half_written(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(HALF_WRITTEN))
 }
 
 /// The folder of all report files, held by one run at a time.

@@ -116,15 +116,7 @@ impl Journal {
     pub fn open(state: &Path, config: &Path, run: &str) -> Result<Journal> {
         let _all = lock_all(state)?;
         let folder = state.join("runs").join(run);
-        make(&folder)?;
-        let directory = std::env::current_dir().context("cannot find the working directory")?;
-        let about =
-            About { config: config.to_owned(), directory, process: std::process::id(), started: now() };
-        let path = folder.join("run.json");
-        let mut lock = open(&path, true)?;
-        lock.try_lock().with_context(|| format!("cannot lock `{}`", path.display()))?;
-        let text = serde_json::to_string(&about).context("cannot describe the run")?;
-        lock.write_all(text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+        let lock = describe(&folder, config).inspect_err(|_| forget(&folder))?;
         Ok(Journal { folder, count: AtomicUsize::new(0), _lock: lock })
     }
 
@@ -141,6 +133,19 @@ impl Journal {
     }
 }
 
+/// Makes the folder of a run of the configuration file `config`; it is held by the file that is given back.
+fn describe(folder: &Path, config: &Path) -> Result<File> {
+    make(folder)?;
+    let directory = std::env::current_dir().context("cannot find the working directory")?;
+    let about = About { config: config.to_owned(), directory, process: std::process::id(), started: now() };
+    let path = folder.join("run.json");
+    let mut lock = open(&path, true)?;
+    lock.try_lock().with_context(|| format!("cannot lock `{}`", path.display()))?;
+    let text = serde_json::to_string(&about).context("cannot describe the run")?;
+    lock.write_all(text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(lock)
+}
+
 impl Drop for Journal {
     fn drop(&mut self) {
         // Others must not find the folder half removed.
@@ -151,10 +156,13 @@ impl Drop for Journal {
 
 /// Removes the folder of a run that has no sandbox.
 fn forget(folder: &Path) {
-    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    if names.filter(|name| name != "run.json").count() == 0 {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let (half_written, whole): (Vec<_>, Vec<_>) = files.partition(|file| files::is_half_written(file));
+    if whole.iter().all(|file| file.ends_with("run.json")) {
         // What stays is removed by the next who looks.
-        let _ = fs::remove_file(folder.join("run.json"));
+        half_written.iter().chain(&whole).for_each(|file| {
+            let _ = fs::remove_file(file);
+        });
         let _ = fs::remove_dir(folder);
     }
 }
@@ -275,14 +283,13 @@ pub fn dead(state: &Path) -> Result<Vec<Dead>> {
 
 fn examine(folder: &Path) -> Result<Option<Dead>> {
     let path = folder.join("run.json");
-    let lock = open(&path, false)?;
+    // A run that was killed while it entered itself has none, or an empty one.
+    let lock = open(&path, true)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error).context("cannot lock `run.json`"),
     }
-    let text = fs::read_to_string(&path).context("cannot read `run.json`")?;
-    let about: About = serde_json::from_str(&text).context("cannot understand `run.json`")?;
     let mut sandboxes = Vec::new();
     for entry in fs::read_dir(folder).context("cannot list it")? {
         let path = entry.context("cannot list it")?.path();
@@ -300,6 +307,8 @@ fn examine(folder: &Path) -> Result<Option<Dead>> {
         forget(folder);
         return Ok(None);
     }
+    let text = fs::read_to_string(&path).context("cannot read `run.json`")?;
+    let about: About = serde_json::from_str(&text).context("cannot understand `run.json`")?;
     let run = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Some(Dead { about, run, sandboxes, folder: folder.to_owned(), _lock: lock }))
 }
@@ -382,11 +391,19 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_journal_is_left_as_it_is() {
+    fn a_broken_journal_is_left_as_it_is_where_it_tells_of_sandboxes() {
         let state = tempfile::tempdir().unwrap();
-        fs::create_dir_all(state.path().join("runs/odd")).unwrap();
-        fs::write(state.path().join("runs/odd/run.json"), "{").unwrap();
+        let odd = state.path().join("runs/odd");
+        fs::create_dir_all(&odd).unwrap();
+        fs::write(odd.join("run.json"), "{").unwrap();
+        fs::write(odd.join("sandbox-0.json"), "{\"slot\":0,\"id\":\"sb\",\"at\":0}").unwrap();
         assert!(dead(state.path()).unwrap().is_empty());
-        assert!(state.path().join("runs/odd/run.json").exists());
+        assert!(odd.join("run.json").exists());
+        // Killed while it entered itself, or a sandbox.
+        fs::remove_file(odd.join("sandbox-0.json")).unwrap();
+        fs::write(odd.join(".offload-x"), "{").unwrap();
+        fs::create_dir(state.path().join("runs/empty")).unwrap();
+        assert!(dead(state.path()).unwrap().is_empty());
+        assert_eq!(fs::read_dir(state.path().join("runs")).unwrap().count(), 0);
     }
 }

@@ -49,11 +49,7 @@ impl Images {
         patiently(cancel, || {
             let said = self.shell.run(key, filled, None, cancel)?;
             said.check(key)?;
-            said.last.ok_or_else(|| {
-                ProviderError::Refused(format!(
-                    "`{key}` printed nothing; the last line of its output must be the id of the image"
-                ))
-            })
+            id_in(said.last, key, "image")
         })
     }
 }
@@ -147,6 +143,20 @@ impl Builder for Images {
     }
 }
 
+/// The id that a command gave in its last line. What no program can be given as an argument is none.
+fn id_in(last: Option<String>, key: &str, of: &str) -> Result<String, ProviderError> {
+    let wish = format!("the last line of its output must be the id of the {of}");
+    let odd = |letter: char| letter.is_control() || letter == char::REPLACEMENT_CHARACTER;
+    match last {
+        Some(id) if !id.contains(odd) => Ok(id),
+        Some(id) => {
+            let begin: String = id.chars().take(40).collect();
+            Err(ProviderError::Refused(format!("`{key}` printed {begin:?}, which is no id; {wish}")))
+        }
+        None => Err(ProviderError::Refused(format!("`{key}` printed nothing; {wish}"))),
+    }
+}
+
 /// A create that failed, with the id of a sandbox that it may have left.
 type Failed = (ProviderError, Option<String>);
 
@@ -161,11 +171,7 @@ impl Command<'_> {
         let made = patiently(cancel, || {
             let said = self.shell.run("create_command", &text, output, cancel)?;
             match (said.check("create_command"), said.last) {
-                (Ok(()), Some(id)) => Ok(id),
-                (Ok(()), None) => Err(ProviderError::Refused(
-                    "`create_command` printed nothing; the last line of its output must be the id of the sandbox"
-                        .into(),
-                )),
+                (Ok(()), last) => id_in(last, "create_command", "sandbox"),
                 (Err(error), None) => Err(error),
                 (Err(error), Some(id)) => {
                     // It may have been ended, or have failed, when the sandbox was there already.

@@ -230,3 +230,15 @@ fn too_few_open_files_are_told_before_any_sandbox_is_made() {
     );
     assert!(!project.path().join("calls").exists());
 }
+
+#[test]
+fn a_create_or_prepare_that_prints_no_id_is_refused_and_no_test_is_blamed() {
+    for (kind, tests) in [("create", "2 passed"), ("prepare", "")] {
+        let project = remote(&["pass 1", "pass 2"], SOLO, PREPARE, "")
+            .file(&format!("on-{kind}"), "if [ $n = 1 ]; then printf 'a\\377b\\000c\\n'; exit 0; fi");
+        let outcome = project.offload(&["run"]).expect_code(if kind == "create" { 0 } else { 4 });
+        assert!(outcome.stdout.contains(tests), "{}", outcome.stdout);
+        assert!(outcome.stderr.contains("which is no id"), "{}", outcome.stderr);
+        nothing_left(&project);
+    }
+}
