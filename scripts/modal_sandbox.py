@@ -28,12 +28,18 @@ import modal.exception
 TAG = "offload-run"
 # What a sandbox runs when it is asked for nothing; it may live for a day.
 STAY = ("sleep", "86400")
+# So many links are made by one layer.
+LINKS = 100
+# So many requests of ours to the server at once, where they come in numbers.
+AT_ONCE = 20
+# So often the end of a sandbox is tried when nobody is left to try it again.
+ROUNDS = 3
 # So many seconds until a server counts as one that cannot be reached.
 REACH = 20
 # Why a create or an exec should be tried again later (EX_TEMPFAIL of sysexits.h).
 TEMPFAIL = 75
 THROTTLED = ("ResourceExhaustedError",)
-COPY = 'if [ -d "$0" ]; then printf d; exec tar -C "$0" -cf - .; elif [ -f "$0" ]; then printf f; exec cat "$0"; fi'
+COPY = 'if [ -d "$0" ]; then printf d; exec tar -C "$0" -cf - .; elif [ -f "$0" ]; then printf f; exec cat "$0"; fi; exit 0'
 
 
 # Images
@@ -50,9 +56,16 @@ def instructions(text):
             continue
         current.append(line)
         if not bare.endswith("\\"):
-            found.append("\n".join(current))
+            found.append(one_line(current))
             current = []
-    return found + ["\n".join(current)] if current else found
+    return found + [one_line(current)] if current else found
+
+
+def one_line(lines):
+    """An instruction with its continued lines; COPY and ADD as one line, as the SDK looks for their sources there."""
+    if lines[0].split(None, 1)[0].upper() not in ("COPY", "ADD"):
+        return "\n".join(lines)
+    return " ".join(line.strip().removesuffix("\\").strip() for line in lines)
 
 
 def layers(text):
@@ -62,7 +75,7 @@ def layers(text):
     words = [step.split(None, 1)[0].upper() for step in steps or []]
     # A heredoc has lines that are no instructions, a mount or a stage needs what stands elsewhere.
     whole = re.search(r"<<-?\s*['\"]?[A-Za-z_]|--from=|--mount=", text)
-    if whole or words.count("FROM") != 1 or words[0] != "FROM" or "$" in steps[0]:
+    if whole or words.count("FROM") != 1 or words[0] != "FROM" or "$" in steps[0] or "ONBUILD" in words:
         return None
     pieces, repeated, current = [], [], []
     for word, step in zip(words, steps):
@@ -85,6 +98,11 @@ def run_line(text):
     return f"RUN {text}" if "\n" not in text else "RUN " + json.dumps(["/bin/sh", "-c", text])
 
 
+def same_pattern(line):
+    """A line of an ignore file; the SDK does not see that `!/a/` and `!a` are the same."""
+    return "!" + line[1:].strip().strip("/") if line.startswith("!") else line
+
+
 def ignored(context, dockerfile, more=()):
     """A matcher for what does not go into the image."""
     places = [Path(context) / ".dockerignore"]
@@ -94,7 +112,7 @@ def ignored(context, dockerfile, more=()):
     for place in places:
         if place.is_file():
             lines = (line.strip() for line in place.read_text().splitlines())
-            patterns += [line for line in lines if line and not line.startswith("#")]
+            patterns += [same_pattern(line) for line in lines if line and not line.startswith("#")]
             break
     return modal.FilePatternMatcher(*patterns)
 
@@ -119,7 +137,25 @@ def base_image(request, scratch):
     head.write_text("\n".join(pieces[0]) + "\n")
     image = modal.Image.from_dockerfile(head, **options)
     for piece in pieces[1:]:
-        image = image.dockerfile_commands(piece, **options)
+        # The SDK looks for COPY line by line.
+        image = image.dockerfile_commands("\n".join(piece).split("\n"), **options)
+    return image
+
+
+def with_links(image, context, root, matcher, force):
+    """The image with the links of a folder, which the SDK follows or leaves out."""
+    found = []
+    for folder, folders, files in os.walk(context):
+        places = [Path(folder, name).relative_to(context) for name in (*folders, *files)]
+        found += [place for place in places if (context / place).is_symlink() and not matcher(place)]
+        folders[:] = [name for name in folders if not matcher(Path(folder, name).relative_to(context))]
+    made = []
+    for place in sorted(found):
+        target, link = shlex.quote(os.readlink(context / place)), shlex.quote(f"{root}/{place}")
+        made.append(f"mkdir -p {shlex.quote(str(Path(root, place).parent))} && rm -rf {link} && ln -s {target} {link}")
+    for start in range(0, len(made), LINKS):
+        commands = [run_line(" && ".join(made[start : start + LINKS]))]
+        image = image.dockerfile_commands(commands, force_build=force)
     return image
 
 
@@ -131,6 +167,7 @@ def new_image(request, scratch):
     if request.get("include_cwd"):
         matcher = ignored(context, request.get("dockerfile"), request.get("ignore", ()))
         image = image.add_local_dir(context, root, copy=True, ignore=matcher)
+        image = with_links(image, Path(context), root, matcher, force)
     for pair in request.get("copy_dirs", ()):
         local, remote = pair.split(":", 1)
         add = image.add_local_dir if Path(local).is_dir() else image.add_local_file
@@ -161,6 +198,21 @@ def patched_image(request):
 
 
 # Calls
+
+
+async def several(calls):
+    """Awaits all of these, some at a time; then the first error, if there was one."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(call):
+        async with room:
+            return await call
+
+    results = await asyncio.gather(*(one(call) for call in calls), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
 
 
 class Modal:
@@ -226,20 +278,24 @@ class Modal:
 
     async def download(self, request):
         """Copies files and folders out of a sandbox; what is not there is left out."""
-        for remote, local in request["pairs"]:
-            with tempfile.TemporaryFile(dir=request.get("scratch")) as content, open(os.devnull, "wb") as nowhere:
-                command = ["sh", "-c", COPY, remote]
-                await self.exec({"sandbox": request["sandbox"], "command": command}, (content, nowhere))
-                content.seek(0)
-                kind = content.read(1)
-                if kind == b"f":
-                    with open(local, "wb") as target:
-                        while block := content.read(1 << 20):
-                            target.write(block)
-                elif kind == b"d":
-                    with tarfile.open(fileobj=content, mode="r|") as archive:
-                        archive.extractall(local, filter="data")
+        await several(self.fetch(request, remote, local) for remote, local in request["pairs"])
         return {}
+
+    async def fetch(self, request, remote, local):
+        with tempfile.TemporaryFile(dir=request.get("scratch")) as content, open(os.devnull, "wb") as nowhere:
+            command = ["sh", "-c", COPY, remote]
+            ended = await self.exec({"sandbox": request["sandbox"], "command": command}, (content, nowhere))
+            if ended["status"]:
+                raise OSError(f"cannot read `{remote}` in the sandbox (exit status {ended['status']})")
+            content.seek(0)
+            kind = content.read(1)
+            if kind == b"f":
+                with open(local, "wb") as target:
+                    while block := content.read(1 << 20):
+                        target.write(block)
+            elif kind == b"d":
+                with tarfile.open(fileobj=content, mode="r|") as archive:
+                    archive.extractall(local, filter="data")
 
     async def destroy(self, request):
         try:
@@ -253,8 +309,7 @@ class Modal:
 
     async def sweep(self, request):
         found = [one async for one in modal.Sandbox.list.aio(app_id=self.app.app_id, tags=request["tags"])]
-        for sandbox in found:
-            await self.destroy({"sandbox": sandbox.object_id})
+        await several(self.destroy({"sandbox": sandbox.object_id}) for sandbox in found)
         return {"sandboxes": [sandbox.object_id for sandbox in found]}
 
 
@@ -304,9 +359,18 @@ class Driver:
         creates = [task for task in tasks if hasattr(task, "is_create")]
         if creates:
             await asyncio.wait(creates, timeout=60)
-        left = [self.modal.destroy({"sandbox": identity}) for identity in list(self.modal.sandboxes)]
-        results = await asyncio.gather(*left, return_exceptions=True)
-        return any(isinstance(result, Exception) for result in results) or any(not task.done() for task in creates)
+        return any(not task.done() for task in creates) or await self.destroy_all()
+
+    async def destroy_all(self):
+        """Destroys what is left, as nobody else will; True if not all could be."""
+        for _ in range(ROUNDS):
+            try:
+                await several(self.modal.destroy({"sandbox": one}) for one in list(self.modal.sandboxes))
+                return False
+            except Exception as error:
+                print(f"modal_sandbox: {type(error).__name__}: {error}", file=sys.stderr)
+                await asyncio.sleep(1)
+        return True
 
 
 def read_lines(loop, requests):
@@ -393,7 +457,8 @@ def parser():
     prepare.add_argument("--patch-file", metavar="FILE", help="the difference as a git patch")
     prepare.add_argument("--patch-script", metavar="FILE", help="the difference as a text for sh")
     prepare.add_argument("--post-patch-cmd", metavar="TEXT", help="run it after the difference")
-    prepare.add_argument("--sandbox-project-root", default="/app", metavar="FOLDER", help="the root (default: /app)")
+    root = os.environ.get("OFFLOAD_REPO_ROOT") or "/app"
+    prepare.add_argument("--sandbox-project-root", default=root, metavar="FOLDER", help=f"the root (default: {root})")
     prepare.add_argument("--force", action="store_true", help="build each layer anew")
     create = calls.add_parser("create", help="make a sandbox and print its id")
     create.add_argument("image")
@@ -423,7 +488,7 @@ def main():
     arguments.answers = answers
     try:
         status = asyncio.run(drive(answers) if arguments.call == "driver" else once(arguments))
-    except modal.exception.Error as error:
+    except Exception as error:
         print(f"modal_sandbox: {type(error).__name__}: {error}", file=sys.stderr)
         status = TEMPFAIL if type(error).__name__ in THROTTLED else 1
     for stream in (answers, sys.stdout, sys.stderr):

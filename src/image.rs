@@ -243,12 +243,21 @@ impl Wanted<'_> {
     fn here(&self, search: Search) -> Result<Option<(&Repository, Outlook)>> {
         let Some(repository) = self.repository else { return Ok(None) };
         let Some(head) = repository.head()? else { return Ok(None) };
-        let inputs = recipe::inputs(repository.root(), self.project, self.build_inputs)?;
+        let inputs = self.inputs(repository.root())?;
         let recipe =
             Recipe::new(self.builder, self.init.as_deref(), (repository.root(), inputs), &self.excluded)?;
         let commits = repository.ancestors(COMMITS)?;
         let cached = cached(&Notes::new(repository), search, &commits, &recipe.key)?;
         Ok(Some((repository, Outlook { recipe, head, cached })))
+    }
+
+    /// The files below `root` whose change asks for another image, each once.
+    fn inputs(&self, root: &Path) -> Result<Vec<PathBuf>> {
+        let mut inputs = recipe::inputs(root, self.project, self.build_inputs)?;
+        inputs.extend(recipe::files(root, &self.builder.inputs()));
+        inputs.sort();
+        inputs.dedup();
+        Ok(inputs)
     }
 
     /// What the working tree has beyond `commit`.
@@ -316,7 +325,7 @@ impl Wanted<'_> {
         if let (Some(repository), Some(folder)) = (repository, &folder) {
             log::info!("the difference cannot be brought to an image: one is made of the working tree");
             repository.snapshot(folder.path(), &self.excluded)?;
-            let inputs = recipe::inputs(repository.root(), self.project, self.build_inputs)?;
+            let inputs = self.inputs(repository.root())?;
             recipe::add_inputs(&inputs, repository.root(), folder.path(), &self.excluded)?;
         }
         let context = folder.as_ref().map(|folder| folder.path().to_owned());

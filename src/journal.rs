@@ -32,6 +32,9 @@ pub struct About {
     pub process: u32,
     /// Milliseconds since the epoch.
     pub started: u64,
+    /// Where its sandboxes are, as far as the configuration does not say it.
+    #[serde(default)]
+    pub place: String,
 }
 
 /// A sandbox, as it is written.
@@ -109,14 +112,15 @@ fn open(path: &Path, create: bool) -> Result<File> {
 }
 
 impl Journal {
-    /// Enters the run `run` of the configuration file `config` in the journal in `state`.
+    /// Enters the run `run` of the configuration file `config` in the journal in `state`. `place` tells later
+    /// whether the same sandboxes can be reached.
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub fn open(state: &Path, config: &Path, run: &str) -> Result<Journal> {
+    pub fn open(state: &Path, config: &Path, run: &str, place: String) -> Result<Journal> {
         let _all = lock_all(state)?;
         let folder = state.join("runs").join(run);
-        let lock = describe(&folder, config).inspect_err(|_| forget(&folder))?;
+        let lock = describe(&folder, config, place).inspect_err(|_| forget(&folder))?;
         Ok(Journal { folder, count: AtomicUsize::new(0), _lock: lock })
     }
 
@@ -134,10 +138,11 @@ impl Journal {
 }
 
 /// Makes the folder of a run of the configuration file `config`; it is held by the file that is given back.
-fn describe(folder: &Path, config: &Path) -> Result<File> {
+fn describe(folder: &Path, config: &Path, place: String) -> Result<File> {
     make(folder)?;
     let directory = std::env::current_dir().context("cannot find the working directory")?;
-    let about = About { config: config.to_owned(), directory, process: std::process::id(), started: now() };
+    let (config, process, started) = (config.to_owned(), std::process::id(), now());
+    let about = About { config, directory, process, started, place };
     let path = folder.join("run.json");
     let mut lock = open(&path, true)?;
     lock.try_lock().with_context(|| format!("cannot lock `{}`", path.display()))?;
@@ -320,7 +325,7 @@ mod tests {
     use super::*;
 
     fn open_in(state: &Path, run: &str) -> Journal {
-        Journal::open(state, Path::new("/x/offload.toml"), run).unwrap()
+        Journal::open(state, Path::new("/x/offload.toml"), run, String::new()).unwrap()
     }
 
     /// What a run leaves that is killed: its files, without the lock.

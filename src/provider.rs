@@ -92,6 +92,12 @@ pub trait Builder: Send + Sync {
     /// Folders and files of this machine that go into the image from outside of [`Source::context`].
     fn outside(&self) -> Vec<PathBuf>;
 
+    /// Patterns, relative to the root of the repository, of files that it puts elsewhere in the image than where a
+    /// difference would bring them.
+    fn inputs(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether it makes images at all.
     fn makes_images(&self) -> bool;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam::channel::{Sender, unbounded};
 
-use super::makers::Makers;
+use super::makers::{self, Makers};
 use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::config::{self, Provider};
@@ -62,8 +62,9 @@ pub fn run(screen: &Screen, cancel: &Cancel, output: &mut dyn Write) -> Result<S
             }
         }
     }
-    let result = sweep(&runs, cancel, &mut tally, output)
-        .and_then(|()| destroy_all((&runs, sandboxes), cancel, &mut tally, output));
+    // What is in the journal first: then the providers know only what is not.
+    let result = destroy_all((&runs, sandboxes), cancel, &mut tally, output)
+        .and_then(|()| sweep(&runs, cancel, &mut tally, output));
     let Tally { destroyed, left } = tally;
     result
         .and_then(|()| writeln!(output, "{destroyed} destroyed, {left} left"))
@@ -90,7 +91,10 @@ fn sweep(runs: &[Run], cancel: &Cancel, tally: &mut Tally, output: &mut dyn Writ
                     writeln!(output, "destroyed {id}")?;
                 }
             }
-            Err(error) => log::warn!("sandboxes whose ids are not known may be left: {error}"),
+            Err(error) => {
+                tally.left += 1;
+                log::error!("sandboxes whose ids are not known may be left: {error}");
+            }
         }
     }
     Ok(())
@@ -151,8 +155,13 @@ fn makers(dead: &Dead, screen: &Screen) -> Result<(Makers, Setup)> {
     let config = config::load(&about.config, &|name| std::env::var(name).ok())
         .map_err(|mistakes| anyhow!("{}", Problem::from(mistakes).error))?;
     anyhow::ensure!(!matches!(config.provider, Provider::Local(_)), "its provider is another one now");
+    anyhow::ensure!(
+        about.place.is_empty() || about.place == makers::place(&config),
+        "they are at another server, profile, environment or token of Modal; set MODAL_SERVER_URL, \
+         MODAL_PROFILE, MODAL_ENVIRONMENT and MODAL_TOKEN_ID as that run had them"
+    );
     let setup = Setup::new(&config, &[])?;
-    let makers = Makers::new((&config, &setup), &[], screen)?;
+    let makers = Makers::new((&config, &setup), &[], screen, None)?;
     Ok((makers, setup))
 }
 

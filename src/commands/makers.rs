@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 
 use super::setup::Setup;
 use super::validate::is_on_path;
@@ -33,18 +34,24 @@ pub enum Makers {
 }
 
 impl Makers {
-    /// Those that `config` names, with more folders to copy; `screen` shows how images are made.
+    /// Those that `config` names, with more folders to copy; `screen` shows how images are made, `context` is the
+    /// root of the repository.
     ///
     /// # Errors
     /// When a bundled script cannot be written, the working directory does not exist, or a program is missing.
-    pub fn new(known: (&Config, &Setup), copy_dirs: &[String], screen: &Screen) -> Result<Makers> {
+    pub fn new(
+        known: (&Config, &Setup),
+        copy_dirs: &[String],
+        screen: &Screen,
+        context: Option<&Path>,
+    ) -> Result<Makers> {
         match &known.0.provider {
             config::Provider::Local(_) => anyhow::bail!("local sandboxes have no makers"),
             config::Provider::Command(provider) => {
                 command_images(known, provider, copy_dirs).map(Makers::Command)
             }
             config::Provider::Modal(provider) => {
-                modal_images(known, provider, (copy_dirs, screen)).map(Makers::Modal)
+                modal_images(known, provider, (copy_dirs, screen), context).map(Makers::Modal)
             }
         }
     }
@@ -72,6 +79,20 @@ impl Makers {
             Makers::Modal(images) => Box::new(images.provider(image, journal)),
         }
     }
+}
+
+/// Where the sandboxes of `config` are, as far as the surroundings say it and not the file; not in plain words, as it
+/// is written down.
+pub fn place(config: &Config) -> String {
+    const NAMES: [&str; 4] = ["MODAL_SERVER_URL", "MODAL_PROFILE", "MODAL_ENVIRONMENT", "MODAL_TOKEN_ID"];
+    if !matches!(config.provider, config::Provider::Modal(_)) {
+        return String::new();
+    }
+    let mut digest = Sha256::new();
+    for name in NAMES {
+        digest.update(format!("{name}={}\n", std::env::var(name).unwrap_or_default()));
+    }
+    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The folder that relative paths of a provider count from.
@@ -136,6 +157,7 @@ fn modal_images(
     (config, setup): (&Config, &Setup),
     provider: &config::Modal,
     (copy_dirs, screen): (&[String], &Screen),
+    context: Option<&Path>,
 ) -> Result<modal::Images> {
     let directory = directory(config, None)?;
     let mut terms = terms(config, setup, provider.timeout);
@@ -152,6 +174,7 @@ fn modal_images(
         path.strip_prefix(&directory).ok().map(|path| path.to_string_lossy().into_owned())
     });
     let settings = modal::Settings {
+        context: context.map(Path::to_owned),
         dockerfile: provider.dockerfile.clone(),
         include_cwd: provider.include_cwd,
         copy_dirs: provider.copy_dirs.iter().chain(copy_dirs).cloned().collect(),
@@ -182,7 +205,8 @@ fn driver(provider: &config::Modal, screen: &Screen) -> Result<modal::Program> {
         words.extend(["--with".to_owned(), format!("modal=={version}")]);
     }
     words.extend([script, "driver".to_owned()]);
-    let mut command = CommandLine::program(words);
+    // What the project has for its own Python is not for the SDK's.
+    let mut command = CommandLine::program(words).with_env("PYTHONPATH", "");
     if std::env::var_os("UV_COMPILE_BYTECODE").is_none() {
         // Once for a version, and each start takes a third less.
         command = command.with_env("UV_COMPILE_BYTECODE", "1");

@@ -107,7 +107,8 @@ pub fn run(
         return Ok(options.no_tests.status());
     }
     experience.apply(&mut discovery.suite);
-    let journal = if source.needs_journal() { sandboxes::journal(&options.config, &setup) } else { None };
+    let journal =
+        if source.needs_journal() { sandboxes::journal(&options.config, config, &setup) } else { None };
     let provider = source.provider(image, journal);
     let parts = Parts {
         config,

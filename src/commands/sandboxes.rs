@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::makers::Makers;
+use super::makers::{self, Makers};
 use super::setup::{self, Setup};
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
@@ -56,8 +56,12 @@ impl Source {
         if let config::Provider::Local(provider) = &config.provider {
             return Ok(Source::Local(setup::local_provider(config, provider, &setup.env)?));
         }
-        let makers = Makers::new((config, setup), copy_dirs, screen)?;
-        Ok(Source::Remote(Box::new(Remote::new(config, setup, makers, cancel)?)))
+        let scratch = setup.scratch.path().join("image");
+        std::fs::create_dir_all(&scratch).with_context(|| format!("cannot make `{}`", scratch.display()))?;
+        let repository = Repository::find(&setup.site.root, &scratch, cancel);
+        let context = repository.as_ref().map(Repository::root);
+        let makers = Makers::new((config, setup), copy_dirs, screen, context)?;
+        Ok(Source::Remote(Box::new(Remote::new((config, setup), makers, repository, scratch))))
     }
 
     /// What is to be known of an image; `None` for sandboxes without one.
@@ -129,18 +133,21 @@ impl Provider for Timed<'_> {
 }
 
 impl Remote {
-    fn new(config: &Config, setup: &Setup, makers: Makers, cancel: &Cancel) -> Result<Remote> {
+    fn new(
+        (config, setup): (&Config, &Setup),
+        makers: Makers,
+        repository: Option<Repository>,
+        scratch: PathBuf,
+    ) -> Remote {
         let offload = &config.offload;
-        let scratch = setup.scratch.path().join("image");
-        std::fs::create_dir_all(&scratch).with_context(|| format!("cannot make `{}`", scratch.display()))?;
         // Git names its root without links.
         let absolute = |path: &Path| {
             path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
         };
         let mut excluded = vec![absolute(&config.report.output_dir)];
         excluded.extend(config.history.as_ref().map(|history| absolute(&history.path)));
-        Ok(Remote {
-            repository: Repository::find(&setup.site.root, &scratch, cancel),
+        Remote {
+            repository,
             project: setup.site.root.clone(),
             init: offload.sandbox_init_cmd.clone(),
             then: offload.post_patch_cmd.clone(),
@@ -149,7 +156,7 @@ impl Remote {
             makers,
             excluded,
             scratch,
-        })
+        }
     }
 }
 
@@ -166,10 +173,10 @@ fn project_below_repository(offload: &config::Offload) -> PathBuf {
 
 /// The journal of a run of the configuration file `config`. Without one a run that is killed leaves what
 /// `offload gc` does not find, so that is said.
-pub fn journal(config: &Path, setup: &Setup) -> Option<Arc<Journal>> {
+pub fn journal(path: &Path, config: &Config, setup: &Setup) -> Option<Arc<Journal>> {
     let state = journal::state_dir(&|name| std::env::var_os(name));
-    let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
-    match Journal::open(&state, &config, &setup.run) {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match Journal::open(&state, &path, &setup.run, makers::place(config)) {
         Ok(journal) => Some(Arc::new(journal)),
         Err(error) => {
             log::warn!(

@@ -92,6 +92,16 @@ pub(super) fn inputs(root: &Path, project: &Path, patterns: Option<&[String]>) -
     Ok(found.into_iter().collect())
 }
 
+/// The files, not folders, below `root` that `patterns` name, relative; what is no pattern names nothing.
+pub(super) fn files(root: &Path, patterns: &[String]) -> Vec<PathBuf> {
+    let root_pattern = glob::Pattern::escape(&root.to_string_lossy());
+    let named = patterns
+        .iter()
+        .filter_map(|pattern| glob::glob(&Path::new(&root_pattern).join(pattern).to_string_lossy()).ok());
+    let files = named.flatten().flatten().filter(|path| path.is_file());
+    files.filter_map(|path| path.strip_prefix(root).ok().map(Path::to_owned)).collect()
+}
+
 /// Copies `inputs` from `root` over `target`, so that what is ignored by git is there, too; what is in or
 /// below one of `excluded` is not.
 pub(super) fn add_inputs(inputs: &[PathBuf], root: &Path, target: &Path, excluded: &[PathBuf]) -> Result<()> {

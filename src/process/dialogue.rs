@@ -7,13 +7,13 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, unbounded};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{cannot_start, signal, sweep, to_process, wait};
+use super::{End, SLICE, cannot_start, signal, sweep, to_exit, to_process, wait};
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
 use crate::model::Exit;
@@ -109,6 +109,33 @@ impl Dialogue {
     }
 }
 
+impl Dialogue {
+    /// Closes its standard input and waits until `deadline` for it to end by itself; `None` if it has not:
+    /// then it goes on without us.
+    pub fn leave(&self, deadline: Duration) -> Option<Exit> {
+        drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let end = End::of(&child);
+        let until = Instant::now() + deadline;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match end.wait(&mut child, left.min(SLICE)) {
+                Ok(Some(status)) => {
+                    let exit = to_exit(status);
+                    sweep(self.group, exit);
+                    return Some(exit);
+                }
+                Ok(None) if left.is_zero() => return None,
+                Ok(None) => {}
+                Err(error) => {
+                    log::debug!("cannot wait for a child: {error}");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
 impl Drop for Dialogue {
     fn drop(&mut self) {
         // It has no more to say to anybody.
@@ -135,8 +162,6 @@ fn listen(stream: Option<impl Read>, hear: &mut dyn FnMut(Option<&str>)) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use crossbeam::channel::unbounded;
 
     use super::*;
@@ -160,6 +185,20 @@ mod tests {
         assert_eq!(heard.recv_timeout(LONG).unwrap().as_deref(), Some("bye"));
         assert_eq!(heard.recv_timeout(LONG).unwrap(), None);
         assert!(dialogue.is_over());
+    }
+
+    #[test]
+    fn a_child_that_needs_longer_goes_on_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let done = folder.path().join("done");
+        let (dialogue, _heard) = start(&format!("cat > /dev/null; sleep 0.5; : > '{}'", done.display()));
+        assert_eq!(dialogue.leave(Duration::from_millis(50)), None);
+        drop(dialogue);
+        let until = Instant::now() + LONG;
+        while !done.exists() {
+            assert!(Instant::now() < until, "it was ended");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

@@ -17,11 +17,12 @@ use crate::provider::{
     Builder, Image, Keeper, ONE_ARGUMENT, Provider, ProviderError, Sandbox, Source, ThinDiff,
 };
 
+mod dockerfile;
 mod driver;
 mod failure;
 mod reach;
 
-use driver::Driver;
+use driver::{Driver, Farewell};
 pub use driver::{Program, Progress, read_answer};
 pub use failure::Failure;
 
@@ -29,12 +30,10 @@ pub use failure::Failure;
 const ARGUMENTS: usize = 62_000;
 /// Larger differences make an image of their own.
 const LARGEST_DIFFERENCE: usize = 64 << 20;
-/// Where the project is in a sandbox, unless told.
-const ROOT: &str = "/app";
 /// Sandboxes carry the name of their run under this tag.
 const TAG: &str = "offload-run";
 /// So long after a wish to stop a create is waited for; the driver ends its sandbox in any case.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_millis(500);
 /// How often a waiting thread looks at the cancel flag.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -61,6 +60,8 @@ pub struct Settings {
     pub creates_per_second: f64,
     /// The folder that relative paths count from.
     pub directory: PathBuf,
+    /// The root of the repository, which paths in the Dockerfile count from; `None`: the directory.
+    pub context: Option<PathBuf>,
     /// Paths of our own below the context, which are no part of any image.
     pub ignored: Vec<String>,
     /// What is the same for all providers.
@@ -174,11 +175,26 @@ impl Builder for Images {
 
     fn outside(&self) -> Vec<PathBuf> {
         let settings = &self.site.settings;
-        let dockerfile = settings.dockerfile.as_deref();
         let copied = settings.copy_dirs.iter().filter_map(|pair| pair.split_once(':'));
-        let copied = copied.map(|(local, _)| Path::new(local));
-        let files = [Path::new(".dockerignore")].into_iter().chain(dockerfile).chain(copied);
-        files.map(|path| settings.directory.join(path)).collect()
+        let copied = copied.map(|(local, _)| settings.directory.join(local));
+        let context = settings.context.as_ref().unwrap_or(&settings.directory);
+        let mut files = vec![context.join(".dockerignore")];
+        if let Some(dockerfile) = &settings.dockerfile {
+            let dockerfile = settings.directory.join(dockerfile);
+            let mut ignore = dockerfile.clone().into_os_string();
+            ignore.push(".dockerignore");
+            files.extend([ignore.into(), dockerfile.with_file_name(".dockerignore"), dockerfile]);
+        }
+        files.extend(copied);
+        files
+    }
+
+    fn inputs(&self) -> Vec<String> {
+        let settings = &self.site.settings;
+        let dockerfile = settings.dockerfile.as_ref().map(|path| settings.directory.join(path));
+        // One that cannot be read is told of when the image is made.
+        let text = dockerfile.and_then(|path| std::fs::read_to_string(path).ok());
+        text.map_or_else(Vec::new, |text| dockerfile::sources(&text))
     }
 
     fn makes_images(&self) -> bool {
@@ -186,7 +202,7 @@ impl Builder for Images {
     }
 
     fn can_patch(&self, bytes: usize) -> bool {
-        bytes <= LARGEST_DIFFERENCE
+        self.site.settings.terms.repo_root.is_some() && bytes <= LARGEST_DIFFERENCE
     }
 
     fn build(&self, source: &Source, cancel: &Cancel) -> Result<String, ProviderError> {
@@ -220,7 +236,7 @@ impl Builder for Images {
             "script": script,
             "patch": difference.then.as_ref().map(|_| &difference.patch),
             "then": difference.then,
-            "root": terms.repo_root.as_deref().unwrap_or(ROOT),
+            "root": terms.repo_root,
             "project": terms.project_root,
         });
         let id = patiently(cancel, || {
@@ -241,7 +257,15 @@ impl Modal<'_> {
         cancel: &Cancel,
     ) -> Result<Box<dyn Sandbox>, ProviderError> {
         let mut entry = begin(self.journal.as_ref(), slot)?;
-        let id = match patiently(cancel, || self.site.make(image, cancel)) {
+        let mut tries = 0;
+        let make = || {
+            if tries > 0 {
+                self.site.pace.wait(cancel);
+            }
+            tries += 1;
+            self.site.make(image, cancel)
+        };
+        let id = match patiently(cancel, make) {
             Ok(id) => id,
             Err(error) => {
                 match error {
@@ -260,6 +284,8 @@ impl Modal<'_> {
 
 impl Provider for Modal<'_> {
     fn create(&self, slot: usize, cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
+        // Whoever waits for a turn has not asked for the image yet.
+        self.site.pace.wait(cancel);
         self.image.create(cancel, |image| self.create_from(image, slot, cancel))
     }
 
@@ -279,7 +305,6 @@ impl Provider for Modal<'_> {
 impl Site {
     /// Makes a sandbox and gives its id. `Lost` where it is not known whether one was made.
     fn make(&self, image: &Image, cancel: &Cancel) -> Result<String, ProviderError> {
-        self.pace.wait(cancel);
         let stopped = || ProviderError::Refused("the run was stopped before the sandbox was made".into());
         if cancel.is_raised() {
             return Err(stopped());
@@ -325,12 +350,22 @@ impl Site {
 /// found by its tag.
 impl Drop for Site {
     fn drop(&mut self) {
-        let is_clean = self.driver.close();
+        let farewell = self.driver.close();
         let unknown = std::mem::take(&mut *self.unknown());
-        if unknown.is_empty() {
-            return;
-        }
-        match if is_clean { Ok(Vec::new()) } else { self.sweep(&self.settings.terms.run) } {
+        let swept = match farewell {
+            _ if unknown.is_empty() => return,
+            Farewell::Done => Ok(Vec::new()),
+            Farewell::Busy => {
+                log::warn!(
+                    "{} sandboxes were still being made; they are destroyed when they are there, and \
+                     `offload gc` makes sure of it",
+                    unknown.len()
+                );
+                return;
+            }
+            Farewell::Broken => self.sweep(&self.settings.terms.run),
+        };
+        match swept {
             Ok(_) => unknown.into_iter().for_each(Entry::close),
             Err(error) => {
                 log::error!("{} sandboxes may be left (`offload gc` tries again): {error}", unknown.len());

@@ -12,6 +12,9 @@ const SLICE: Duration = Duration::from_millis(50);
 /// Others may be about to try, who are not refused: nothing is made anew before this.
 const QUIET: Duration = Duration::from_millis(300);
 
+/// So many refusals need no such quiet.
+const ENOUGH: usize = 3;
+
 /// Makes the image anew.
 pub type Renew<'a> = Box<dyn Fn(&Cancel) -> Result<Image, ProviderError> + Send + Sync + 'a>;
 
@@ -34,6 +37,8 @@ struct State {
     making: usize,
     /// When the last one began or ended.
     last: Instant,
+    /// How often a sandbox was refused.
+    refusals: usize,
     /// Why it could not be made anew.
     failure: Option<ProviderError>,
 }
@@ -48,6 +53,7 @@ impl<'a> Renewal<'a> {
             is_proven: false,
             making: 0,
             last: Instant::now(),
+            refusals: 0,
             failure: None,
         };
         Renewal { state: Mutex::new(state), changed: Condvar::new(), renew }
@@ -82,6 +88,7 @@ impl<'a> Renewal<'a> {
         match result {
             Err(ProviderError::Refused(refusal)) if !was_new && self.renew.is_some() => {
                 log::debug!("no sandbox of a cached image: {refusal}");
+                state.refusals += 1;
                 if self.is_renewed(state, cancel)? {
                     return make(&self.lock().image.clone());
                 }
@@ -107,7 +114,8 @@ impl<'a> Renewal<'a> {
             if state.is_proven || cancel.is_raised() {
                 return Ok(false);
             }
-            if state.making == 0 && !state.is_renewing && state.last.elapsed() >= QUIET {
+            let is_certain = state.refusals >= ENOUGH || state.last.elapsed() >= QUIET;
+            if state.making == 0 && !state.is_renewing && is_certain {
                 state.is_renewing = true;
                 drop(state);
                 log::warn!("the provider gives no sandbox of the cached image; the image is made anew");

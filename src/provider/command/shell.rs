@@ -206,6 +206,9 @@ impl Shell {
             _ => CommandLine::shell(&filled.text),
         };
         let mut command = command.with_env("OFFLOAD_RUN_ID", &self.settings.terms.run);
+        if let Some(root) = &self.settings.terms.repo_root {
+            command = command.with_env("OFFLOAD_REPO_ROOT", root);
+        }
         command.directory = Some(directory.clone());
         command
     }

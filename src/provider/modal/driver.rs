@@ -21,8 +21,8 @@ use crate::process::dialogue::Dialogue;
 const SHELL: &str = "/bin/sh";
 /// The first start on a machine fetches the SDK.
 const START: Duration = Duration::from_secs(300);
-/// A driver that lost its input destroys what it made; it gets so long for that.
-const FAREWELL: Duration = Duration::from_secs(60);
+/// A driver whose input has ended destroys what it made. It is waited for so long; then it goes on alone.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How often a waiting thread looks at the cancel flag.
 const SLICE: Duration = Duration::from_millis(50);
 /// A driver that ends is started anew so often.
@@ -85,6 +85,17 @@ pub(super) struct Asked {
     talk: Arc<Talk>,
     id: u64,
     answer: Receiver<Answer>,
+}
+
+/// How a driver ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// All that was made is destroyed.
+    Done,
+    /// It is still about it.
+    Busy,
+    /// It may have left something, or one before it.
+    Broken,
 }
 
 /// The driver of a run: started when it is first needed, and again if it breaks down.
@@ -276,13 +287,16 @@ impl Driver {
         })
     }
 
-    /// Lets the driver destroy all that it has made, and end. Gives whether it did, and no other one broke
-    /// down before.
-    pub(super) fn close(&self) -> bool {
+    /// Lets the driver destroy all that it has made, and end. One that needs longer goes on by itself.
+    pub(super) fn close(&self) -> Farewell {
         let starts = self.starts.swap(0, Ordering::Relaxed);
-        let talk = lock(&self.talk).take();
-        let Some(Ok(talk)) = talk else { return starts <= 1 };
-        let exit = talk.dialogue.close(FAREWELL, &Cancel::new());
-        starts <= 1 && exit == Some(Exit::Code(0))
+        let Some(Ok(talk)) = lock(&self.talk).take() else {
+            return if starts <= 1 { Farewell::Done } else { Farewell::Broken };
+        };
+        match talk.dialogue.leave(FAREWELL) {
+            Some(Exit::Code(0)) if starts <= 1 => Farewell::Done,
+            Some(_) => Farewell::Broken,
+            None => Farewell::Busy,
+        }
     }
 }

@@ -17,7 +17,9 @@ use crate::provider::remote::{Text, Transport};
 /// A command in a sandbox is ended there so long after its deadline here, in case nobody else does it.
 const SLACK: Duration = Duration::from_secs(10);
 /// The end of a sandbox takes no longer.
-const DESTRUCTION: Duration = Duration::from_secs(60);
+const DESTRUCTION: Duration = Duration::from_secs(30);
+/// That of all of a run's.
+const SWEEP: Duration = Duration::from_secs(300);
 /// So often the destruction of a sandbox is tried.
 const TRIES: u32 = 3;
 
@@ -76,8 +78,10 @@ impl Transport for Site {
         };
         let mut result = Ok(());
         for _ in 0..TRIES {
+            let began = Instant::now();
             result = patiently(&never, destroy);
-            if result.is_ok() {
+            // A driver that does not answer will not answer the next time.
+            if result.is_ok() || began.elapsed() >= DESTRUCTION {
                 break;
             }
         }
@@ -91,7 +95,7 @@ impl Site {
         let never = Cancel::new();
         let request = json!({ "tags": { TAG: run } });
         let answer = patiently(&never, || {
-            self.driver.call("sweep", &request, DESTRUCTION, &never).map_err(Failure::of_an_image)
+            self.driver.call("sweep", &request, SWEEP, &never).map_err(Failure::of_an_image)
         })?;
         let ids = answer["sandboxes"].as_array().into_iter().flatten();
         Ok(ids.filter_map(|id| id.as_str().map(str::to_owned)).collect())

@@ -24,19 +24,25 @@ def test_flaky():
 
 #[test]
 fn the_requirements_configuration_runs_as_it_is() {
+    for root in ["/app", "/code/mng"] {
+        runs_in(root);
+    }
+}
+
+fn runs_in(root: &str) {
     let (Some(emulator), Some(python)) = (Emulator::start(), python()) else { return };
     let tools = modal().unwrap();
     let bin = python.parent().unwrap();
     // What a project's image would have: uv and pytest.
     let dockerfile = format!(
-        "FROM python:3.12\nENV PATH={}:{}:/usr/local/bin:/usr/bin:/bin UV_CACHE_DIR=/tmp/uv\nWORKDIR /app\n",
+        "FROM python:3.12\nENV PATH={}:{}:/usr/local/bin:/usr/bin:/bin UV_CACHE_DIR=/tmp/uv\nWORKDIR {root}\n",
         bin.display(),
         tools.join("bin").display()
     );
     let project = Project::new()
-        .config(CONFIG)
+        .config(&CONFIG.replace("\"/app\"", &format!("\"{root}\"")))
         .file("examples/Dockerfile", &dockerfile)
-        .file("examples/tests/test_it.py", TESTS)
+        .file("examples/tests/test_it.py", &TESTS.replace("/app", root))
         .file("pytest.ini", "[pytest]\nmarkers = slow\n")
         .tool(bin);
     let project = emulator.serve(project);

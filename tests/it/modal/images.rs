@@ -17,13 +17,14 @@ fn layers(calls: &[Value]) -> Vec<String> {
 fn a_dockerfile_of_one_stage_has_a_layer_for_each_step() {
     let Some((emulator, project)) = modal(&["pass 1"], "[groups.all]", "", "") else { return };
     let dockerfile = "# comment\nFROM python:3.12\nARG NAME=x\nENV A=1 \\\n    B=2\nRUN echo $NAME $A $B > /made\n\
-                      COPY data/a /copied/\nWORKDIR /app\nRUN test \"$(cat /made)\" = 'x 1 2' && \\\n    test -f /copied/a \
+                      COPY data/a \\\n  # why not\n  data/b \\\n  /copied/\nWORKDIR /app\nRUN test \"$(cat /made)\" = 'x 1 2' && \\\n    test -f /copied/b \
                       && test \"$NAME\" = x\nENV LAST=yes\n";
     let runner = std::fs::read_to_string(project.path().join("runner")).unwrap();
     let check = "[ \"$LAST$A$B\" = yes12 ] && [ ! -e data/skipped ] && [ -e data/a ] || exit 9\n";
     let project = project
         .file("Dockerfile", dockerfile)
         .file("data/a", "1")
+        .file("data/b", "1")
         .file("data/skipped", "1")
         .file(".dockerignore", "# what is not needed\ndata/skipped\n")
         .file("runner", &format!("{check}{runner}"));
@@ -40,6 +41,44 @@ fn a_dockerfile_of_one_stage_has_a_layer_for_each_step() {
     let calls = emulator.calls(&["ImageGetOrCreate"]).split_off(before);
     let built: Vec<_> = calls.iter().filter(|call| call["cache_hit"] == false).cloned().collect();
     assert!(!layers(&built).iter().any(|layer| layer.contains("RUN echo")), "{built:?}");
+    nothing_left(&emulator, &project);
+}
+
+#[test]
+fn what_a_dockerfile_copies_and_ignores_asks_for_another_image_when_it_changes() {
+    let Some((emulator, project)) = modal(&["pass 1"], "[groups.all]", "", "") else { return };
+    let runner = std::fs::read_to_string(project.path().join("runner")).unwrap();
+    let check = "[ \"$(cat /opt/copied)\" = \"$(cat expected)\" ] && [ -e data/kept ] || exit 9\n";
+    let project = project
+        .file("Dockerfile", "FROM python:3.12\nCOPY copied \\\n  /opt/copied\n")
+        .file("Dockerfile.dockerignore", "*\n!/data/\n!copied\n!runner\n!expected\n")
+        .file("copied", "one")
+        .file("expected", "one")
+        .file("data/kept", "")
+        .file("runner", &format!("{check}{runner}"));
+    let project = committed(project);
+    project.offload(&["run"]).expect_code(0);
+    let project = project.file("copied", "two").file("expected", "two");
+    project.offload(&["run"]).expect_code(0);
+    let project = project.file("Dockerfile.dockerignore", "data\n");
+    let outcome = project.offload(&["run"]).expect_code(1);
+    assert!(outcome.stdout.contains("exit code 9"), "{}", outcome.stdout);
+    nothing_left(&emulator, &project);
+}
+
+#[test]
+fn links_and_programs_come_as_they_are() {
+    let Some((emulator, project)) = modal(&["pass 1"], "[groups.all]", "", "") else { return };
+    let runner = std::fs::read_to_string(project.path().join("runner")).unwrap();
+    let check = "[ \"$(readlink 'deep er/folder')\" = ../real ] && [ -f 'deep er/folder/x' ] && \
+                 [ \"$(readlink file)\" = real/x ] && [ \"$(readlink none)\" = /nowhere/at/all ] && [ -x real/x ] || exit 9\n";
+    let project = project.executable("real/x", "1").file("runner", &format!("{check}{runner}"));
+    std::fs::create_dir(project.path().join("deep er")).unwrap();
+    for (target, link) in [("../real", "deep er/folder"), ("real/x", "file"), ("/nowhere/at/all", "none")] {
+        std::os::unix::fs::symlink(target, project.path().join(link)).unwrap();
+    }
+    let project = committed(project);
+    project.offload(&["run"]).expect_code(0);
     nothing_left(&emulator, &project);
 }
 

@@ -60,6 +60,10 @@ fn a_signal_during_creates_leaves_no_sandbox() {
     });
     running.signal(Signal::SIGINT);
     running.wait(LONG).expect_code(130);
+    // What is not there in time is destroyed by the driver alone, as soon as it is.
+    wait_until("creates have ended", LONG, || emulator.calls(&["SandboxCreate"]).len() >= 3);
+    wait_until("all are destroyed", LONG, || emulator.live() == 0);
+    project.offload(&["gc"]).expect_code(0);
     nothing_left(&emulator, &project);
 }
 
