@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -77,14 +77,11 @@ fn now() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn make(folder: &Path) -> Result<()> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.with_context(|| format!("cannot make the folder `{}`", folder.display()))
-}
-
 /// Held while a run enters itself and while others look for dead ones.
 fn lock_all(state: &Path) -> Result<File> {
-    make(state)?;
+    // What is in it is run by `offload gc`.
+    files::make_private(state)?;
+    files::make_private(&state.join("runs"))?;
     let path = state.join("lock");
     let file = open(&path, true)?;
     let until = Instant::now() + PATIENCE;
@@ -116,7 +113,7 @@ impl Journal {
     pub fn open(state: &Path, config: &Path, run: &str) -> Result<Journal> {
         let _all = lock_all(state)?;
         let folder = state.join("runs").join(run);
-        make(&folder)?;
+        files::make_private(&folder)?;
         let directory = std::env::current_dir().context("cannot find the working directory")?;
         let about =
             About { config: config.to_owned(), directory, process: std::process::id(), started: now() };
@@ -137,6 +134,8 @@ impl Journal {
         let path = |ending: &str| self.folder.join(format!("sandbox-{number}.{ending}"));
         let entry = Entry { path: path("json"), output: path("out"), slot };
         entry.write(None)?;
+        // The command that makes the sandbox would make it readable for others.
+        open(&entry.output, true)?;
         Ok(entry)
     }
 }
@@ -163,7 +162,7 @@ impl Entry {
     fn write(&self, id: Option<&str>) -> Result<()> {
         let line = Line { slot: self.slot, id: id.map(str::to_owned), at: now() };
         let text = serde_json::to_string(&line).context("cannot describe a sandbox")?;
-        files::write_whole(&self.path, |writer| writer.write_all(text.as_bytes()))
+        files::write_private(&self.path, |writer| writer.write_all(text.as_bytes()))
     }
 
     /// The file that the output of the creating command goes to.
