@@ -4,6 +4,9 @@ use std::io::{self, Write};
 
 const STARS: &[u8] = b"***";
 
+/// So deep stand quotes within quotes, from a plain value to a sandbox's shell within a provider's.
+const QUOTES: usize = 4;
+
 /// Where a part of a text was cut off the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -26,8 +29,13 @@ pub struct Mask {
 impl Mask {
     /// A mask for `values`; empty ones are left out, the longest match wins.
     pub fn new(values: impl IntoIterator<Item = String>) -> Mask {
-        let mut secrets: Vec<Vec<u8>> =
-            values.into_iter().filter(|value| !value.is_empty()).map(String::into_bytes).collect();
+        // A command may hold it in quotes, and these in others.
+        let quoted = |value: String| {
+            let again = |text: &String| text.contains('\'').then(|| text.replace('\'', "'\\''"));
+            std::iter::successors(Some(value), again).take(QUOTES)
+        };
+        let values = values.into_iter().filter(|value| !value.is_empty()).flat_map(quoted);
+        let mut secrets: Vec<Vec<u8>> = values.map(String::into_bytes).collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
         let mut first = vec![false; 256];
@@ -181,6 +189,19 @@ mod tests {
             assert_eq!(String::from_utf8(output).unwrap(), "a *** b ****** hunt ***", "cut at {cut}");
         }
         assert_eq!(mask.hide("é hunter2 hunt"), "é *** hunt");
+    }
+
+    #[test]
+    fn a_secret_is_masked_as_it_stands_in_a_command_too() {
+        let secret = "it's \"s3cr3t\" $x";
+        let mask = Mask::new([secret.into()]);
+        let once = shell_words::join(["env", secret]);
+        let twice = shell_words::join(["sh", "-c", &once]);
+        let thrice = shell_words::join(["docker", "exec", &twice]);
+        for text in [secret, &once, &twice, &thrice] {
+            let hidden = mask.hide(text);
+            assert!(hidden.contains("***") && !hidden.contains("s3cr3t"), "{hidden}");
+        }
     }
 
     #[test]

@@ -120,3 +120,64 @@ fn an_image_has_links_as_links_and_nothing_from_behind_them() {
     project.offload(&["run"]).expect_code(0);
     prepared("kept-2");
 }
+
+/// Gives the bundled script's `download` an archive as only an evil `tar` in a sandbox makes it.
+const UNPACKING: &str = r#"
+import asyncio, importlib.util, io, os, sys, tarfile
+spec = importlib.util.spec_from_file_location("script", sys.argv[1])
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+here = os.getcwd()
+
+def member(name, **more):
+    info = tarfile.TarInfo(name)
+    for key, value in more.items():
+        setattr(info, key, value)
+    return info
+
+link = {"type": tarfile.SYMTYPE, "linkname": here + "/outside"}
+evil = [
+    [member("../victim", size=4)],
+    [member(here + "/outside/victim", size=4)],
+    [member("a", **link), member("a/victim", size=4)],
+    [member("a", type=tarfile.SYMTYPE, linkname="../outside"), member("a/victim", size=4)],
+    [member("a", type=tarfile.LNKTYPE, linkname=here + "/outside/victim"), member("a", size=4)],
+    [member("device", type=tarfile.CHRTYPE)],
+]
+for number, members in enumerate(evil):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for info in members:
+            archive.addfile(info, io.BytesIO(b"evil"[: info.size]))
+
+    class Answering(script.Modal):
+        def __init__(self):
+            pass
+
+        async def exec(self, request, outputs):
+            outputs[0].write(b"d" + made.getvalue())
+
+    try:
+        asyncio.run(Answering().download({"sandbox": "sb", "pairs": [["x", f"{here}/downloads/{number}"]]}))
+        print("unpacked", number)
+    except tarfile.TarError as error:
+        print("refused", number, error)
+"#;
+
+#[test]
+fn an_archive_from_a_sandbox_is_unpacked_in_its_folder_alone() {
+    let Some(tools) = crate::support::modal() else { return };
+    let project =
+        Project::new().file("outside/victim", "mine").file("victim", "mine").file("unpack.py", UNPACKING);
+    fs::create_dir(project.path().join("downloads")).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/modal_sandbox.py");
+    let mut python = project.command(tools.join("bin/python"));
+    let done = python.args(["unpack.py", script]).output().unwrap();
+    let (said, complaint) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert_eq!(said.lines().count(), 6, "{said}{complaint}");
+    for victim in ["outside/victim", "victim"] {
+        assert_eq!(fs::read_to_string(project.path().join(victim)).unwrap(), "mine", "{said}");
+    }
+    assert!(!project.path().join("downloads/victim").exists(), "{said}");
+    assert_eq!(fs::read_dir(project.path().join("outside")).unwrap().count(), 1, "{said}");
+}
