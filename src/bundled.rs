@@ -3,12 +3,15 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsString;
+use std::fs::Metadata;
 use std::hash::{Hash, Hasher};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+
+use crate::files;
 
 const SCRIPTS: [(&str, &str); 2] = [
     ("directory_sandbox.sh", include_str!("../scripts/directory_sandbox.sh")),
@@ -100,16 +103,12 @@ fn write(cache: &Path, name: &str, content: &str) -> Result<PathBuf> {
     (name, content).hash(&mut hasher);
     let folder = cache.join(format!("{:016x}", hasher.finish()));
     let path = folder.join(name);
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-    made.with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
-    let owner = folder.metadata().with_context(|| format!("cannot look at `{}`", folder.display()))?.uid();
     // Somebody else's script must not be run.
-    anyhow::ensure!(
-        owner == nix::unistd::getuid().as_raw(),
-        "`{}` belongs to somebody else",
-        folder.display()
-    );
-    if std::fs::read(&path).is_ok_and(|bytes| bytes == content.as_bytes()) {
+    files::make_private(cache)?;
+    files::make_private(&folder)?;
+    let is_own = |data: Metadata| data.uid() == nix::unistd::getuid().as_raw() && data.mode() & 0o022 == 0;
+    let is_safe = path.symlink_metadata().is_ok_and(|data| data.is_file() && is_own(data));
+    if is_safe && std::fs::read(&path).is_ok_and(|bytes| bytes == content.as_bytes()) {
         return Ok(path);
     }
     let about = || format!("cannot write `{}`", path.display());

@@ -5,11 +5,11 @@ use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 const STATE: &str = ".offload";
 /// Begins the names of files that are being written.
@@ -24,14 +24,27 @@ const MOST_LINKS: usize = 40;
 /// # Errors
 /// When the folder is not writable or full, or `fill` fails; then `path` is as it was.
 pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    // The umask takes away what it must; a temporary file is else for its owner alone.
+    write_with(path, 0o666, fill)
+}
+
+/// The same for a file that nobody but its owner may read.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_private(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    write_with(path, 0o600, fill)
+}
+
+fn write_with(path: &Path, mode: u32, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     let attempt = || -> io::Result<()> {
-        // The umask takes away what it must; a temporary file is else for its owner alone.
-        let readable = PermissionsExt::from_mode(0o666);
-        let file = tempfile::Builder::new().prefix(HALF_WRITTEN).permissions(readable).tempfile_in(folder)?;
+        let permissions = PermissionsExt::from_mode(mode);
+        let file =
+            tempfile::Builder::new().prefix(HALF_WRITTEN).permissions(permissions).tempfile_in(folder)?;
         let mut writer = BufWriter::with_capacity(64 * 1024, file);
         fill(&mut writer)?;
         if let Ok(replaced) = std::fs::metadata(path) {
@@ -47,6 +60,21 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
 /// Whether [`write_whole`] has not finished it; if its process was killed it never will.
 pub fn is_half_written(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(HALF_WRITTEN))
+}
+
+/// Makes a folder for this user alone, where it is not there; what others made or may write is no such
+/// folder, since what is found in it would be theirs.
+///
+/// # Errors
+/// When it cannot be made, belongs to somebody else, or everybody can write in it.
+pub fn make_private(folder: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
+    let data = folder.metadata().with_context(|| format!("cannot look at `{}`", folder.display()))?;
+    let is_own = data.uid() == nix::unistd::getuid().as_raw();
+    ensure!(is_own, "the folder `{}` belongs to somebody else", folder.display());
+    ensure!(data.mode() & 0o002 == 0, "the folder `{}` can be written by others", folder.display());
+    Ok(())
 }
 
 /// The folder of all report files, held by one run at a time.
@@ -147,6 +175,19 @@ impl OutputDir {
         manifest.set_len(0).context("cannot empty the manifest")?;
         drop(manifest);
         if stays { self.place(kept).map(drop) } else { Ok(()) }
+    }
+
+    /// As [`OutputDir::place`] for a name from elsewhere: no link on the way may lead it out of here.
+    ///
+    /// # Errors
+    /// As [`OutputDir::place`], and when a part of it is a link.
+    pub fn place_within(&self, relative: &Path) -> Result<PathBuf> {
+        let mut path = self.path.clone();
+        for part in relative {
+            path.push(part);
+            ensure!(!path.is_symlink(), "`{}` is a link; nothing is written through it", path.display());
+        }
+        self.place(relative)
     }
 
     /// Enters `relative` in the manifest, makes its folder and gives its full path.

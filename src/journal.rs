@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -80,14 +80,11 @@ fn now() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn make(folder: &Path) -> Result<()> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.with_context(|| format!("cannot make the folder `{}`", folder.display()))
-}
-
 /// Held while a run enters itself and while others look for dead ones.
 fn lock_all(state: &Path) -> Result<File> {
-    make(state)?;
+    // What is in it is run by `offload gc`.
+    files::make_private(state)?;
+    files::make_private(&state.join("runs"))?;
     let path = state.join("lock");
     let file = open(&path, true)?;
     let until = Instant::now() + PATIENCE;
@@ -133,13 +130,15 @@ impl Journal {
         let path = |ending: &str| self.folder.join(format!("sandbox-{number}.{ending}"));
         let entry = Entry { path: path("json"), output: path("out"), slot };
         entry.write(None)?;
+        // The command that makes the sandbox would make it readable for others.
+        open(&entry.output, true)?;
         Ok(entry)
     }
 }
 
 /// Makes the folder of a run of the configuration file `config`; it is held by the file that is given back.
 fn describe(folder: &Path, config: &Path, place: String) -> Result<File> {
-    make(folder)?;
+    files::make_private(folder)?;
     let directory = std::env::current_dir().context("cannot find the working directory")?;
     let (config, process, started) = (config.to_owned(), std::process::id(), now());
     let about = About { config, directory, process, started, place };
@@ -176,7 +175,7 @@ impl Entry {
     fn write(&self, id: Option<&str>) -> Result<()> {
         let line = Line { slot: self.slot, id: id.map(str::to_owned), at: now() };
         let text = serde_json::to_string(&line).context("cannot describe a sandbox")?;
-        files::write_whole(&self.path, |writer| writer.write_all(text.as_bytes()))
+        files::write_private(&self.path, |writer| writer.write_all(text.as_bytes()))
     }
 
     /// The file that the output of the creating command goes to.

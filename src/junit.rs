@@ -2,7 +2,7 @@
 //! report and reads that back; opening and replacing files is left to the callers.
 
 mod case;
-mod cut;
+pub mod cut;
 mod decode;
 mod escape;
 mod kept;

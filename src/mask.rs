@@ -4,6 +4,20 @@ use std::io::{self, Write};
 
 const STARS: &[u8] = b"***";
 
+/// So deep stand quotes within quotes, from a plain value to a sandbox's shell within a provider's.
+const QUOTES: usize = 4;
+
+/// Where a part of a text was cut off the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Something stood before it.
+    Before,
+    /// Something stood behind it.
+    Behind,
+    /// It is from the middle.
+    Both,
+}
+
 /// The secret values of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Mask {
@@ -15,8 +29,13 @@ pub struct Mask {
 impl Mask {
     /// A mask for `values`; empty ones are left out, the longest match wins.
     pub fn new(values: impl IntoIterator<Item = String>) -> Mask {
-        let mut secrets: Vec<Vec<u8>> =
-            values.into_iter().filter(|value| !value.is_empty()).map(String::into_bytes).collect();
+        // A command may hold it in quotes, and these in others.
+        let quoted = |value: String| {
+            let again = |text: &String| text.contains('\'').then(|| text.replace('\'', "'\\''"));
+            std::iter::successors(Some(value), again).take(QUOTES)
+        };
+        let values = values.into_iter().filter(|value| !value.is_empty()).flat_map(quoted);
+        let mut secrets: Vec<Vec<u8>> = values.map(String::into_bytes).collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
         let mut first = vec![false; 256];
@@ -40,6 +59,38 @@ impl Mask {
         let rest = self.pass(text.as_bytes(), true, &mut hidden);
         debug_assert_eq!(rest, text.len());
         String::from_utf8_lossy(&hidden).into_owned()
+    }
+
+    /// A part of a text with every secret in it replaced, and what is left of one where it was cut.
+    pub fn hide_part(&self, text: &str, cut: Cut) -> String {
+        let (bytes, mut hidden) = (text.as_bytes(), Vec::with_capacity(text.len()));
+        let mut start = 0;
+        if cut != Cut::Behind {
+            let left = |secret: &Vec<u8>| (1..secret.len()).find(|from| bytes.starts_with(&secret[*from..]));
+            let lengths = self.secrets.iter().filter_map(|secret| Some(secret.len() - left(secret)?));
+            start = lengths.max().unwrap_or(0);
+        }
+        if start > 0 {
+            hidden.extend_from_slice(STARS);
+        }
+        let done = start + self.pass(&bytes[start..], cut == Cut::Before, &mut hidden);
+        if done < bytes.len() {
+            hidden.extend_from_slice(STARS);
+        }
+        String::from_utf8_lossy(&hidden).into_owned()
+    }
+
+    /// The last bytes of a text, at most `limit`, with every secret hidden, also the end of one.
+    pub fn hide_tail(&self, text: &str, limit: u64) -> String {
+        if (text.len() as u64) < limit { self.hide(text) } else { self.hide_part(text, Cut::Before) }
+    }
+
+    /// `text` with every secret hidden, also the beginning of one where `mark` says that it was cut.
+    pub fn hide_before(&self, mark: char, text: &str) -> String {
+        match text.split_once(mark) {
+            Some((part, rest)) => format!("{}{mark}{}", self.hide_part(part, Cut::Behind), self.hide(rest)),
+            None => self.hide(text),
+        }
     }
 
     /// Moves what is decided of `bytes` to `output` and tells how much that was. What may be the
@@ -138,5 +189,33 @@ mod tests {
             assert_eq!(String::from_utf8(output).unwrap(), "a *** b ****** hunt ***", "cut at {cut}");
         }
         assert_eq!(mask.hide("é hunter2 hunt"), "é *** hunt");
+    }
+
+    #[test]
+    fn a_secret_is_masked_as_it_stands_in_a_command_too() {
+        let secret = "it's \"s3cr3t\" $x";
+        let mask = Mask::new([secret.into()]);
+        let once = shell_words::join(["env", secret]);
+        let twice = shell_words::join(["sh", "-c", &once]);
+        let thrice = shell_words::join(["docker", "exec", &twice]);
+        for text in [secret, &once, &twice, &thrice] {
+            let hidden = mask.hide(text);
+            assert!(hidden.contains("***") && !hidden.contains("s3cr3t"), "{hidden}");
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_secret_is_left_where_a_text_is_cut() {
+        let mask = Mask::new(["s3cr3t é value".into()]);
+        let text = "a s3cr3t é value b s3cr3t é value c";
+        for place in (0..text.len()).filter(|place| text.is_char_boundary(*place)) {
+            let (start, end) = text.split_at(place);
+            for hidden in [mask.hide_part(start, Cut::Behind), mask.hide_part(end, Cut::Before)] {
+                assert!(!hidden.contains(['s', '3', 'é', 'v', 'e']), "cut at {place}: {hidden}");
+            }
+        }
+        assert_eq!(mask.hide_part("lue b s3cr3t é value c s3", Cut::Both), "*** b *** c ***");
+        assert_eq!(mask.hide_before('…', "x s3cr3t…y"), "x ***…y");
+        assert_eq!((mask.hide_tail("e a", 4), mask.hide_tail("e a", 3)), ("e a".into(), "*** a".into()));
     }
 }

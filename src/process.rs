@@ -27,6 +27,8 @@ use end::End;
 pub const GRACE: Duration = Duration::from_secs(5);
 /// How long output or processes left by an ended child are waited for.
 const LEAK_TIMEOUT: Duration = Duration::from_millis(200);
+/// Stands where a long command was cut in a message.
+pub const CUT: char = '…';
 /// How often a waiting thread looks at the cancel flag.
 const SLICE: Duration = Duration::from_millis(100);
 
@@ -132,7 +134,7 @@ fn cannot_start(error: &io::Error, command: &CommandLine, shell: &str) -> io::Er
     if line.len() > 200 {
         let end = (0..=200).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
         line.truncate(end);
-        line.push('…');
+        line.push(CUT);
     }
     let place =
         command.directory.as_ref().map(|path| format!(" in `{}`", path.display())).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::files;
 use crate::framework::Matcher;
 use crate::junit::{self, Case};
-use crate::mask::Mask;
+use crate::mask::{Cut, Mask};
 use crate::model::{CaseResult, Details, Outcome, TestIndex};
 use crate::summary::Extra;
 
@@ -58,7 +58,7 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
         }
     };
     let end = junit::read::read(file, &mut take);
-    reading.error = end.error.map(|error| format!("its report is broken: {error}"));
+    reading.error = end.error.map(|error| mask.hide(&format!("its report is broken: {error}")));
     reading
 }
 
@@ -81,6 +81,17 @@ fn hide(result: &mut CaseResult, mask: &Mask) {
     };
     let Details { kind, message, text, stdout, stderr } = &mut **details;
     for text in [kind, message, text, stdout, stderr].into_iter().flatten() {
-        *text = mask.hide(text);
+        *text = hide_parts(text, mask);
     }
+}
+
+/// A text may have been cut within a secret.
+fn hide_parts(text: &str, mask: &Mask) -> String {
+    let (mut hidden, mut rest, mut cut) = (String::new(), text, None);
+    while let Some((part, line, end)) = junit::cut::parts(rest) {
+        hidden += &mask.hide_part(part, cut.map_or(Cut::Behind, |_| Cut::Both));
+        hidden += line;
+        (rest, cut) = (end, Some(Cut::Before));
+    }
+    hidden + &cut.map_or_else(|| mask.hide(rest), |cut| mask.hide_part(rest, cut))
 }

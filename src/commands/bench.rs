@@ -127,13 +127,16 @@ impl Workbench<'_> {
 
     fn download(&self, batch: u32, sandbox: &mut dyn Sandbox) {
         let folder = PathBuf::from(format!("downloads/batch-{batch}"));
-        let place = |relative: &Path| self.output.place(&folder.join(relative));
+        let place = |relative: &Path| self.output.place_within(&folder.join(relative));
         match sandbox.download(&self.rules.globs, &place) {
             Ok(0) => {}
             Ok(count) => {
                 log::info!("batch {batch}: {count} files in `{}`", self.output.path().join(&folder).display())
             }
-            Err(error) => log::warn!("batch {batch}: cannot download files: {error:#}"),
+            Err(error) => {
+                let error = self.mask.hide(&format!("{error:#}"));
+                log::warn!("batch {batch}: cannot download files: {error}");
+            }
         }
     }
 

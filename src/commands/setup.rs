@@ -1,5 +1,6 @@
 //! From the configuration to a framework, a provider and a place to list tests.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,6 +48,8 @@ impl Setup {
     pub fn new(config: &Config, extra: &[(String, String)]) -> Result<Setup> {
         let scratch = tempfile::Builder::new()
             .prefix("offload-")
+            // There is output in it from which no secret is hidden yet.
+            .permissions(PermissionsExt::from_mode(0o700))
             .tempdir()
             .context("cannot make a temporary folder (`TMPDIR` names another place for it)")?;
         let mut env = config.test_env().to_vec();

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+const LEFT: &str = "\n[... ";
+const OUT: &str = " bytes left out ...]\n";
+
 /// A text of which the middle is left out once it is longer than a limit.
 #[derive(Clone, Debug)]
 pub(super) struct Cut {
@@ -68,13 +71,20 @@ impl Cut {
         let end = whole_characters_at_start(&end);
         let missing = self.total - (head.len() + end.len()) as u64;
         let (head, end) = (String::from_utf8_lossy(head), String::from_utf8_lossy(end));
-        Cow::Owned(format!("{head}\n[... {missing} bytes left out ...]\n{end}"))
+        Cow::Owned(format!("{head}{LEFT}{missing}{OUT}{end}"))
     }
 
     /// The text, unless it is empty or only white space.
     pub(super) fn written(&self) -> Option<String> {
         (!self.is_blank()).then(|| self.text().into_owned())
     }
+}
+
+/// A text of which a middle was left out: what stands before, the line that says so, and the rest.
+pub fn parts(text: &str) -> Option<(&str, &str, &str)> {
+    let mark = text.find(LEFT)?;
+    let end = mark + text[mark..].find(OUT)? + OUT.len();
+    Some((&text[..mark], &text[mark..end], &text[end..]))
 }
 
 /// `text` within `limit` bytes, cut as [`Cut`] does.

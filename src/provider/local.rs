@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::Metadata;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -136,13 +136,14 @@ impl Sandbox for Group {
         for stale in &mut command.stale {
             *stale = self.site.root.join(&*stale);
         }
+        let told = |error: &io::Error| order.streams.mask.hide_before(process::CUT, &error.to_string());
         process::run(&command, &self.site.shell, order.streams, order.deadline, cancel).map_err(|error| {
             match error.kind() {
                 // No sandbox would take it: too long, or with a NUL in it.
                 ErrorKind::ArgumentListTooLong | ErrorKind::InvalidInput => {
-                    ProviderError::Refused(error.to_string())
+                    ProviderError::Refused(told(&error))
                 }
-                _ => ProviderError::Lost(error.to_string()),
+                _ => ProviderError::Lost(told(&error)),
             }
         })
     }

@@ -29,6 +29,8 @@ mod runner;
 #[cfg(test)]
 mod safety;
 #[cfg(test)]
+mod security;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod support_itself;

@@ -176,7 +176,7 @@ impl Shell {
             finished = process::run(&command, SHELL, &unheard, deadline, cancel);
         }
         let finished = finished
-            .map_err(|error| self.common.mask.hide(&format!("`{key}`: {error}")))
+            .map_err(|error| self.common.mask.hide_before(process::CUT, &format!("`{key}`: {error}")))
             .map_err(ProviderError::Refused)?;
         if finished.leaked {
             log::warn!(
@@ -185,7 +185,7 @@ impl Shell {
             );
         }
         let last = last_line(&streams.stdout);
-        let stderr = self.common.mask.hide(&files::tail(&streams.stderr, TAIL));
+        let stderr = self.common.mask.hide_tail(&files::tail(&streams.stderr, TAIL), TAIL);
         self.common.forget(&[&own, &streams.stderr]);
         Ok(Said { exit: finished.exit, last, stderr })
     }
@@ -222,9 +222,9 @@ impl Transport for Shell {
         let deadline = text.deadline.min(self.common.timeout);
         process::run(&command, SHELL, text.streams, deadline, cancel).map_err(|error| match error.kind() {
             ErrorKind::ArgumentListTooLong | ErrorKind::InvalidInput => {
-                ProviderError::Refused(self.common.mask.hide(&error.to_string()))
+                ProviderError::Refused(self.common.mask.hide_before(process::CUT, &error.to_string()))
             }
-            _ => ProviderError::Lost(self.common.mask.hide(&error.to_string())),
+            _ => ProviderError::Lost(self.common.mask.hide_before(process::CUT, &error.to_string())),
         })
     }
 

@@ -70,8 +70,20 @@ fn read(file: &mut File, from: u64, to: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// From the end, in steps as long as the byte there allows (Horspool, Software: Practice and Experience 10
+/// (1980)): a sandbox that was lost may have left a gibibyte in which nothing is to be found.
 fn rfind(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes.windows(needle.len()).rposition(|window| window == needle)
+    let mut steps = [needle.len(); 256];
+    for place in (1..needle.len()).rev() {
+        steps[usize::from(needle[place])] = place;
+    }
+    let mut start = bytes.len().checked_sub(needle.len())?;
+    loop {
+        if bytes[start..].starts_with(needle) {
+            return Some(start);
+        }
+        start = start.checked_sub(steps[usize::from(bytes[start])])?;
+    }
 }
 
 /// The last place before `end` where `needle` is, looked for from the end.
@@ -197,5 +209,18 @@ mod tests {
         assert_eq!(trailer, Some(Trailer { status: 137, files: vec![0] }));
         assert_eq!(std::fs::read(place).unwrap(), b"ab");
         assert_eq!(std::fs::read(&log).unwrap(), b"out\r\n\r");
+    }
+
+    #[test]
+    fn the_last_place_is_found_wherever_it_is() {
+        for text in ["", "a", "ab", "aba", "abab", "aab", "xxabyyabzz", "baab", "bbab", "babbaba"] {
+            for needle in ["a", "ab", "aba", "bb", "abz", "yab"] {
+                assert_eq!(
+                    rfind(text.as_bytes(), needle.as_bytes()),
+                    text.rfind(needle),
+                    "{needle} in {text}"
+                );
+            }
+        }
     }
 }

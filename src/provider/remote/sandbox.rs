@@ -25,6 +25,8 @@ use crate::provider::{Order, Place, ProviderError, Sandbox};
 const CLEANING: Duration = Duration::from_secs(10);
 /// So many files are copied out of a sandbox by one command.
 const FILES_AT_ONCE: usize = 50;
+/// So many bytes of what a command said are kept for messages.
+const TAIL: u64 = 2000;
 
 /// Where the report of the last command is.
 enum Report {
@@ -105,9 +107,9 @@ impl Remote {
         let text = Text { line: &line, env: &[], streams: &streams, deadline: self.common.timeout };
         let result = patiently(&cancel, || {
             let (finished, trailer) = self.run((&text, &token), places, &cancel)?;
-            trailer.ok_or_else(|| self.gone(finished.exit, &files::tail(&streams.stderr, 2000)))
+            trailer.ok_or_else(|| self.gone(finished.exit, &files::tail(&streams.stderr, TAIL)))
         });
-        let stderr = self.common.mask.hide(&files::tail(&streams.stderr, 2000));
+        let stderr = self.common.mask.hide_tail(&files::tail(&streams.stderr, TAIL), TAIL);
         self.common.forget(&[&streams.stdout, &streams.stderr]);
         match result? {
             trailer if trailer.status == 0 => Ok(trailer),
@@ -130,7 +132,7 @@ impl Remote {
 
     /// Why a command came back without a trailer.
     fn gone(&self, exit: Exit, stderr: &str) -> ProviderError {
-        let stderr = self.common.mask.hide(stderr);
+        let stderr = self.common.mask.hide_tail(stderr, TAIL);
         let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
         let said = lines[lines.len().saturating_sub(3)..].join("; ");
         let said = if said.is_empty() { said } else { format!(": {said}") };
@@ -273,7 +275,7 @@ impl Sandbox for Remote {
             match (&trailer, order.report) {
                 (None, Some(report)) if ended && !content && self.arrives(report) => {}
                 (None, _) if ended => {
-                    return Err(self.gone(finished.exit, &files::tail(&streams.stderr, 2000)));
+                    return Err(self.gone(finished.exit, &files::tail(&streams.stderr, TAIL)));
                 }
                 _ => {}
             }
