@@ -86,8 +86,8 @@ struct Site {
     settings: Settings,
     common: Arc<Common>,
     pace: Pace,
-    /// Entries of sandboxes that nobody knows to be gone.
-    unknown: Mutex<Vec<Entry>>,
+    /// Entries of sandboxes that nobody knows to be gone; the journal is to be closed after them.
+    unknown: Mutex<Vec<(Entry, Arc<Journal>)>>,
 }
 
 /// Lets creates begin one after the other.
@@ -246,7 +246,7 @@ impl Modal<'_> {
             Err(error) => {
                 match error {
                     // It may have been made.
-                    ProviderError::Lost(_) => self.site.unknown().extend(entry),
+                    ProviderError::Lost(_) => self.site.unknown().extend(entry.zip(self.journal.clone())),
                     _ => entry.into_iter().for_each(Entry::close),
                 }
                 return Err(error);
@@ -316,7 +316,7 @@ impl Site {
         }
     }
 
-    fn unknown(&self) -> MutexGuard<'_, Vec<Entry>> {
+    fn unknown(&self) -> MutexGuard<'_, Vec<(Entry, Arc<Journal>)>> {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -331,7 +331,7 @@ impl Drop for Site {
             return;
         }
         match if is_clean { Ok(Vec::new()) } else { self.sweep(&self.settings.terms.run) } {
-            Ok(_) => unknown.into_iter().for_each(Entry::close),
+            Ok(_) => unknown.into_iter().for_each(|(entry, _journal)| entry.close()),
             Err(error) => {
                 log::error!("{} sandboxes may be left (`offload gc` tries again): {error}", unknown.len());
             }
