@@ -37,6 +37,12 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+/// `text` without control characters other than ends of lines and tabs: what a server or a command says
+/// must not move the cursor of whoever reads it.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t')).collect()
+}
+
 impl Problem {
     /// A problem with the exit code `status`.
     pub fn new(status: Status, error: impl Into<anyhow::Error>) -> Problem {
