@@ -11,6 +11,8 @@ mod hedge;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod modal;
 #[cfg(test)]
 mod nextest;
