@@ -68,3 +68,13 @@ impl From<anyhow::Error> for Problem {
         Problem::new(Status::NothingRun, error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn lines_and_letters_stay_and_nothing_moves_the_cursor() {
+        assert_eq!(printable("é\tone\r\n\u{1b}[2Jtwo\u{7}\0"), "é\tone\n[2Jtwo");
+    }
+}

@@ -15,14 +15,11 @@ mod scene;
 mod signals;
 
 use invariants::{Findings, check};
-use row::{FAULTS, Provider, Row, STEPS, rows};
+use row::{FAULTS, Provider, Row, STEPS, rows, sample};
 use scene::Scene;
 
 /// So many rows are played at once: most of them wait.
 const AT_ONCE: usize = 4;
-
-/// Every so many rows are the sample; a number that has no divisor in common with how rows are ordered.
-const SAMPLE: usize = 13;
 
 fn wanted() -> String {
     std::env::var("OFFLOAD_MATRIX").unwrap_or_default()
@@ -30,11 +27,10 @@ fn wanted() -> String {
 
 /// The rows that are asked for.
 fn chosen() -> Vec<Row> {
-    let all = rows();
     match wanted().as_str() {
-        "" => all.into_iter().step_by(SAMPLE).collect(),
-        "full" => all,
-        part => all.into_iter().filter(|row| row.to_string().contains(part)).collect(),
+        "" => sample(),
+        "full" => rows(),
+        part => rows().into_iter().filter(|row| row.to_string().contains(part)).collect(),
     }
 }
 
@@ -93,7 +89,7 @@ fn all<T: Copy + Sync>(
                 }
             };
             let name = format!("{} ({} s)", name(item), began.elapsed().as_secs());
-            if wanted() != "" {
+            if !wanted().is_empty() {
                 println!("{name}: {} broken", found.broken.len());
             }
             if !found.broken.is_empty() {
@@ -131,7 +127,7 @@ fn whatever_goes_wrong_the_same_is_true_afterwards() {
 
 #[test]
 fn the_sample_of_the_matrix_has_each_step_and_each_fault() {
-    let sample: Vec<Row> = rows().into_iter().step_by(SAMPLE).collect();
+    let sample = sample();
     for step in STEPS {
         assert!(sample.iter().any(|row| row.step == step), "{step:?}");
     }

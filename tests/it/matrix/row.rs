@@ -78,6 +78,8 @@ pub const STEPS: [Step; 8] = [
 ];
 pub const FAULTS: [Fault; 6] =
     [Fault::Fail, Fault::Hang, Fault::Die, Fault::Garbage, Fault::Late, Fault::FullDisk];
+/// Every so many rows are the sample.
+const SAMPLE: usize = 19;
 /// Those that may take minutes come first.
 const PROVIDERS: [Provider; 3] = [Provider::Modal, Provider::Default, Provider::Local];
 const FRAMEWORKS: [Framework; 4] =
@@ -100,6 +102,11 @@ pub fn rows() -> Vec<Row> {
         }
     }
     rows
+}
+
+/// Some of them, which do not take long: each step and each fault is there.
+pub fn sample() -> Vec<Row> {
+    rows().into_iter().filter(|row| !row.takes_minutes()).step_by(SAMPLE).collect()
 }
 
 impl Step {
@@ -147,7 +154,9 @@ impl Row {
             (_, Framework::Custom) | (Provider::Local | Provider::Default, Framework::Pytest) => true,
             (Provider::Local, _) => self.when == When::Always,
             (Provider::Default, _) => self.step.is_in_tests() && self.when == When::First,
-            (Provider::Modal, Framework::Pytest) => self.step.is_in_tests() && self.when == When::Always,
+            (Provider::Modal, Framework::Pytest) => {
+                matches!(self.step, Step::Run | Step::Report) && self.when == When::Always
+            }
             (Provider::Modal, _) => false,
         }
     }
@@ -176,8 +185,13 @@ impl Row {
     /// No run may take longer, on a busy machine. What Modal is asked to destroy has a minute of its own,
     /// a second time at the end of its driver, and a third time when it is looked for by its tag.
     pub fn deadline(&self) -> Duration {
-        let minutes = self.provider == Provider::Modal && self.fault == Fault::Hang;
-        Duration::from_secs(if minutes { 300 } else { 120 })
+        Duration::from_secs(if self.takes_minutes() { 300 } else { 120 })
+    }
+
+    /// Whether the run ends by deadlines that no configuration sets.
+    pub fn takes_minutes(&self) -> bool {
+        let by_the_driver = matches!(self.step, Step::Create | Step::Destroy);
+        self.provider == Provider::Modal && self.fault == Fault::Hang && by_the_driver
     }
 
     /// Whether the fault changes no result.

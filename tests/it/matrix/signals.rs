@@ -129,7 +129,7 @@ fn check(scene: &Scene, point: Point, outcome: &Outcome) -> Findings {
 fn a_signal_may_come_at_any_moment() {
     let counts = match wanted().as_str() {
         "" => [12, 12, 3],
-        "full" => [150, 150, 40],
+        "full" => [150, 150, 25],
         part if "signals".contains(part) => [40, 40, 10],
         _ => return,
     };
