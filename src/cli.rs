@@ -12,7 +12,7 @@ use crate::cancel::Cancel;
 use crate::commands::collect::{self, Format, NoTests};
 use crate::commands::{build, gc, init, logs, plan, validate};
 use crate::config::{self, Config};
-use crate::error::{Problem, Status};
+use crate::error::{Problem, Status, printable};
 use crate::progress::{Screen, Style};
 
 mod history;
@@ -209,7 +209,7 @@ impl Write for Output {
 
 /// Tells what went wrong.
 fn tell(problem: &Problem, mut screen: Screen) -> Status {
-    let mut text = format!("offload: error: {:#}\n", problem.error);
+    let mut text = printable(&format!("offload: error: {:#}\n", problem.error));
     if let Some(hint) = &problem.hint {
         text += &format!("\n  hint: {hint}\n");
     }
@@ -236,7 +236,7 @@ fn start_logging(verbose: bool, screen: &Screen) {
         .target(env_logger::Target::Pipe(Box::new(screen.clone())))
         .format(|output, record| {
             let level = record.level().as_str().to_ascii_lowercase();
-            writeln!(output, "offload: {level}: {}", record.args())
+            writeln!(output, "offload: {level}: {}", printable(&record.args().to_string()))
         })
         .init();
 }

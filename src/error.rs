@@ -37,6 +37,12 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+/// `text` without control characters other than ends of lines and tabs: what a server or a command says
+/// must not move the cursor of whoever reads it.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t')).collect()
+}
+
 impl Problem {
     /// A problem with the exit code `status`.
     pub fn new(status: Status, error: impl Into<anyhow::Error>) -> Problem {
@@ -60,5 +66,15 @@ impl Problem {
 impl From<anyhow::Error> for Problem {
     fn from(error: anyhow::Error) -> Problem {
         Problem::new(Status::NothingRun, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn lines_and_letters_stay_and_nothing_moves_the_cursor() {
+        assert_eq!(printable("é\tone\r\n\u{1b}[2Jtwo\u{7}\0"), "é\tone\n[2Jtwo");
     }
 }

@@ -1,11 +1,13 @@
 //! The stage that tells: the JUnit file and the summary.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::error::printable;
 use crate::files::write_whole;
 use crate::junit::write::{self, Entry};
 use crate::model::{Attempt, Suite, TestIndex, Verdict};
@@ -113,7 +115,7 @@ impl Report<'_> {
             self.write_entry(word, &entry, output)?;
         }
         for (reason, more) in reasons.into_iter().filter(|(_, count)| *count > ALIKE) {
-            writeln!(output, "NOT RUN {} more tests\n    {reason}", more - ALIKE)?;
+            writeln!(output, "NOT RUN {} more tests\n    {}", more - ALIKE, printable(reason))?;
         }
         if left > 0 {
             writeln!(output, "and {left} more: `offload logs --failures`, `offload logs --errors`")?;
@@ -152,10 +154,13 @@ impl Report<'_> {
             writeln!(output, "    {failures} of {} attempts failed", entry.attempts.len())?;
         }
         let message = match entry.verdict {
-            Verdict::NotRun(reason) => Some(reason.as_str()),
-            _ => bad.and_then(|attempt| attempt.result.headline()),
+            Verdict::NotRun(reason) => Some(printable(reason).into()),
+            // What a test says may be in colour.
+            _ => bad.and_then(|attempt| attempt.result.headline()).map(Cow::Borrowed),
         };
-        for line in message.into_iter().flat_map(str::lines).filter(|line| !line.trim().is_empty()).take(3) {
+        for line in
+            message.iter().flat_map(|message| message.lines()).filter(|line| !line.trim().is_empty()).take(3)
+        {
             writeln!(output, "    {line}")?;
         }
         if let Some(log) = bad.and_then(self.log) {

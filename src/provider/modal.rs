@@ -87,8 +87,8 @@ struct Site {
     settings: Settings,
     common: Arc<Common>,
     pace: Pace,
-    /// Entries of sandboxes that nobody knows to be gone.
-    unknown: Mutex<Vec<Entry>>,
+    /// Entries of sandboxes that nobody knows to be gone; the journal is to be closed after them.
+    unknown: Mutex<Vec<(Entry, Arc<Journal>)>>,
 }
 
 /// Lets creates begin one after the other.
@@ -270,7 +270,7 @@ impl Modal<'_> {
             Err(error) => {
                 match error {
                     // It may have been made.
-                    ProviderError::Lost(_) => self.site.unknown().extend(entry),
+                    ProviderError::Lost(_) => self.site.unknown().extend(entry.zip(self.journal.clone())),
                     _ => entry.into_iter().for_each(Entry::close),
                 }
                 return Err(error);
@@ -341,7 +341,7 @@ impl Site {
         }
     }
 
-    fn unknown(&self) -> MutexGuard<'_, Vec<Entry>> {
+    fn unknown(&self) -> MutexGuard<'_, Vec<(Entry, Arc<Journal>)>> {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -366,7 +366,7 @@ impl Drop for Site {
             Farewell::Broken => self.sweep(&self.settings.terms.run),
         };
         match swept {
-            Ok(_) => unknown.into_iter().for_each(Entry::close),
+            Ok(_) => unknown.into_iter().for_each(|(entry, _journal)| entry.close()),
             Err(error) => {
                 log::error!("{} sandboxes may be left (`offload gc` tries again): {error}", unknown.len());
             }

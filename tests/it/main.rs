@@ -13,6 +13,8 @@ mod history;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod modal;
 #[cfg(test)]
 mod nextest;

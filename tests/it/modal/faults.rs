@@ -132,3 +132,12 @@ fn a_driver_that_breaks_down_leaves_no_sandbox() {
     assert!(outcome.stdout.contains("3 tests: 3 passed"), "{}", outcome.stdout);
     nothing_left(&emulator, &project);
 }
+
+#[test]
+fn a_create_that_comes_too_late_is_undone_and_leaves_nothing_in_the_journal() {
+    let Some((emulator, project)) = modal(&["pass 1", "pass 2", "pass 3"], SOLO, "", "") else { return };
+    emulator.faults(&json!([{ "rpc": "SandboxCreateV2", "calls": [1], "delay": 6.0 }]));
+    let outcome = project.offload(&["run"]).expect_code(0);
+    assert!(outcome.stdout.contains("3 tests: 3 passed"), "{}", outcome.stdout);
+    nothing_left(&emulator, &project);
+}
