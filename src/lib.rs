@@ -10,13 +10,13 @@ pub mod mask;
 pub mod model;
 
 // Floor 1: mechanisms.
-pub mod bundled;
 pub mod event;
 pub mod files;
 pub mod process;
 pub mod summary;
 
 // Floor 2: formats and stores.
+pub mod bundled;
 pub mod config;
 pub mod git;
 pub mod history;

@@ -189,6 +189,7 @@ mod tests {
             assert_eq!(String::from_utf8(output).unwrap(), "a *** b ****** hunt ***", "cut at {cut}");
         }
         assert_eq!(mask.hide("é hunter2 hunt"), "é *** hunt");
+        assert_eq!(Mask::new(["hunter".into(), "hunter2".into()]).hide("hunter2"), "***");
     }
 
     #[test]

@@ -364,6 +364,14 @@ mod tests {
         assert_eq!(test.family(), "t::x");
         assert_eq!(suite.runs_elsewhere(GroupIndex(1)).count(), 1);
         assert_eq!(suite.runs_elsewhere(GroupIndex(0)).count(), 0);
+
+        let mut suite = Suite::new(vec![group("a", 1, false), group("b", 1, true)]);
+        for (listing, solo) in [(0, false), (0, false), (1, true)] {
+            suite.add(GroupIndex(listing), "t".into(), None);
+            assert_eq!((suite.tests().len(), suite.test(TestIndex(0)).solo), (1, solo));
+        }
+        // What a group lists twice is still its own.
+        assert_eq!(suite.runs_elsewhere(GroupIndex(0)).count(), 0);
     }
 
     #[test]

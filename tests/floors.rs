@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 /// The rooms of each floor, from the lowest. A room is a top-level module with all that lies in it.
 const FLOORS: [&[&str]; 7] = [
     &["model", "command", "cancel", "error", "mask"],
-    &["process", "event", "files", "bundled", "summary"],
-    &["config", "junit", "history", "trace", "journal", "git"],
+    &["process", "event", "files", "summary"],
+    &["bundled", "config", "junit", "history", "trace", "journal", "git"],
     &["framework", "provider"],
     &["discover", "image", "plan", "pool", "collect", "report", "progress"],
     &["commands"],

@@ -95,3 +95,41 @@ fn hide_parts(text: &str, mask: &Mask) -> String {
     }
     hidden + &cut.map_or_else(|| mask.hide(rest), |cut| mask.hide_part(rest, cut))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Names;
+
+    impl Matcher for Names {
+        fn find(&self, case: &Case) -> Option<TestIndex> {
+            (case.name == "known").then_some(TestIndex(0))
+        }
+
+        fn name(&self, case: &Case) -> String {
+            case.name.clone()
+        }
+
+        fn is_extra(&self, case: &Case) -> bool {
+            case.name != "left out"
+        }
+    }
+
+    #[test]
+    fn secrets_are_masked_in_all_texts_and_what_was_left_out_is_no_extra() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.xml");
+        let report = "<testsuite><testcase name='known'><failure message='is s3cret'>s3cret</failure>\
+            <system-out>s3cret</system-out></testcase><testcase name='left out'/>\
+            <testcase name='a s3cret'/></testsuite>";
+        std::fs::write(&path, report).unwrap();
+        let reading = read(&path, &Names, &Mask::new(["s3cret".into()]));
+        assert_eq!(reading.error, None);
+        let details = reading.found[0].1.details.as_deref().unwrap();
+        let texts = [&details.message, &details.text, &details.stdout].map(|text| text.as_deref().unwrap());
+        assert_eq!(texts, ["is ***", "***", "***"]);
+        let names: Vec<&str> = reading.extras.iter().map(|extra| extra.name.as_str()).collect();
+        assert_eq!((names, reading.nearest), (vec!["a ***"], vec!["a ***".to_owned()]));
+    }
+}

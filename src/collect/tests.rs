@@ -7,6 +7,7 @@ use super::*;
 use crate::error::Status;
 use crate::model::Group;
 
+mod ends;
 mod lost;
 mod twins;
 

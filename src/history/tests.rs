@@ -321,6 +321,9 @@ fn between_conflict_markers_both_sides_are_kept() {
     let record = history.get("c", "a").unwrap();
     assert_eq!((record.attempts, record.passed.len(), &*record.last_run), (14, 3, "t"));
     assert_eq!(history.len(), 3);
+    // Nothing in common: two that know nothing of each other.
+    let apart = good(&(ours.replace("[\"b\",1,1.0],", "") + &theirs.replace("[\"b\",1,1.0],", "")));
+    assert_eq!(apart.get("c", "a").unwrap().attempts, 25);
 }
 
 #[test]

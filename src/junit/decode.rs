@@ -216,6 +216,13 @@ mod tests {
     }
 
     #[test]
+    fn pairs_that_two_reads_cut_are_whole() {
+        let text = format!("<a>{}</a>", "😀".repeat(SNIFFED));
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(decode(&little), text);
+    }
+
+    #[test]
     fn broken_pairs_and_an_odd_byte_are_replaced() {
         assert_eq!(decode(&[0xFF, 0xFE, 0x3D, 0xD8, b'x', 0, b'y']), "\u{fffd}x\u{fffd}");
         assert_eq!(decode(&[0xFF, 0xFE, 0x3D, 0xD8]), "\u{fffd}");

@@ -166,6 +166,14 @@ fn whatever_is_written_is_read_again() {
 }
 
 #[test]
+fn a_skip_stays_one_whatever_its_tool_calls_it() {
+    let mut skipped = attempt(1, Outcome::Skipped, "later");
+    skipped.result.details.as_mut().unwrap().kind = Some("pytest.xfail".into());
+    let again = read_again(&written(&[test("a", Verdict::Skipped, vec![skipped])]));
+    assert_eq!(again[0].word, Word::Skipped);
+}
+
+#[test]
 fn the_parser_itself_takes_what_is_written() {
     let mut dice = Dice(21);
     let tests: Vec<Test> = (0..200).map(|_| dice.test()).collect();

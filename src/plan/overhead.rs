@@ -112,6 +112,12 @@ mod tests {
     }
 
     #[test]
+    fn files_never_make_a_batch_shorter() {
+        let learned = Overhead::learn(&[seen(3.0, 1.0, 1), seen(2.0, 1.0, 5)]).unwrap();
+        assert!(close(learned.per_file, 0.0) && close(learned.per_batch, 1.5), "{learned:?}");
+    }
+
+    #[test]
     fn odd_batches_move_little_and_none_give_nothing() {
         assert_eq!(Overhead::learn(&[]), None);
         let mut batches = vec![seen(1.5, 1.0, 1); 9];

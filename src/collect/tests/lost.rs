@@ -147,3 +147,13 @@ fn what_was_one_of_two_twins_and_is_lost_again_is_divided() {
     let parts: Vec<_> = step.batches.iter().map(|part| (part.origin, part.tests.len())).collect();
     assert_eq!(parts, [(Origin::Isolated, 2), (Origin::Isolated, 2)]);
 }
+
+#[test]
+fn a_cancelled_execution_is_no_sign_that_sandboxes_work() {
+    let suite = suite(1, 1);
+    let mut collector = Collector::new(&suite, policy(false), 1);
+    collector.finished(&all(&suite), &execution(Exit::Cancelled), Results::Report(broken(&[])));
+    lose(&mut collector, vec![all(&suite)], &holds(0));
+    let summary = collector.finish();
+    assert!(summary.attempts[0].is_empty(), "no test is to blame: {:?}", summary.attempts[0]);
+}
