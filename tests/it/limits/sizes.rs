@@ -56,7 +56,7 @@ const SECRET: &str = "secret_env = [\"TOKEN\"]\nenv = { TOKEN = \"s3cr3t-value\"
 
 #[test]
 fn much_output_that_is_masked_leaves_memory_flat() {
-    let mebibytes = size(1024, 32);
+    let mebibytes = size(1024, 16);
     let remote = remote(&["a"], "[groups.all]", SECRET, "");
     for project in [project(&["a"], SECRET), remote] {
         let project = project.file("runner", &printing(&lines(mebibytes, "\\n")));
@@ -74,7 +74,7 @@ fn much_output_that_is_masked_leaves_memory_flat() {
 
 #[test]
 fn a_line_without_an_end_leaves_memory_flat_behind_a_mask_and_a_sandbox() {
-    let mebibytes = size(300, 24);
+    let mebibytes = size(300, 12);
     let remote = remote(&["a"], "[groups.all]", SECRET, "");
     for project in [project(&["a"], SECRET), remote] {
         let project = project.file("runner", &printing(&lines(mebibytes, "_")));
@@ -87,7 +87,7 @@ fn a_line_without_an_end_leaves_memory_flat_behind_a_mask_and_a_sandbox() {
 #[test]
 fn a_sandbox_that_dies_behind_much_output_is_told_as_lost_and_leaves_memory_flat() {
     // No end is found, so that all of it is searched.
-    let mebibytes = size(1024, 64);
+    let mebibytes = size(1024, 32);
     let runner = format!(
         "dd if=/dev/null bs=1048576 seek={mebibytes} count=0 2>/dev/null; echo; kill -9 $PPID; sleep 9"
     );

@@ -137,7 +137,7 @@ fn ids_of_tests_reach_runners_as_they_are() {
 
 #[test]
 fn the_command_that_runs_failed_tests_again_names_the_same_tests() {
-    let all = ids(200, 2);
+    let all = ids(120, 2);
     for tests in all.chunks(20) {
         let project = configured(&words(tests), "[groups.all]", "").file("runner", &noting("<failure\\/>"));
         let outcome = project.offload(&["run", "--parallel", "1"]).expect_code(1);
@@ -192,7 +192,7 @@ fn ids_of_images_and_sandboxes_reach_commands_as_they_are() {
     let tests: Vec<String> = (0..AT_ONCE).map(|number| format!("test {number}")).collect();
     let more = "prepare_command = \"sh provider prepare\"\n\
                 download_command = \"sh provider download {sandbox_id} {paths}\"";
-    let all = nasty(150, 4);
+    let all = nasty(90, 4);
     for (round, names) in all.chunks(AT_ONCE).enumerate() {
         let project = remote(&words(&tests), "[groups.all]\nschedule_individual = true", more, "");
         let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
