@@ -104,6 +104,9 @@ fn numbers_out_of_range_are_refused() {
         let expected = "`creates_per_second` in [provider] must be at least 0.001";
         assert_eq!(mistake(&modal), expected);
     }
+    let life = |seconds| LEAST.replace("\"local\"", &format!("\"modal\"\nsandbox_timeout_secs = {seconds}"));
+    valid(&life(86_400));
+    assert!(mistake(&life(86_401)).contains("must not be above 86400"));
 }
 
 #[test]
