@@ -156,6 +156,7 @@ for number, members in enumerate(evil):
 
         async def exec(self, request, outputs):
             outputs[0].write(b"d" + made.getvalue())
+            return {"status": 0}
 
     try:
         asyncio.run(Answering().download({"sandbox": "sb", "pairs": [["x", f"{here}/downloads/{number}"]]}))
