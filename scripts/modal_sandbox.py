@@ -36,6 +36,8 @@ AT_ONCE = 20
 ROUNDS = 3
 # So many seconds until a server counts as one that cannot be reached.
 REACH = 20
+# So many seconds at most are waited at the end for creates, and as many for destroys.
+PATIENCE = 60
 # Why a create or an exec should be tried again later (EX_TEMPFAIL of sysexits.h).
 TEMPFAIL = 75
 THROTTLED = ("ResourceExhaustedError",)
@@ -220,10 +222,12 @@ class Modal:
 
     def __init__(self):
         self.app = None
+        self.patience = PATIENCE
         self.images = {}
         self.sandboxes = {}
 
     async def hello(self, request):
+        self.patience = min(request.get("patience") or PATIENCE, PATIENCE)
         lookup = modal.App.lookup.aio(request.get("app") or "offload", create_if_missing=True)
         try:
             self.app = await asyncio.wait_for(lookup, REACH)
@@ -358,8 +362,12 @@ class Driver:
             task.add_done_callback(tasks.discard)
         creates = [task for task in tasks if hasattr(task, "is_create")]
         if creates:
-            await asyncio.wait(creates, timeout=60)
-        return any(not task.done() for task in creates) or await self.destroy_all()
+            await asyncio.wait(creates, timeout=self.modal.patience)
+        late = any(not task.done() for task in creates)
+        try:
+            return await asyncio.wait_for(self.destroy_all(), self.modal.patience) or late
+        except asyncio.TimeoutError:
+            return True
 
     async def destroy_all(self):
         """Destroys what is left, as nobody else will; True if not all could be."""

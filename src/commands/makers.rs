@@ -220,5 +220,6 @@ fn driver(provider: &config::Modal, screen: &Screen) -> Result<modal::Program> {
             screen.tell(&format!("image: {line}"));
         }
     };
-    Ok(modal::Program { command, missing, app: provider.app.clone(), progress: Arc::new(progress) })
+    let (app, patience) = (provider.app.clone(), provider.timeout);
+    Ok(modal::Program { command, missing, app, patience, progress: Arc::new(progress) })
 }

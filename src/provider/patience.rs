@@ -41,13 +41,14 @@ pub fn patiently<T>(
 }
 
 /// Somewhere between nothing and all of a time that doubles with each attempt ("full jitter").
-fn wait(attempt: u32) -> Duration {
+pub(super) fn wait(attempt: u32) -> Duration {
     let most = FIRST.saturating_mul(1 << attempt.min(10)).min(LONGEST);
     let chance = RandomState::new().hash_one(attempt) % 1000;
     most.mul_f64(chance as f64 / 1000.0).max(SLICE)
 }
 
-fn rest(time: Duration, cancel: &Cancel) {
+/// Waits, or until `cancel` is raised.
+pub(super) fn rest(time: Duration, cancel: &Cancel) {
     let until = Instant::now() + time;
     while !cancel.is_raised() {
         let left = until.saturating_duration_since(Instant::now());

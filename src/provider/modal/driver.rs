@@ -17,6 +17,7 @@ use crate::command::CommandLine;
 use crate::mask::Mask;
 use crate::model::Exit;
 use crate::process::dialogue::Dialogue;
+use crate::provider::patience::{rest, wait};
 
 const SHELL: &str = "/bin/sh";
 /// The first start on a machine fetches the SDK.
@@ -41,6 +42,8 @@ pub struct Program {
     pub missing: Option<String>,
     /// The app of Modal that sandboxes belong to.
     pub app: String,
+    /// So long the driver waits at its end for what Modal still does; a minute at most.
+    pub patience: Duration,
     /// Hears build logs.
     pub progress: Progress,
 }
@@ -254,12 +257,30 @@ impl Driver {
         new
     }
 
+    /// A driver that has found its app. What ends before it can say so has made nothing, and is tried again:
+    /// runs whose folders for temporary files differ may be in each other's way while uv makes the environment.
     fn start(&self, cancel: &Cancel) -> Result<Arc<Talk>, Failure> {
-        let new = Arc::new(Talk::start(&self.program, &self.mask)?);
-        let hello = new.ask(self.number(), "hello", &json!({ "app": self.program.app }))?;
-        let answer = hello.wait(START, || cancel.is_raised())?;
+        let mut tries = 1;
+        loop {
+            let new = Arc::new(Talk::start(&self.program, &self.mask)?);
+            match self.greet(&new, cancel) {
+                Ok(()) => return Ok(new),
+                Err(Failure::Broken(reason)) if tries < STARTS && !cancel.is_raised() => {
+                    log::debug!("{reason}");
+                    rest(wait(tries), cancel);
+                    tries += 1;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    fn greet(&self, talk: &Arc<Talk>, cancel: &Cancel) -> Result<(), Failure> {
+        let Program { app, patience, .. } = &self.program;
+        let request = json!({ "app": app, "patience": patience.as_secs_f64() });
+        let answer = talk.ask(self.number(), "hello", &request)?.wait(START, || cancel.is_raised())?;
         log::debug!("modal: version {} of the SDK", answer["version"]);
-        Ok(new)
+        Ok(())
     }
 
     /// Sends a request, which must be a JSON object.

@@ -194,6 +194,12 @@ impl Row {
         self.provider == Provider::Modal && self.fault == Fault::Hang && by_the_driver
     }
 
+    /// Whether a sandbox may be made after the run: its entry stays in the journal, and its driver a while.
+    pub fn may_come_too_late(&self) -> bool {
+        let slow = matches!(self.fault, Fault::Late | Fault::Hang);
+        self.provider == Provider::Modal && self.step == Step::Create && slow
+    }
+
     /// Whether the fault changes no result.
     pub fn is_harmless(&self) -> bool {
         self.fault == Fault::Late || (self.step == Step::Destroy && self.fault != Fault::FullDisk)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{modal, nothing_left};
-use crate::support::{survivors, wait_until};
+use crate::support::{modal as tools, survivors, wait_until};
 
 const SOLO: &str = "[groups.all]\nschedule_individual = true";
 
@@ -116,6 +116,23 @@ fn what_is_missing_is_one_clear_message() {
     let path = path.display().to_string();
     let outcome = project.env("PATH", &path).offload(&["run"]).expect_code(4);
     assert!(outcome.stderr.contains("`uv`, which runs Modal's SDK, is not on PATH"), "{}", outcome.stderr);
+}
+
+/// uv makes the script's environment under a lock in the folder for temporary files; where runs have folders
+/// of their own, one may find a half-made environment and end.
+#[test]
+fn a_driver_that_does_not_come_up_is_started_again() {
+    let Some((emulator, project)) = modal(&["pass 1", "pass 2"], SOLO, "", "") else { return };
+    let uv = tools().unwrap().join("bin/uv");
+    let front = "#!/bin/sh\nif mkdir tried 2>/dev/null; then\n\
+                 echo 'error: A virtual environment already exists' >&2; exit 2\nfi\n";
+    let project = project.executable("front/uv", &format!("{front}exec {} \"$@\"\n", uv.display()));
+    let path = format!("{}:{}", project.path().join("front").display(), std::env::var("PATH").unwrap());
+    let project = project.env("PATH", &path);
+    let outcome = project.offload(&["run"]).expect_code(0);
+    assert!(outcome.stdout.contains("2 tests: 2 passed"), "{}", outcome.stdout);
+    assert!(project.path().join("tried").exists());
+    nothing_left(&emulator, &project);
 }
 
 #[test]
