@@ -164,6 +164,21 @@ fn neighbours_stay_together_when_the_balance_allows_it() {
 }
 
 #[test]
+fn a_file_is_divided_only_where_its_tests_can_be_chosen() {
+    let mut rows: Vec<Row> =
+        (0..20).map(|number| (0, Some("big".into()), format!("big::t{number}"), Some(1000))).collect();
+    rows.extend((0..12).map(|number| (0, Some(format!("f{}", number / 2)), format!("t{number}"), Some(500))));
+    let suite = suite(&rows, &[false]);
+    let batches_of_big = |grain| {
+        let conditions = Conditions { machines: 4, grain, overhead: SMALL, noise: Some(0.3) };
+        let plan = Plan::new(&suite, &conditions, &UNLIMITED);
+        ids(&suite, &plan).iter().filter(|ids| ids.iter().any(|id| id.starts_with("big"))).count()
+    };
+    assert_eq!(batches_of_big(Grain::File), 1);
+    assert!(batches_of_big(Grain::Test) >= 3);
+}
+
+#[test]
 fn tests_without_a_length_are_spread_over_all_machines() {
     let rows: Vec<Row> =
         (0..12).map(|number| (0, Some("f".into()), format!("t{number:02}"), Some(0))).collect();
