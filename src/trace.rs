@@ -193,6 +193,8 @@ mod tests {
         assert_eq!((of("M").len(), of("X").len()), (5, 3));
         let batch = of("X").into_iter().find(|event| event["name"] == "batch \"0\"").unwrap();
         assert_eq!((&batch["args"]["tests"], &batch["tid"]), (&json!(3), &json!(5)));
+        let test = of("X").into_iter().find(|event| event["name"] == "test").unwrap();
+        assert_eq!((&test["ts"], &test["dur"]), (&json!(0), &json!(100_000_000)));
     }
 
     #[test]

@@ -363,3 +363,12 @@ fn a_suite_that_is_too_long_for_one_batch_is_divided_until_it_fits() {
     let outcome = project.offload(&["run", "--parallel", "1"]).expect_code(2);
     assert!(outcome.stdout.contains("60 tests: 60 passed"), "{}", outcome.stdout);
 }
+
+#[test]
+fn the_summary_shows_thirty_failures_and_counts_the_others() {
+    let tests: Vec<String> = (0..33).map(|number| format!("fail {number:02}")).collect();
+    let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+    let outcome = project(&tests, "").offload(&["run", "--parallel", "1"]).expect_code(1);
+    assert_eq!(outcome.stdout.matches("FAILED fail").count(), 30, "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("\nand 3 more: "), "{}", outcome.stdout);
+}
