@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cancel::{Cancel, Urgency};
 use crate::command::CommandLine;
 use crate::journal::{Entry, Journal};
-use crate::provider::patience::patiently;
+use crate::provider::patience::{patiently, rest};
 use crate::provider::remote::{Common, Remote, Terms, Transport, begin, enter};
 use crate::provider::renewal::Renewal;
 use crate::provider::{
@@ -34,8 +34,6 @@ const LARGEST_DIFFERENCE: usize = 64 << 20;
 const TAG: &str = "offload-run";
 /// So long after a wish to stop a create is waited for; the driver ends its sandbox in any case.
 const GRACE: Duration = Duration::from_millis(500);
-/// How often a waiting thread looks at the cancel flag.
-const SLICE: Duration = Duration::from_millis(50);
 
 /// What a provider of Modal's sandboxes is made of.
 #[derive(Clone, Debug)]
@@ -110,13 +108,7 @@ impl Pace {
             *next = turn + self.between;
             turn
         };
-        while !cancel.is_raised() {
-            let left = turn.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left.min(SLICE));
-        }
+        rest(turn.saturating_duration_since(Instant::now()), cancel);
     }
 }
 
