@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
+use crate::error::printable;
 use crate::mask::Mask;
 use crate::model::Exit;
 use crate::process::dialogue::Dialogue;
@@ -190,7 +191,7 @@ impl Talk {
         let (progress, mask) = (Arc::clone(&program.progress), Arc::clone(mask));
         let complain = move |line: Option<&str>| {
             let Some(line) = line else { return };
-            let plain: String = mask.hide(line).chars().filter(|c| !c.is_control()).collect();
+            let plain = printable(&mask.hide(line));
             if !plain.trim().is_empty() {
                 log::debug!("modal: {plain}");
                 if complaints.images.load(Ordering::Relaxed) > 0 {
