@@ -43,6 +43,15 @@ pub fn printable(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t')).collect()
 }
 
+/// `text` on one line, control characters as escapes: what names something must be seen whole.
+pub fn one_line(text: &str) -> String {
+    let escape = |letter: char| {
+        let plain = (!letter.is_control()).then_some(letter);
+        plain.into_iter().chain(letter.escape_default().filter(move |_| letter.is_control()))
+    };
+    text.chars().flat_map(escape).collect()
+}
+
 impl Problem {
     /// A problem with the exit code `status`.
     pub fn new(status: Status, error: impl Into<anyhow::Error>) -> Problem {
@@ -71,10 +80,11 @@ impl From<anyhow::Error> for Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::{one_line, printable};
 
     #[test]
     fn lines_and_letters_stay_and_nothing_moves_the_cursor() {
         assert_eq!(printable("é\tone\r\n\u{1b}[2Jtwo\u{7}\0"), "é\tone\n[2Jtwo");
+        assert_eq!(one_line("é\t\u{1b}[2J\r\n"), "é\\t\\u{1b}[2J\\r\\n");
     }
 }

@@ -11,19 +11,24 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
 
+mod scratch;
+
+pub use scratch::Scratch;
+
 const STATE: &str = ".offload";
-/// Begins the names of files that are being written.
-const HALF_WRITTEN: &str = ".offload-";
+/// Begin and end the names of files that are being written.
+const HALF_WRITTEN: (&str, &str) = (".offload-", ".half-written");
 
 /// As many links as the operating system follows.
 const MOST_LINKS: usize = 40;
 
 /// Writes a file that appears under `path` whole or not at all, with the permissions of the file that
-/// it replaces.
+/// it replaces. Of what others began there and were killed, nothing stays.
 ///
 /// # Errors
 /// When the folder is not writable or full, or `fill` fails; then `path` is as it was.
 pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    remove_half_written(folder_of(path));
     // The umask takes away what it must; a temporary file is else for its owner alone.
     write_with(path, 0o666, fill)
 }
@@ -37,14 +42,14 @@ pub fn write_private(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Resul
 }
 
 fn write_with(path: &Path, mode: u32, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let (prefix, suffix) = HALF_WRITTEN;
     let attempt = || -> io::Result<()> {
         let permissions = PermissionsExt::from_mode(mode);
-        let file =
-            tempfile::Builder::new().prefix(HALF_WRITTEN).permissions(permissions).tempfile_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix(prefix).suffix(suffix).permissions(permissions);
+        let file = builder.tempfile_in(folder_of(path))?;
+        // Some file systems have no locks; there nothing half written is removed by others.
+        let _ = file.as_file().try_lock();
         let mut writer = BufWriter::with_capacity(64 * 1024, file);
         fill(&mut writer)?;
         if let Ok(replaced) = std::fs::metadata(path) {
@@ -59,7 +64,29 @@ fn write_with(path: &Path, mode: u32, fill: impl FnOnce(&mut dyn Write) -> io::R
 
 /// Whether [`write_whole`] has not finished it; if its process was killed it never will.
 pub fn is_half_written(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(HALF_WRITTEN))
+    let (prefix, suffix) = HALF_WRITTEN;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(prefix) && name.ends_with(suffix)
+}
+
+/// Removes what nobody writes any more. Who takes the lock of a file before its writer does, in the
+/// moment after it is made, costs that writer its file, which it tells.
+fn remove_half_written(folder: &Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    for path in entries.filter(|path| is_half_written(path)) {
+        if open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            // What stays is in nobody's way.
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// Makes a folder for this user alone, where it is not there; what others made or may write is no such
@@ -338,5 +365,23 @@ mod tests {
         assert!(write_whole(&path, |_| Err(io::Error::other("full"))).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_half_written_goes_with_the_next_write_unless_it_is_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        for name in [".offload-gone.half-written", ".offload-config", "mine.half-written"] {
+            std::fs::write(place(name), "x").unwrap();
+        }
+        write_whole(&place("one"), |writer| {
+            write_whole(&place("other"), |writer| writer.write_all(b"other")).map_err(io::Error::other)?;
+            writer.write_all(b"one")
+        })
+        .unwrap();
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".offload-config", "mine.half-written", "one", "other"]);
     }
 }

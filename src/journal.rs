@@ -405,7 +405,7 @@ mod tests {
         assert!(odd.join("run.json").exists());
         // Killed while it entered itself, or a sandbox.
         fs::remove_file(odd.join("sandbox-0.json")).unwrap();
-        fs::write(odd.join(".offload-x"), "{").unwrap();
+        fs::write(odd.join(".offload-x.half-written"), "{").unwrap();
         fs::create_dir(state.path().join("runs/empty")).unwrap();
         assert!(dead(state.path()).unwrap().is_empty());
         assert_eq!(fs::read_dir(state.path().join("runs")).unwrap().count(), 0);

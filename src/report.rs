@@ -1,13 +1,12 @@
 //! The stage that tells: the JUnit file and the summary.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::error::printable;
+use crate::error::{one_line, printable};
 use crate::files::write_whole;
 use crate::junit::write::{self, Entry};
 use crate::model::{Attempt, Suite, TestIndex, Verdict};
@@ -121,10 +120,10 @@ impl Report<'_> {
             writeln!(output, "and {left} more: `offload logs --failures`, `offload logs --errors`")?;
         }
         for broken in &self.summary.broken {
-            writeln!(output, "BROKEN {broken}")?;
+            writeln!(output, "BROKEN {}", printable(broken))?;
         }
         for error in &self.summary.errors {
-            writeln!(output, "ERROR {error}")?;
+            writeln!(output, "ERROR {}", printable(error))?;
         }
         writeln!(output, "{}", self.totals(circumstances))?;
         if let Some(Forecast { predicted, took }) = circumstances.forecast {
@@ -148,19 +147,17 @@ impl Report<'_> {
             Some(crate::model::Outcome::Errored) if word == "FAILED" => "ERROR",
             _ => word,
         };
-        writeln!(output, "{word} {}", entry.id)?;
+        writeln!(output, "{word} {}", one_line(entry.id))?;
         if entry.attempts.len() > 1 {
             let failures = entry.attempts.iter().filter(|attempt| attempt.result.outcome.is_bad()).count();
             writeln!(output, "    {failures} of {} attempts failed", entry.attempts.len())?;
         }
         let message = match entry.verdict {
-            Verdict::NotRun(reason) => Some(printable(reason).into()),
-            // What a test says may be in colour.
-            _ => bad.and_then(|attempt| attempt.result.headline()).map(Cow::Borrowed),
+            Verdict::NotRun(reason) => Some(reason.as_str()),
+            _ => bad.and_then(|attempt| attempt.result.headline()),
         };
-        for line in
-            message.iter().flat_map(|message| message.lines()).filter(|line| !line.trim().is_empty()).take(3)
-        {
+        let message = message.map(printable).unwrap_or_default();
+        for line in message.lines().filter(|line| !line.trim().is_empty()).take(3) {
             writeln!(output, "    {line}")?;
         }
         if let Some(log) = bad.and_then(self.log) {

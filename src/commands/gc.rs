@@ -13,6 +13,7 @@ use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::config::{self, Provider};
 use crate::error::{Problem, Status};
+use crate::files::Scratch;
 use crate::journal::{self, Dead, Left};
 use crate::progress::Screen;
 
@@ -45,6 +46,7 @@ struct Tally {
 /// # Errors
 /// When anything could not be destroyed, or was not; it stays in the journal.
 pub fn run(screen: &Screen, cancel: &Cancel, output: &mut dyn Write) -> Result<Status, Problem> {
+    Scratch::sweep();
     let state = journal::state_dir(&|name| std::env::var_os(name));
     let mut tally = Tally::default();
     let (mut runs, mut sandboxes) = (Vec::new(), VecDeque::new());

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::bench::Commands;
+use crate::error::printable;
 use crate::model::{Suite, TestIndex, Verdict};
 use crate::summary::Summary;
 
@@ -28,7 +29,10 @@ pub fn again(commands: &Commands<'_>, summary: &Summary, root: &Path) -> Vec<Str
     };
     let groups =
         failed.chunk_by(|one, other| commands.suite.test(*one).group == commands.suite.test(*other).group);
-    groups.map(|tests| format!("{move_there}{}", commands.framework.by_hand(tests, commands.suite))).collect()
+    let lines =
+        groups.map(|tests| format!("{move_there}{}", commands.framework.by_hand(tests, commands.suite)));
+    // What cannot be shown as it is cannot be copied either.
+    lines.filter(|line| printable(line) == *line).collect()
 }
 
 /// Results for unknown tests are told once, with the known ids that come nearest.

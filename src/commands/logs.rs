@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use regex_lite::Regex;
 
-use crate::error::{Problem, Status};
+use crate::error::{Problem, Status, one_line};
 use crate::junit::{self, Caps, Recorded, Word};
 use crate::model::Details;
 
@@ -90,7 +90,7 @@ fn is_wanted(test: &Recorded, filter: &Filter, pattern: Option<&Regex>, found: &
 }
 
 fn show(test: &Recorded, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "=== {} [{}] ===", test.id, test.word)?;
+    writeln!(out, "=== {} [{}] ===", one_line(&test.id), test.word)?;
     if let Some(details) = &test.result.details {
         show_details(details, out)?;
     }

@@ -305,13 +305,15 @@ impl Parts<'_> {
             self.folder.forget(Path::new(&settings.junit_file));
         }
         hints::warn_of_extras(summary, suite);
-        let circumstances = Circumstances { elapsed, machines, forecast, junit, again };
-        // What people wait for comes first: a full disk must not hide it.
-        let shown = report.write_summary(&circumstances, output);
-        if let Some(path) = &circumstances.junit {
+        let written = junit.as_ref().map_or(Ok(()), |path| {
             let _span = self.options.trace.span(Track::Phases, || "write the report".into());
-            report.write_junit(path, elapsed)?;
-        }
+            report.write_junit(path, elapsed)
+        });
+        // A full disk must not hide what people wait for.
+        let junit = junit.filter(|_| written.is_ok());
+        let circumstances = Circumstances { elapsed, machines, forecast, junit, again };
+        let shown = report.write_summary(&circumstances, output);
+        written?;
         shown.context("cannot write the summary")?;
         Ok(summary.status())
     }

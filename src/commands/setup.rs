@@ -1,6 +1,5 @@
 //! From the configuration to a framework, a provider and a place to list tests.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use crate::cancel::Cancel;
 use crate::config::{self, Config, FrameworkKind};
 use crate::discover::{Discovery, Site, discover};
 use crate::error::{Problem, Status};
+use crate::files::Scratch;
 use crate::framework::custom::Custom;
 use crate::framework::nextest::Nextest;
 use crate::framework::pytest::{Inherited, Pytest};
@@ -33,7 +33,7 @@ pub struct Setup {
     /// Where tests are listed.
     pub site: Site,
     /// Removed with everything in it when the run ends.
-    pub scratch: tempfile::TempDir,
+    pub scratch: Scratch,
     /// Variables of test processes, those of the command line last.
     pub env: Vec<(String, String)>,
     /// A name that no other run has.
@@ -46,12 +46,7 @@ impl Setup {
     /// # Errors
     /// When the framework's settings make no sense or no temporary folder can be made.
     pub fn new(config: &Config, extra: &[(String, String)]) -> Result<Setup> {
-        let scratch = tempfile::Builder::new()
-            .prefix("offload-")
-            // There is output in it from which no secret is hidden yet.
-            .permissions(PermissionsExt::from_mode(0o700))
-            .tempdir()
-            .context("cannot make a temporary folder (`TMPDIR` names another place for it)")?;
+        let scratch = Scratch::new()?;
         let mut env = config.test_env().to_vec();
         env.extend(extra.iter().cloned());
         let is_local = matches!(config.provider, config::Provider::Local(_));

@@ -60,6 +60,11 @@ fn a_full_disk_is_a_clear_error_and_keeps_the_old_report() {
     let outcome = Running::start(command).wait(Duration::from_secs(60)).expect_code(4);
     assert!(outcome.stderr.contains("No space left on device"), "{}", outcome.stderr);
     assert!(outcome.stdout.ends_with("old\n"), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("2000 tests: ") && !outcome.stdout.contains("report: "),
+        "{}",
+        outcome.stdout
+    );
 }
 
 #[test]
@@ -150,6 +155,50 @@ fn a_second_signal_does_not_wait_for_those_who_ignore_the_first() {
     running.wait(Duration::from_secs(20)).expect_code(130);
     assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
     wait_until("all are gone", Duration::from_secs(5), || survivors(&unique) == 0);
+}
+
+#[test]
+fn names_and_messages_of_tests_do_not_rub_out_the_summary() {
+    // XML cannot hold the usual beginning of these, but the other one.
+    let (rub, short) = ("\u{1b}[1A\u{1b}[2K\r", "\u{9b}1A\u{9b}2K");
+    let odd = format!("odd {short}");
+    let project = project(&[&format!("fail {rub}1"), "pass 1", &odd], "");
+    let runner = fs::read_to_string(project.path().join("runner")).unwrap();
+    let case = format!(
+        "case $id in\n    odd*) body=\"$body<testcase name='$id'><failure>{short}all is well</failure></testcase>\" ;;"
+    );
+    let project = project.file("runner", &runner.replacen("case $id in", &case, 1));
+    let outcome = project.offload(&["run"]).expect_code(1);
+    let shown = format!("{}{}", outcome.stdout, outcome.stderr);
+    assert!(!shown.contains(|letter: char| letter.is_control() && letter != '\n'), "{shown:?}");
+    assert!(outcome.stdout.contains("FAILED odd \\u{9b}1A\\u{9b}2K\n    1A2Kall is well\n"), "{shown:?}");
+    assert!(outcome.stdout.contains("NOT RUN fail \\u{1b}[1A"), "{shown:?}");
+    assert!(outcome.stdout.contains("3 tests: 1 passed, 1 failed, 1 not run"), "{shown:?}");
+    let logs = project.offload(&["logs"]).expect_code(0).stdout;
+    assert!(logs.contains("=== odd \\u{9b}1A\\u{9b}2K [FAILED] ==="), "{logs:?}");
+}
+
+#[test]
+fn what_a_killed_run_had_in_its_temporary_folder_goes_with_the_next_or_gc() {
+    let unique = unique("scratch");
+    let project = project(&["hang"], "").env("UNIQUE", &unique).file("tmp/offload-mine/note", "x");
+    let temporary = project.path().join("tmp");
+    let project = project.env("TMPDIR", &temporary.to_string_lossy());
+    let count = || fs::read_dir(&temporary).unwrap().count();
+    for command in ["gc", "collect"] {
+        let running = project.spawn(&["run"]);
+        wait_until("the test hangs", Duration::from_secs(20), || survivors(&unique) > 0);
+        assert_eq!(count(), 2);
+        project.offload(&[command]).expect_code(0);
+        assert_eq!(count(), 2, "it lives");
+        running.signal(Signal::SIGKILL);
+        running.wait(Duration::from_secs(10));
+        end_all(&unique);
+        assert_eq!(count(), 2);
+        project.offload(&[command]).expect_code(0);
+        assert_eq!(count(), 1);
+    }
+    assert!(temporary.join("offload-mine/note").exists());
 }
 
 #[test]

@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use tempfile::TempDir;
 
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
 use crate::commands::validate::is_executable;
 use crate::error::{Problem, Status};
-use crate::files;
+use crate::files::{self, Scratch};
 use crate::mask::Mask;
 use crate::model::Exit;
 use crate::process::{self, Streams};
@@ -149,13 +148,13 @@ fn pattern(path: &Path) -> Vec<u8> {
 /// Git, asked in the top folder of a working tree.
 struct Git {
     top: PathBuf,
-    scratch: TempDir,
+    scratch: Scratch,
 }
 
 impl Git {
     /// Finds the working tree that `folder` is in.
     fn new(folder: &Path) -> Result<Git, Problem> {
-        let scratch = TempDir::new().context("cannot make a temporary folder")?;
+        let scratch = Scratch::new()?;
         let git = Git { top: folder.to_owned(), scratch };
         let (exit, stdout, stderr) = git.run(&["rev-parse", "--show-toplevel"])?;
         match exit {

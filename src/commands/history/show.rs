@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::error::{Problem, Status};
+use crate::error::{Problem, Status, one_line};
 use crate::history::{History, Record, median};
 
 /// With fewer attempts the share of failures says little; such tests come after the others.
@@ -200,15 +200,6 @@ fn table<'a, const N: usize>(
     };
     line(heads, "test");
     for (cells, id) in &rows {
-        line(std::array::from_fn(|column| cells[column].as_str()), &printable(id));
+        line(std::array::from_fn(|column| cells[column].as_str()), &one_line(id));
     }
-}
-
-/// An id on one line, whatever it holds.
-fn printable(id: &str) -> String {
-    let escape = |c: char| {
-        let plain = (!c.is_control()).then_some(c);
-        plain.into_iter().chain(c.escape_default().filter(move |_| c.is_control()))
-    };
-    id.chars().flat_map(escape).collect()
 }

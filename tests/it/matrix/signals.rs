@@ -119,9 +119,8 @@ fn check(scene: &Scene, point: Point, outcome: &Outcome) -> Findings {
         let again = scene.start().wait(PATIENCE);
         findings.expect(again.code == Some(1), || format!("again: {}{}", again.stdout, again.stderr));
         report(scene, &mut findings);
-    } else {
-        no_temporary_file(scene, &mut findings);
     }
+    no_temporary_file(scene, &mut findings);
     findings
 }
 
