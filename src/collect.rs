@@ -293,9 +293,6 @@ impl<'a> Collector<'a> {
     /// Queues the bad ones of `tests` that may run again, spread over the sandboxes.
     fn retry(&mut self, batch: &Batch, mut tests: Vec<TestIndex>, step: &mut Step) {
         tests.retain(|index| self.may_run_again(*index));
-        if tests.is_empty() || self.stopped {
-            return;
-        }
         for part in split(&tests, self.policy.machines) {
             let new = self.batch(batch.group, part, Origin::Retry, None);
             step.batches.push(new);

@@ -114,6 +114,41 @@ mod tests {
         fn is_extra(&self, case: &Case) -> bool {
             case.name != "left out"
         }
+
+        fn covers(&self, case: &Case) -> Vec<TestIndex> {
+            if case.name == "around" { vec![TestIndex(1)] } else { Vec::new() }
+        }
+    }
+
+    #[test]
+    fn no_report_one_that_cannot_be_read_and_a_broken_one_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.xml");
+        let error = |path: &Path| read(path, &Names, &Mask::default()).error.unwrap();
+        assert_eq!(error(&path), "it left no report");
+        assert!(error(folder.path()).starts_with("cannot read its report `"));
+        std::fs::write(&path, "<testsuite><testcase name='known'").unwrap();
+        assert!(error(&path).starts_with("its report is broken: "));
+    }
+
+    #[test]
+    fn a_failure_around_tests_is_an_error_of_each_and_a_pass_around_them_is_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.xml");
+        let others: String = ["a", "b", "c", "d"].map(|name| format!("<testcase name='{name}'/>")).concat();
+        for (inside, covered) in [("<failure/>", vec![(TestIndex(1), Outcome::Errored)]), ("", Vec::new())] {
+            let report =
+                format!("<testsuite><testcase name='around'>{inside}</testcase>{others}</testsuite>");
+            std::fs::write(&path, report).unwrap();
+            let reading = read(&path, &Names, &Mask::default());
+            let found: Vec<_> =
+                reading.found.iter().map(|(index, result)| (*index, result.outcome)).collect();
+            assert_eq!(found, covered);
+            assert_eq!(
+                (reading.extras.len(), reading.nearest),
+                (5, ["around", "a", "b"].map(str::to_owned).into())
+            );
+        }
     }
 
     #[test]

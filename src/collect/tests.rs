@@ -262,6 +262,12 @@ fn several_cases_of_one_test_make_one_attempt_with_the_worst_outcome() {
         assert_eq!(summary.attempts[0].len(), 1);
         assert_eq!(summary.attempts[0][0].result.outcome, Outcome::Errored);
     }
+    let mut collector = Collector::new(&suite, policy(false), 1);
+    let alike =
+        ["first", "second"].map(|text| (TestIndex(0), CaseResult::stated(Outcome::Failed, SECOND, text)));
+    let reading = Reading { found: alike.into(), ..Reading::default() };
+    collector.finished(&all(&suite), &execution(Exit::Code(1)), Results::Report(reading));
+    assert_eq!(collector.finish().attempts[0][0].result.message(), Some("first"));
 }
 
 #[test]

@@ -42,6 +42,106 @@ fn texts_of_results_are_kept_while_they_are_few() {
 }
 
 #[test]
+fn past_64_mib_the_texts_of_results_are_let_go() {
+    let suite = suite(3, 1);
+    let mut collector = Collector::new(&suite, policy(false), 1);
+    let mut found = reading(&[(0, Outcome::Failed), (1, Outcome::Failed), (2, Outcome::Failed)]);
+    // Both together are just what is kept.
+    let texts = [KEPT / 2, KEPT / 2, 1].map(|size| Some("x".repeat(size)));
+    for ((_, result), text) in found.found.iter_mut().zip(texts) {
+        result.details = Some(Box::new(Details { text, ..Details::default() }));
+    }
+    // One report after the other, as those of one have no order.
+    for result in found.found {
+        let batch = Batch { tests: vec![result.0], ..all(&suite) };
+        finish(&mut collector, &batch, Exit::Code(1), Reading { found: vec![result], ..Reading::default() });
+    }
+    let summary = collector.finish();
+    let kept =
+        summary.attempts.iter().map(|attempts| attempts[0].result.details.as_ref().unwrap().text.is_some());
+    assert_eq!(kept.collect::<Vec<_>>(), [true, true, false]);
+}
+
+#[test]
+fn what_broke_down_and_ran_again_well_is_flaky_and_no_error() {
+    let suite = suite(4, 1);
+    let mut collector = Collector::new(&suite, policy(false), 1);
+    let mut broke = false;
+    drive(&mut collector, all(&suite), &mut |batch| {
+        let found: Vec<_> = batch.tests.iter().map(|test| (test.0, Outcome::Passed)).collect();
+        if std::mem::replace(&mut broke, true) {
+            (Exit::Code(0), reading(&found))
+        } else {
+            (Exit::Signal(9), broken(&found[..1]))
+        }
+    });
+    let summary = collector.finish();
+    assert_eq!((summary.counts.passed, summary.status()), (4, Status::Flaky));
+    assert_eq!((summary.errors, summary.broken.len()), (Vec::<String>::new(), 1));
+}
+
+#[test]
+fn a_runner_that_goes_on_by_one_test_each_time_is_not_given_up() {
+    let suite = suite(100, 1);
+    let mut collector = Collector::new(&suite, policy(false), 1);
+    drive(&mut collector, all(&suite), &mut |batch| {
+        (Exit::Signal(9), broken(&[(batch.tests[0].0, Outcome::Passed)]))
+    });
+    assert_eq!(collector.finish().counts.passed, 100);
+}
+
+#[test]
+fn a_command_that_cannot_start_is_divided_until_one_test_has_the_error() {
+    let suite = suite(2, 1);
+    let mut collector = Collector::new(&suite, policy(false), 1);
+    let halves = collector.refused(&all(&suite), "too long").batches;
+    assert_eq!(halves.len(), 2);
+    assert!(halves.iter().all(|half| collector.refused(half, "too long").batches.is_empty()));
+    assert_eq!(collector.counts(), (2, 2));
+    let summary = collector.finish();
+    assert_eq!(summary.counts.failed, 2);
+    assert_eq!(summary.attempts[1][0].result.message(), Some("too long"));
+}
+
+#[test]
+fn counts_are_of_tests_with_a_result_and_of_those_whose_last_one_is_bad() {
+    let suite = suite(5, 2);
+    let mut collector = Collector::new(&suite, policy(false), 1);
+    assert_eq!(collector.counts(), (0, 0));
+    let found = [(0, Outcome::Passed), (1, Outcome::Failed), (2, Outcome::Failed)];
+    finish(&mut collector, &all(&suite), Exit::Code(1), reading(&found));
+    assert_eq!(collector.counts(), (3, 2));
+    let again = Batch { tests: vec![TestIndex(1)], ..all(&suite) };
+    finish(&mut collector, &again, Exit::Code(0), reading(&[(1, Outcome::Passed)]));
+    assert_eq!(collector.counts(), (3, 1));
+}
+
+#[test]
+fn the_reason_of_a_test_without_a_result_says_how_its_batch_ended() {
+    let named = Reading { nearest: vec!["a".into(), "b".into()], ..reading(&[]) };
+    for (exit, reading, reason) in [
+        (Exit::TimedOut, broken(&[]), "timed out after 1.0 s (batch 0)"),
+        (Exit::Cancelled, broken(&[]), "the run was stopped while it was running (batch 0)"),
+        (Exit::Code(3), broken(&[]), "the runner ended with exit code 3; it left no report (batch 0)"),
+        (
+            Exit::Code(0),
+            reading(&[]),
+            "the runner ended with exit code 0 without a result for this test (batch 0)",
+        ),
+        (
+            Exit::Code(0),
+            named,
+            "the runner ended with exit code 0 without a result for this test, but with one for `a`, `b` (batch 0)",
+        ),
+    ] {
+        let suite = suite(2, 1);
+        let mut collector = Collector::new(&suite, policy(false), 1);
+        finish(&mut collector, &all(&suite), exit, reading);
+        assert_eq!(collector.finish().verdicts[1], Verdict::NotRun(reason.into()));
+    }
+}
+
+#[test]
 fn a_failure_with_results_missing_is_an_error_unless_the_runner_was_to_stop() {
     for (fail_fast, outcome) in [(false, BatchOutcome::Error), (true, BatchOutcome::Failure)] {
         let suite = suite(3, 1);
@@ -85,10 +185,10 @@ fn a_stop_is_the_only_reason_of_what_it_dropped_and_any_other_is_added() {
 #[test]
 fn a_test_that_its_runner_calls_flaky_once_is_flaky() {
     let suite = suite(1, 1);
-    for flaky in [0, 1] {
+    for flaky in [&[0][..], &[1], &[0, 1]] {
         let mut collector = Collector::new(&suite, policy(false), 1);
         let mut twice = reading(&[(0, Outcome::Passed), (0, Outcome::Passed)]);
-        twice.found[flaky].1.flaky_in_runner = true;
+        flaky.iter().for_each(|place| twice.found[*place].1.flaky_in_runner = true);
         finish(&mut collector, &all(&suite), Exit::Code(0), twice);
         assert!(collector.finish().attempts[0][0].result.flaky_in_runner);
     }
