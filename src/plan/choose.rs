@@ -107,3 +107,63 @@ pub(super) fn timed<'a>(work: &Work<'_>, draft: &'a Draft, conditions: &Conditio
         longest,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::framework::Grain;
+    use crate::plan::Overhead;
+    use crate::plan::simulate::scenarios;
+    use crate::plan::tests::{Row, suite};
+
+    const PLAIN: Candidate = Candidate { shape: Shape::Equal(1), unit: Unit::Test, groups: Groups::After };
+
+    fn conditions(pace: f64) -> Conditions {
+        let overhead = Overhead { pace, ..Overhead::new(Duration::from_secs(1), Duration::from_secs(2)) };
+        Conditions { machines: 2, grain: Grain::Test, overhead, noise: Some(0.0) }
+    }
+
+    fn rows() -> Vec<Row> {
+        (0..4).map(|number| (0, Some("f".into()), format!("f::t{number}"), Some(3000))).collect()
+    }
+
+    #[test]
+    fn a_slow_machine_counts_for_a_tenth() {
+        assert!((Score { candidate: PLAIN, calm: 1.0, stressed: 3.0 }.risk() - 1.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn groups_make_a_difference_only_where_there_are_several() {
+        let (one, two) = (suite(&rows(), &[false]), suite(&rows(), &[false, false]));
+        let count = |suite| ways(&Work::new(suite)).count();
+        assert_eq!((count(&one), count(&two)), (2, 4));
+        assert!(ways(&Work::new(&one)).all(|(_, groups)| groups == Groups::Before));
+    }
+
+    #[test]
+    fn a_score_is_the_mean_of_makespans_in_parts_of_the_bound() {
+        let suite = suite(&rows(), &[false]);
+        let (work, conditions) = (Work::new(&suite), conditions(1.0));
+        let scenarios = scenarios(&work, &conditions);
+        let amount = Amount { total: work.total(), shared: work.shared(), machines: 2 };
+        let score =
+            Judge { work: &work, conditions: &conditions, amount, scenarios: &scenarios }.score(PLAIN);
+        // 6 s on each of two machines that both start and open the file, for a bound of a start and 6 s.
+        assert!((score.calm - 9.0 / 7.0).abs() < 1e-6, "{}", score.calm);
+        // One takes three times as long, where both could do as much as one and a third.
+        assert!((score.stressed - 27.0 / 10.0).abs() < 1e-6, "{}", score.stressed);
+    }
+
+    #[test]
+    fn the_longest_test_bounds_a_batch_whose_runner_runs_several_at_a_time() {
+        let suite = suite(&rows(), &[false]);
+        let work = Work::new(&suite);
+        for (pace, longest) in [(1.0, 0.0), (0.5, 3.0)] {
+            let draft = Draft { pieces: vec![work.whole()], group: work.group(work.whole()) };
+            let timed = timed(&work, &draft, &conditions(pace));
+            assert_eq!((timed.overhead, timed.longest), (3.0, longest));
+        }
+    }
+}

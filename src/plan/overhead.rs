@@ -118,6 +118,14 @@ mod tests {
     }
 
     #[test]
+    fn batches_with_as_many_files_say_nothing_of_a_file() {
+        let batches = [seen(1.0, 0.0, 2), seen(2.0, 0.0, 2), seen(3.0, 0.0, 2), seen(2.5, 0.0, 3)];
+        // Against these three the fourth has slopes of 1.5, 0.5 and -0.5.
+        let learned = Overhead::learn(&batches).unwrap();
+        assert!(close(learned.per_file, 0.5) && close(learned.per_batch, 1.0), "{learned:?}");
+    }
+
+    #[test]
     fn odd_batches_move_little_and_none_give_nothing() {
         assert_eq!(Overhead::learn(&[]), None);
         let mut batches = vec![seen(1.5, 1.0, 1); 9];

@@ -208,3 +208,101 @@ pub(super) fn sort(drafts: &mut [(f64, Draft)]) {
         other.total_cmp(one).then_with(|| a.pieces[0].start.cmp(&b.pieces[0].start))
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Suite;
+    use crate::plan::tests::{Row, suite};
+
+    /// Tests of these lengths in seconds, without files, of group 0 but for the last `others`.
+    fn singles(lengths: &[u64], others: usize) -> Suite {
+        let row = |(number, length): (usize, &u64)| -> Row {
+            let group = u16::from(number + others >= lengths.len());
+            (group, None, format!("t{number:02}"), (*length > 0).then_some(length * 1000))
+        };
+        suite(&lengths.iter().enumerate().map(row).collect::<Vec<_>>(), &[false, false])
+    }
+
+    /// The loads of the pieces of each bin, rounded, in the order in which they came.
+    fn loads(work: &Work<'_>, bins: &[Vec<Piece>]) -> Vec<Vec<u64>> {
+        let load = |piece: &Piece| work.load(*piece).round() as u64;
+        bins.iter().map(|bin| bin.iter().map(load).collect()).collect()
+    }
+
+    #[test]
+    fn the_longest_piece_comes_first_and_into_the_bin_with_most_room() {
+        let suite = singles(&[1, 2, 7, 3, 5, 4], 0);
+        let work = Work::new(&suite);
+        let bins = fill(&work, &[11.0, 11.0], work.singles(), Grain::Test);
+        assert_eq!(loads(&work, &bins), [vec![7, 3, 1], vec![5, 4, 2]]);
+    }
+
+    #[test]
+    fn what_was_never_measured_comes_before_all() {
+        // It counts as long as the longest but one in ten.
+        let suite = singles(&[9, 1, 0, 0], 0);
+        let work = Work::new(&suite);
+        let places =
+            |bins: Vec<Vec<Piece>>| bins.concat().iter().map(|piece| piece.start).collect::<Vec<_>>();
+        assert_eq!(places(fill(&work, &[30.0], work.singles(), Grain::Test)), [2, 3, 0, 1]);
+    }
+
+    #[test]
+    fn a_file_is_divided_where_a_bin_has_no_room_for_it() {
+        let rows: Vec<Row> =
+            (0..8).map(|number| (0, Some("f".into()), format!("f::t{number}"), Some(1000))).collect();
+        let suite = suite(&rows, &[false]);
+        let work = Work::new(&suite);
+        let filled = |sizes: &[f64], grain| loads(&work, &fill(&work, sizes, work.by_file(None), grain));
+        assert_eq!(filled(&[5.0, 3.0], Grain::Test), [[5], [3]]);
+        assert_eq!(filled(&[8.0, 8.0], Grain::Test), [vec![8], vec![]]);
+        assert_eq!(filled(&[5.0, 3.0], Grain::File), [vec![8], vec![]]);
+        // A hundredth too long is not worth it.
+        assert_eq!(filled(&[7.95, 0.05], Grain::Test), [vec![8], vec![]]);
+        assert_eq!(filled(&[7.0, 1.0], Grain::Test), [[7], [1]]);
+    }
+
+    #[test]
+    fn the_largest_bins_go_to_the_group_that_lacks_most_and_are_made_to_fit() {
+        let suite = singles(&[6, 6, 3, 3], 2);
+        let work = Work::new(&suite);
+        let shares = |sizes: &[f64], groups| {
+            let shares = apportion(&work, sizes.to_vec(), work.singles(), groups);
+            shares.into_iter().map(|(share, pieces)| (share, pieces.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(shares(&[9.0, 9.0], Groups::After), [(vec![9.0, 9.0], 4)]);
+        assert_eq!(shares(&[9.0, 9.0], Groups::Before), [(vec![12.0], 2), (vec![6.0], 2)]);
+        assert_eq!(shares(&[6.0, 6.0, 6.0], Groups::Before), [(vec![6.0, 6.0], 2), (vec![6.0], 2)]);
+        // One bin only: the other group gets one all the same.
+        assert_eq!(shares(&[18.0], Groups::Before), [(vec![12.0], 2), (vec![6.0], 2)]);
+    }
+
+    #[test]
+    fn long_tests_have_batches_of_their_own_and_leave_the_others_their_share() {
+        let suite = singles(&[20, 2, 2, 2, 2, 2, 2], 0);
+        let work = Work::new(&suite);
+        let amount = Amount { total: 32.0, shared: 32.0, machines: 2 };
+        let shape = Shape::Factoring { first: 2.0, least: 2.0 };
+        let candidate = |groups| Candidate { shape, unit: Unit::Test, groups };
+        for groups in [Groups::Before, Groups::After] {
+            let drafts = pack(&work, candidate(groups), amount, Grain::Test);
+            let pieces: Vec<Vec<Piece>> = drafts.into_iter().map(|draft| draft.pieces).collect();
+            let mut loads = loads(&work, &pieces);
+            loads.iter_mut().for_each(|loads| *loads = vec![loads.iter().sum()]);
+            assert_eq!(loads.concat(), [20, 6, 2, 2, 2]);
+        }
+    }
+
+    #[test]
+    fn tests_that_run_alone_are_counted_into_equal_bins_and_set_apart_from_others() {
+        let rows: Vec<Row> = (0..4).map(|number| (0, None, format!("t{number}"), Some(1000))).collect();
+        let suite = suite(&rows, &[true]);
+        let work = Work::new(&suite);
+        let amount = Amount { total: 4.0, shared: 0.0, machines: 2 };
+        for shape in [Shape::Equal(1), Shape::Equal(2), Shape::Factoring { first: 2.0, least: 1.0 }] {
+            let candidate = Candidate { shape, unit: Unit::Test, groups: Groups::After };
+            assert_eq!(pack(&work, candidate, amount, Grain::Test).len(), 4, "{shape:?}");
+        }
+    }
+}

@@ -91,6 +91,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn batches_are_at_least_as_long_as_their_overhead_twice_and_never_many() {
+        let amount = Amount { total: 960.0, shared: 960.0, machines: 10 };
+        let least = |overhead| {
+            let shapes = Shape::all(amount, overhead).into_iter();
+            let least = shapes.filter_map(|shape| match shape {
+                Shape::Factoring { first, least } if first == 2.0 => Some(least),
+                _ => None,
+            });
+            least.collect::<Vec<f64>>()
+        };
+        assert_eq!(least(0.5), [2.0, 4.0, 8.0]);
+        assert_eq!(least(3.0), [6.0, 8.0]);
+        assert_eq!(Shape::all(Amount { machines: 1, ..amount }, 0.5), [Shape::Equal(1)]);
+        let factoring = Shape::Factoring { first: 2.0, least: 2.0 };
+        assert_eq!((factoring.long(amount), Shape::Equal(4).long(amount)), (48.0, f64::INFINITY));
+        assert_eq!(Shape::Equal(2).sizes(amount, 0, 0.0), [48.0; 20]);
+        // Half of each machine's share, then half of the rest, and so on down to the least.
+        let sizes = factoring.sizes(Amount { total: 32.0, shared: 32.0, machines: 2 }, 0, 0.0);
+        assert_eq!(sizes, [8.0, 8.0, 4.0, 4.0, 2.0, 2.0, 2.0, 2.0]);
+        // A long test takes the place of one batch of the first round.
+        let sizes = factoring.sizes(Amount { total: 32.0, shared: 32.0, machines: 2 }, 1, 16.0);
+        assert_eq!(sizes, [8.0, 2.0, 2.0, 2.0, 2.0]);
+    }
+
+    #[test]
     fn the_sizes_add_up_to_the_work_and_decrease() {
         for (total, long, long_load, overhead) in
             [(1000.0, 0, 0.0, 1.0), (1000.0, 3, 700.0, 0.0), (0.004, 0, 0.0, 5.0), (50.0, 9, 50.0, 0.1)]

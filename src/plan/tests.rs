@@ -27,9 +27,9 @@ impl Random {
     }
 }
 
-type Row = (u16, Option<String>, String, Option<u64>);
+pub(super) type Row = (u16, Option<String>, String, Option<u64>);
 
-fn suite(rows: &[Row], solo: &[bool]) -> Suite {
+pub(super) fn suite(rows: &[Row], solo: &[bool]) -> Suite {
     let group = |(number, solo): (usize, &bool)| Group {
         name: format!("g{number}").into(),
         filters: String::new(),
@@ -85,6 +85,7 @@ fn every_test_stands_in_the_plan_once_and_groups_and_solo_tests_are_not_mixed() 
                 plan.batches.iter().flat_map(|batch| batch.tests.clone()).collect();
             seen.sort_unstable();
             assert_eq!(seen, suite.indices().collect::<Vec<_>>(), "round {round}");
+            assert!(plan.batches.is_sorted_by(|one, other| one.load >= other.load), "round {round}");
             for (index, batch) in (0..).zip(&plan.batches) {
                 assert!(batch.index == index && batch.tests.is_sorted() && batch.tests.len() <= 12);
                 assert!(batch.tests.iter().all(|test| suite.test(*test).group == batch.group));
@@ -190,14 +191,16 @@ fn tests_without_a_length_are_spread_over_all_machines() {
 
 #[test]
 fn an_unknown_test_is_expected_to_be_among_the_slow_ones_of_its_group() {
-    let mut rows: Vec<Row> =
-        (0..10).map(|number| (0, None, format!("a{number}"), Some(number * 10))).collect();
-    rows.push((0, None, "new".into(), None));
-    rows.push((1, None, "other".into(), None));
-    let suite = suite(&rows, &[false, false]);
-    let expected = |id: &str| suite.test(suite.find(id).unwrap()).expected;
-    assert_eq!(expected("new"), Duration::from_millis(90));
-    assert_eq!(expected("other"), Duration::from_millis(90));
+    for (count, millis) in [(1, 0), (10, 90), (30, 270)] {
+        let mut rows: Vec<Row> =
+            (0..count).map(|number| (0, None, format!("a{number}"), Some(number * 10))).collect();
+        rows.push((0, None, "new".into(), None));
+        rows.push((1, None, "other".into(), None));
+        let suite = suite(&rows, &[false, false]);
+        let expected = |id: &str| suite.test(suite.find(id).unwrap()).expected;
+        assert_eq!(expected("new"), Duration::from_millis(millis));
+        assert_eq!(expected("other"), Duration::from_millis(millis));
+    }
 }
 
 #[test]
@@ -237,4 +240,36 @@ fn the_bound_names_the_test_that_sets_it() {
     assert_eq!((bound.set_by, bound.duration), (suite.find("long"), Duration::from_millis(9010)));
     let bound = plan(&suite, 1, SMALL).bound;
     assert_eq!((bound.set_by, bound.duration), (None, Duration::from_millis(14_010)));
+    // Each of two files is opened somewhere, and the long test opens its own.
+    let in_files: Vec<Row> = [("f", 4000), ("g", 1000)]
+        .map(|(file, millis)| (0, Some(file.into()), file.into(), Some(millis)))
+        .into();
+    let suite = self::suite(&in_files, &[false]);
+    let bound = |machines| {
+        let bound =
+            plan(&suite, machines, Overhead::new(Duration::from_secs(10), Duration::from_secs(2))).bound;
+        (bound.set_by, bound.duration.as_millis())
+    };
+    assert_eq!(bound(1), (None, 10_000 + 5000 + 4000));
+    assert_eq!(bound(2), (suite.find("f"), 10_000 + 4000 + 2000));
+}
+
+#[test]
+fn batches_of_measured_tests_stay_within_half_of_the_timeout() {
+    let limits = Limits { timeout: Duration::from_secs(8), fits: &|_, _| true };
+    let loads = |count: u64, millis, is_known: bool| {
+        let length = |_| is_known.then_some(millis);
+        let rows: Vec<Row> =
+            (0..count).map(|number| (0, None, format!("t{number}"), length(number))).collect();
+        let suite = suite(&rows, &[false]);
+        let conditions = Conditions { machines: 1, grain: Grain::Test, overhead: NONE, noise: Some(0.0) };
+        let plan = Plan::new(&suite, &conditions, &limits);
+        plan.batches.iter().map(|batch| batch.load.as_millis()).collect::<Vec<_>>()
+    };
+    assert_eq!(loads(4, 1000, true), [4000]);
+    assert_eq!(loads(5, 1000, true), [3000, 2000]);
+    assert_eq!(loads(2, 5000, true), [5000, 5000]);
+    assert_eq!(loads(1, 50_000, true), [50_000]);
+    // Of what is not known, a guess does not decide: each is assumed to take a second.
+    assert_eq!(loads(20, 1000, false), [20_000]);
 }
