@@ -96,7 +96,7 @@ mod tests {
         let least = |overhead| {
             let shapes = Shape::all(amount, overhead).into_iter();
             let least = shapes.filter_map(|shape| match shape {
-                Shape::Factoring { first, least } if first == 2.0 => Some(least),
+                Shape::Factoring { first: 2.0, least } => Some(least),
                 _ => None,
             });
             least.collect::<Vec<f64>>()
@@ -113,6 +113,12 @@ mod tests {
         // A long test takes the place of one batch of the first round.
         let sizes = factoring.sizes(Amount { total: 32.0, shared: 32.0, machines: 2 }, 1, 16.0);
         assert_eq!(sizes, [8.0, 2.0, 2.0, 2.0, 2.0]);
+        // However short they might be: a 48th of the share of each machine.
+        let sizes = Shape::Factoring { first: 2.0, least: 0.0 }.sizes(amount, 0, 0.0);
+        assert_eq!(sizes.iter().filter(|size| **size <= 2.0).collect::<Vec<_>>(), [&2.0; 15]);
+        // What is left may be less than the least.
+        assert_eq!(Shape::Factoring { first: 2.0, least: 50.0 }.sizes(amount, 0, 0.0), [48.0; 20]);
+        assert_eq!(factoring.sizes(Amount { total: 960.0, shared: 5.0, machines: 10 }, 0, 0.0), [0.5; 10]);
     }
 
     #[test]

@@ -172,3 +172,62 @@ pub fn list_schedule(
     }
     end as f64 / 1e9
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mean and the standard deviation.
+    fn moments(values: &[f64]) -> (f64, f64) {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        (mean, (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt())
+    }
+
+    fn near(one: f64, other: f64, tolerance: f64) -> bool {
+        (one - other).abs() < tolerance
+    }
+
+    #[test]
+    fn numbers_are_spread_evenly_and_do_not_depend_on_each_other() {
+        for seed in 0..5 {
+            let numbers: Vec<f64> = (0..10_000).map(|number| uniform(seed, number)).collect();
+            assert!(numbers.iter().all(|number| (0.0..1.0).contains(number) && *number > 0.0));
+            let (mean, deviation) = moments(&numbers);
+            assert!(near(mean, 0.5, 0.01) && near(deviation, 1.0 / 12f64.sqrt(), 0.01), "{mean} {deviation}");
+            let others: Vec<f64> = (0..10_000).map(|number| uniform(seed + 1, number)).collect();
+            for follower in [&numbers[1..], &others[..9999]] {
+                let pairs = numbers.iter().zip(follower);
+                let covariance = pairs.map(|(one, other)| (one - 0.5) * (other - 0.5)).sum::<f64>() / 9999.0;
+                assert!(near(covariance * 12.0, 0.0, 0.04), "{}", covariance * 12.0);
+            }
+        }
+    }
+
+    #[test]
+    fn factors_have_the_mean_1_and_the_spread_that_is_asked_for() {
+        for spread in [0.0, 0.25, 0.8] {
+            let factors: Vec<f64> = (0..20_000).map(|number| factor(3, number, spread)).collect();
+            let logarithms: Vec<f64> = factors.iter().map(|factor| factor.ln()).collect();
+            let ((mean, _), (middle, deviation)) = (moments(&factors), moments(&logarithms));
+            assert!(near(mean, 1.0, 0.03), "{mean}");
+            assert!(
+                near(deviation, spread, 0.01) && near(middle, -spread * spread / 2.0, 0.02),
+                "{deviation}"
+            );
+            let beyond = logarithms.iter().filter(|one| (*one - middle).abs() > 2.0 * spread).count();
+            // As of every normal distribution, 4.6 in a hundred.
+            assert!(spread == 0.0 || (700..1100).contains(&beyond), "{beyond}");
+        }
+    }
+
+    #[test]
+    fn batches_start_on_the_machine_that_is_free_first() {
+        let end = |slow: Option<u32>| {
+            list_schedule([3.0, 2.0, 2.0, 1.0], 2, |machine| if slow == Some(machine) { SLOW } else { 1.0 })
+        };
+        assert_eq!((end(None), end(Some(0)), end(Some(1))), (4.0, 9.0, 6.0));
+        assert_eq!(list_schedule([1.0, 2.0], 0, |_| 1.0), 3.0);
+        assert_eq!(list_schedule([], 3, |_| 1.0), 0.0);
+    }
+}
