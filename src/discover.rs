@@ -151,6 +151,8 @@ fn list(
         Streams { stdout: stream("stdout"), stderr: stream("stderr"), mask: Arc::clone(&site.mask) };
     log::debug!("{}", site.mask.hide(&command.to_shell()));
     let finished = process::run(&command, &site.shell, &streams, site.timeout, cancel)?;
+    // Not every program minds that its list is cut off.
+    files::check_room(&site.scratch).context("the list may be incomplete")?;
     let read = |path: &Path| -> Result<String> {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())

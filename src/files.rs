@@ -81,6 +81,15 @@ fn remove_half_written(folder: &Path) {
     }
 }
 
+/// Whether more can be written in the folder.
+///
+/// # Errors
+/// When its disk is full.
+pub fn check_room(folder: &Path) -> Result<()> {
+    let attempt = || tempfile::tempfile_in(folder)?.write_all(&[0; 4096]);
+    attempt().with_context(|| format!("cannot write in `{}`", folder.display()))
+}
+
 /// The folder that a file is in.
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
