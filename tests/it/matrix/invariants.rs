@@ -188,15 +188,21 @@ pub fn sandboxes(scene: &Scene) -> usize {
 
 fn journal(scene: &Scene) -> usize {
     if scene.row.disk() == Some(Disk::Journal) {
-        let left = fs::read_to_string(scene.project.path().join("left")).unwrap_or_default();
-        return left.lines().count();
+        return left(scene).len();
     }
     fs::read_dir(scene.project.path().join("state/runs")).map_or(0, Iterator::count)
+}
+
+/// What was left on a disk that is gone.
+fn left(scene: &Scene) -> Vec<String> {
+    let left = fs::read_to_string(scene.project.path().join("left")).unwrap_or_default();
+    left.lines().map(str::to_owned).collect()
 }
 
 fn temporary(scene: &Scene) -> Vec<String> {
     let names = match &scene.emulator {
         Some(emulator) => emulator.temporary(),
+        None if scene.row.disk() == Some(Disk::Temporary) => left(scene),
         None => names(&scene.project.path().join("tmp")),
     };
     let half_written = names_of_half_written(&scene.project.path().join("test-results"));

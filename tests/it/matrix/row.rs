@@ -55,6 +55,7 @@ pub enum Disk {
     Output,
     Journal,
     Sandbox,
+    Temporary,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +169,9 @@ impl Row {
         match self.fault {
             Fault::FullDisk if journaled => Some(Disk::Journal),
             Fault::FullDisk if inside => Some(Disk::Sandbox),
+            Fault::FullDisk if self.step == Step::Discovery && self.provider != Provider::Modal => {
+                Some(Disk::Temporary)
+            }
             Fault::FullDisk => Some(Disk::Output),
             _ => None,
         }

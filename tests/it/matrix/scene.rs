@@ -80,6 +80,7 @@ code=$?
 rm -f "$place/full"
 if [ -f "$place/junit.xml" ]; then cp "$place/junit.xml" kept.xml; fi
 if [ "$disk" = Journal ]; then "$0" gc > /dev/null || exit 98; ls -A "$place/runs" > left; fi
+if [ "$disk" = Temporary ]; then ls -A "$place" > left; fi
 exit $code
 "#;
 
@@ -156,6 +157,7 @@ impl Scene {
         let place = match self.row.disk() {
             Some(Disk::Output) => "test-results",
             Some(Disk::Journal) => "state",
+            Some(Disk::Temporary) => "tmp",
             _ => return self.project.spawn(&["run"]),
         };
         let mut command = self.project.command("unshare");
