@@ -116,7 +116,7 @@ mod tests {
     use crate::framework::Grain;
     use crate::plan::Overhead;
     use crate::plan::simulate::scenarios;
-    use crate::plan::tests::{Row, suite};
+    use crate::plan::tests::{self, Random, Row, suite};
 
     const PLAIN: Candidate = Candidate { shape: Shape::Equal(1), unit: Unit::Test, groups: Groups::After };
 
@@ -154,6 +154,31 @@ mod tests {
         assert!((score.calm - 9.0 / 7.0).abs() < 1e-6, "{}", score.calm);
         // One takes three times as long, where both could do as much as one and a third.
         assert!((score.stressed - 27.0 / 10.0).abs() < 1e-6, "{}", score.stressed);
+    }
+
+    #[test]
+    fn no_choice_is_much_worse_than_any_way_to_fill_equal_batches() {
+        let mut random = Random(5);
+        for round in 0..60 {
+            let count = 2 + random.below(12);
+            let suite = suite(&tests::rows(&mut random, count), &[false, true, false]);
+            let (work, conditions) = (Work::new(&suite), conditions(1.0));
+            let scenarios = scenarios(&work, &conditions);
+            let amount = Amount { total: work.total(), shared: work.shared(), machines: 2 };
+            let judge = Judge { work: &work, conditions: &conditions, amount, scenarios: &scenarios };
+            let drafts =
+                crate::plan::weigh(&work, choose(&work, &conditions, &scenarios), conditions.overhead);
+            let timed: Vec<_> = drafts.iter().map(|(_, draft)| timed(&work, draft, &conditions)).collect();
+            let ratios = scenarios.calm.iter().map(|one| one.makespan(&timed, &conditions) / one.bound);
+            let chosen = ratios.sum::<f64>() / scenarios.calm.len() as f64;
+            for (unit, groups) in ways(&work) {
+                let other = judge.score(Candidate { unit, groups, ..PLAIN }).calm;
+                assert!(
+                    chosen <= other * (1.0 + PREMIUM) + 1e-9,
+                    "round {round}: {chosen} > {other} {unit:?} {groups:?}"
+                );
+            }
+        }
     }
 
     #[test]

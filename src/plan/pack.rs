@@ -274,6 +274,8 @@ mod tests {
         assert_eq!(shares(&[9.0, 9.0], Groups::After), [(vec![9.0, 9.0], 4)]);
         assert_eq!(shares(&[9.0, 9.0], Groups::Before), [(vec![12.0], 2), (vec![6.0], 2)]);
         assert_eq!(shares(&[6.0, 6.0, 6.0], Groups::Before), [(vec![6.0, 6.0], 2), (vec![6.0], 2)]);
+        let sizes = shares(&[2.0; 9], Groups::Before);
+        assert_eq!(sizes, [(vec![2.0; 6], 2), (vec![2.0; 3], 2)]);
         // One bin only: the other group gets one all the same.
         assert_eq!(shares(&[18.0], Groups::Before), [(vec![12.0], 2), (vec![6.0], 2)]);
     }
@@ -292,6 +294,27 @@ mod tests {
             loads.iter_mut().for_each(|loads| *loads = vec![loads.iter().sum()]);
             assert_eq!(loads.concat(), [20, 6, 2, 2, 2]);
         }
+    }
+
+    #[test]
+    fn a_long_file_has_a_batch_of_its_own_only_where_its_tests_cannot_be_chosen() {
+        let row = |number| -> Row {
+            let (file, millis) =
+                if number < 5 { ("f".to_owned(), 4000) } else { (format!("g{number}"), 2000) };
+            (0, Some(file), format!("t{number:02}"), Some(millis))
+        };
+        let suite = suite(&(0..11).map(row).collect::<Vec<_>>(), &[false]);
+        let work = Work::new(&suite);
+        let amount = Amount { total: 32.0, shared: 32.0, machines: 2 };
+        let shape = Shape::Factoring { first: 2.0, least: 2.0 };
+        let longest = |grain| {
+            let candidate = Candidate { shape, unit: Unit::File, groups: Groups::Before };
+            let drafts = pack(&work, candidate, amount, grain);
+            let loads = drafts.iter().map(|draft| draft.pieces.iter().map(|piece| work.load(*piece)).sum());
+            (loads.fold(0.0, f64::max).round(), drafts[0].pieces.len())
+        };
+        assert_eq!(longest(Grain::File), (20.0, 1));
+        assert!(longest(Grain::Test).0 <= 8.0);
     }
 
     #[test]

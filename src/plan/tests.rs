@@ -16,10 +16,10 @@ fn plan(suite: &Suite, machines: usize, overhead: Overhead) -> Plan {
 }
 
 /// A small generator (xorshift64), so that a failure can be repeated.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -46,7 +46,7 @@ pub(super) fn suite(rows: &[Row], solo: &[bool]) -> Suite {
     suite
 }
 
-fn rows(random: &mut Random, count: u64) -> Vec<Row> {
+pub(super) fn rows(random: &mut Random, count: u64) -> Vec<Row> {
     let row = |number| {
         let file = random.below(4);
         let file = (file > 0).then(|| format!("f{file}.py"));
@@ -252,6 +252,9 @@ fn the_bound_names_the_test_that_sets_it() {
     };
     assert_eq!(bound(1), (None, 10_000 + 5000 + 4000));
     assert_eq!(bound(2), (suite.find("f"), 10_000 + 4000 + 2000));
+    // A runner that runs two at a time needs half of the time.
+    let side_by_side = Overhead { pace: 0.5, ..NONE };
+    assert_eq!(plan(&self::suite(&rows[..50], &[false]), 1, side_by_side).bound.duration.as_millis(), 2500);
 }
 
 #[test]
