@@ -175,7 +175,12 @@ pub fn list_schedule(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::framework::Grain;
+    use crate::plan::Overhead;
+    use crate::plan::tests::{Row, suite};
 
     /// The mean and the standard deviation.
     fn moments(values: &[f64]) -> (f64, f64) {
@@ -219,6 +224,71 @@ mod tests {
             // As of every normal distribution, 4.6 in a hundred.
             assert!(spread == 0.0 || (700..1100).contains(&beyond), "{beyond}");
         }
+    }
+
+    fn conditions(machines: usize, noise: f64, pace: f64) -> Conditions {
+        let overhead = Overhead { pace, ..Overhead::new(Duration::ZERO, Duration::ZERO) };
+        Conditions { machines, grain: Grain::Test, overhead, noise: Some(noise) }
+    }
+
+    /// Tests of 2, 3 and 4 seconds again and again, and some that were never measured.
+    fn rows(measured: usize, others: usize) -> Vec<Row> {
+        let length = |number: usize| (number < measured).then_some(2000 + 1000 * (number as u64 % 3));
+        (0..measured + others).map(|number| (0, None, format!("t{number:05}"), length(number))).collect()
+    }
+
+    #[test]
+    fn as_many_runs_are_imagined_as_chance_makes_it_worth() {
+        let counts = |rows: &[Row], machines, noise| {
+            let suite = suite(rows, &[false]);
+            let scenarios = scenarios(&Work::new(&suite), &conditions(machines, noise, 1.0));
+            let slow: Vec<u32> = scenarios.stressed.iter().filter_map(|scenario| scenario.slow).collect();
+            assert!(
+                slow.iter().all(|slow| (*slow as usize) < machines) && slow.len() == scenarios.stressed.len()
+            );
+            (scenarios.calm.len(), slow.len())
+        };
+        assert_eq!(counts(&rows(3, 0), 2, 0.5), (12, 6));
+        assert_eq!(counts(&rows(3, 0), 1, 0.5), (12, 0));
+        assert_eq!(counts(&rows(3, 0), 2, 0.0), (1, 6));
+        assert_eq!(counts(&rows(3, 1), 2, 0.0), (12, 6));
+        assert_eq!(counts(&rows(MANY, 0), 2, 0.5), (12, 6));
+        assert_eq!(counts(&rows(MANY + 1, 0), 2, 0.5), (6, 3));
+    }
+
+    #[test]
+    fn what_was_never_measured_takes_as_long_as_one_that_was() {
+        let suite = suite(&rows(3, 3000), &[false]);
+        let work = Work::new(&suite);
+        let known = Known::new(&work);
+        let drawn: Vec<f64> = (0..3000).map(|number| known.draw(1, number, 100.0)).collect();
+        for length in [2.0, 3.0, 4.0] {
+            let count = drawn.iter().filter(|one| **one == length).count();
+            assert!((900..1100).contains(&count), "{count} of {length} s");
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_known_runs_differ_in_scale() {
+        let suite = suite(&rows(0, 5), &[false]);
+        let known = Known::new(&Work::new(&suite));
+        for (seed, scale) in (0..10).zip(SCALES.into_iter().cycle()) {
+            let drawn: Vec<f64> = (0..20_000).map(|number| known.draw(seed, number, 2.0)).collect();
+            assert!(near(moments(&drawn).0 / (2.0 * scale), 1.0, 0.1), "{seed}");
+        }
+    }
+
+    #[test]
+    fn a_runner_that_runs_several_at_a_time_needs_as_much_less_time() {
+        let suite = suite(&rows(3, 0), &[false]);
+        let work = Work::new(&suite);
+        let pieces = [work.whole()];
+        let makespan = |pace, longest| {
+            let conditions = conditions(1, 0.0, pace);
+            let batch = Timed { pieces: &pieces, overhead: 1.0, longest };
+            scenarios(&work, &conditions).calm[0].makespan(&[batch], &conditions)
+        };
+        assert_eq!((makespan(1.0, 0.0), makespan(0.5, 0.0), makespan(0.5, 6.0)), (10.0, 5.5, 7.0));
     }
 
     #[test]

@@ -158,3 +158,59 @@ fn key(test: &TestCase) -> (GroupIndex, Option<&str>, &str) {
 fn same_file(one: &TestCase, other: &TestCase) -> bool {
     one.group == other.group && one.file.is_some() && one.file == other.file
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{Row, suite};
+
+    /// Tests of one second each, in these files.
+    fn rows(tests: &[(&str, &str)]) -> Vec<Row> {
+        let row = |(file, id): &(&str, &str)| -> Row {
+            (0, (!file.is_empty()).then(|| (*file).to_owned()), (*id).to_owned(), Some(1000))
+        };
+        tests.iter().map(row).collect()
+    }
+
+    fn counts(pieces: &[Piece]) -> Vec<u32> {
+        pieces.iter().map(|piece| piece.count()).collect()
+    }
+
+    #[test]
+    fn a_file_is_divided_between_two_functions_where_one_ends_nearby() {
+        let parameters = |name: &str, count: u32| -> Vec<Row> {
+            (0..count)
+                .map(|number| (0, Some("f".into()), format!("{name}[{number:03}]"), Some(1000)))
+                .collect()
+        };
+        for (first, limit, fitting) in
+            [(38, 40.0, 38), (37, 40.0, 40), (40, 40.0, 40), (1, 0.5, 1), (3, 0.5, 1)]
+        {
+            let rows = [parameters("a", first), parameters("b", 100 - first)].concat();
+            let suite = suite(&rows, &[false]);
+            let work = Work::new(&suite);
+            let (one, other) = work.divide(work.whole(), limit);
+            assert_eq!((one, other), (Piece { start: 0, end: fitting }, Piece { start: fitting, end: 100 }));
+        }
+    }
+
+    #[test]
+    fn neighbours_of_a_file_are_one_piece_but_for_long_ones_and_those_without_a_file() {
+        let mut rows =
+            rows(&[("", "1"), ("", "2"), ("f", "3"), ("f", "4"), ("f", "5"), ("f", "6"), ("g", "7")]);
+        rows[3].3 = Some(2000);
+        let suite = suite(&rows, &[false]);
+        let work = Work::new(&suite);
+        assert_eq!(counts(&work.by_file(None)), [1, 1, 4, 1]);
+        assert_eq!(counts(&work.by_file(Some(1.5))), [1, 1, 1, 1, 2, 1]);
+        assert_eq!(counts(&work.by_file(Some(2.0))), [1, 1, 4, 1]);
+        assert_eq!(work.count_files(&work.by_file(None)), 2);
+        assert_eq!(work.longest([work.whole()]), Some((3, 2.0)));
+        let rest = Piece { start: 4, end: 7 };
+        assert_eq!(
+            work.longest([rest]).map(|(place, _)| place),
+            Some(4),
+            "the first of those that are alike"
+        );
+    }
+}
