@@ -1,7 +1,8 @@
 //! A private folder for temporary files, which goes with its process even where that is killed: the next
-//! one that makes such a folder removes those that nobody holds.
+//! one on this machine that makes such a folder removes those that nobody holds.
 
 use std::fs::{self, DirEntry, File};
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -10,7 +11,8 @@ use tempfile::TempDir;
 
 /// Begins the names of these folders.
 const PREFIX: &str = "offload-";
-/// Held in a folder as long as its process lives.
+/// Held in a folder as long as its process lives; has the name of the machine, since some file systems that
+/// several share have locks for each of their own.
 const HOLD: &str = ".held";
 
 /// A folder below the system's one for temporary files, which nobody else may read. It is removed with
@@ -49,12 +51,11 @@ impl Scratch {
     pub fn sweep() {
         let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
         for folder in entries.filter(is_ours).map(|entry| entry.path()) {
-            let lock = File::open(folder.join(HOLD));
-            if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            if File::open(folder.join(HOLD)).is_ok_and(is_abandoned) {
                 log::info!("`{}` was left by a process that was killed", folder.display());
                 if fs::remove_dir_all(&folder).is_err() {
                     // What that process started may still write in it; the next one tries again.
-                    let _ = File::create(folder.join(HOLD));
+                    let _ = fs::write(folder.join(HOLD), machine());
                 }
             }
         }
@@ -63,9 +64,20 @@ impl Scratch {
 
 /// Locks the file by which others see that the folder is in use; it is there only when it is locked.
 fn hold(folder: &Path) -> Option<File> {
-    let file = tempfile::NamedTempFile::new_in(folder).ok()?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).ok()?;
     file.as_file().try_lock().ok()?;
+    file.write_all(&machine()).ok()?;
     file.persist(folder.join(HOLD)).ok()
+}
+
+/// Whether a process of this machine held it, and does not any more.
+fn is_abandoned(mut hold: File) -> bool {
+    let mut name = Vec::new();
+    hold.try_lock().is_ok() && hold.read_to_end(&mut name).is_ok() && name == machine()
+}
+
+fn machine() -> Vec<u8> {
+    rustix::system::uname().nodename().to_bytes().to_owned()
 }
 
 /// Whether this user made the folder, and nobody else can write in it.

@@ -1,6 +1,7 @@
 //! Cases that must be right: nothing is destroyed, nothing is leaked, nothing is waited for in vain.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -182,23 +183,27 @@ fn names_and_messages_of_tests_do_not_rub_out_the_summary() {
 fn what_a_killed_run_had_in_its_temporary_folder_goes_with_the_next_or_gc() {
     let unique = unique("scratch");
     let project = project(&["hang"], "").env("UNIQUE", &unique).file("tmp/offload-mine/note", "x");
+    // That of a process of another machine, whose locks may not be seen here.
+    let project = project.file("tmp/offload-far/.held", "far.away");
+    let far = project.path().join("tmp/offload-far");
+    fs::set_permissions(&far, fs::Permissions::from_mode(0o700)).unwrap();
     let temporary = project.path().join("tmp");
     let project = project.env("TMPDIR", &temporary.to_string_lossy());
     let count = || fs::read_dir(&temporary).unwrap().count();
     for command in ["gc", "collect"] {
         let running = project.spawn(&["run"]);
         wait_until("the test hangs", Duration::from_secs(20), || survivors(&unique) > 0);
-        assert_eq!(count(), 2);
+        assert_eq!(count(), 3);
         project.offload(&[command]).expect_code(0);
-        assert_eq!(count(), 2, "it lives");
+        assert_eq!(count(), 3, "it lives");
         running.signal(Signal::SIGKILL);
         running.wait(Duration::from_secs(10));
         end_all(&unique);
-        assert_eq!(count(), 2);
+        assert_eq!(count(), 3);
         project.offload(&[command]).expect_code(0);
-        assert_eq!(count(), 1);
+        assert_eq!(count(), 2);
     }
-    assert!(temporary.join("offload-mine/note").exists());
+    assert!(far.exists() && temporary.join("offload-mine/note").exists());
 }
 
 #[test]
