@@ -144,6 +144,15 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_out_is_found_again() {
+        let text = shorten("0123456789abc", 10).into_owned();
+        let line = "\n[... 3 bytes left out ...]\n";
+        assert_eq!(parts(&text), Some(("01234", line, "89abc")));
+        assert_eq!(parts(&format!("{line}é")), Some(("", line, "é")));
+        assert_eq!(parts("\n[... bytes left ou"), None);
+    }
+
+    #[test]
     fn no_character_is_torn() {
         for length in 5..40 {
             let text = "é日😀x".repeat(length);

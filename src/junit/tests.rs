@@ -328,3 +328,33 @@ fn a_text_of_any_length_is_cut_and_what_follows_is_read() {
         assert_eq!((outcomes, read_end.error), (vec![Outcome::Failed], None));
     }
 }
+
+#[test]
+fn elements_that_nest_without_end_are_refused() {
+    for (element, deep) in [("a", true), ("testsuite", true), ("testcase", true), ("a", false)] {
+        let (count, closed) =
+            if deep { (100_000, String::new()) } else { (20, format!("</{element}>").repeat(20)) };
+        let text = format!("<testsuite>{}{closed}</testsuite>", format!("<{element}>").repeat(count));
+        let error = read(text.as_bytes(), &mut |_| {}).error;
+        assert_eq!(error.is_some_and(|error| error.contains("nested")), deep, "{element}");
+    }
+}
+
+#[test]
+fn texts_of_all_failures_and_errors_are_kept_but_not_of_what_the_runner_ran_again() {
+    for (inside, text, message) in [
+        ("<error message='e'>two</error><failure message='f'>one</failure>", "two\none", "f"),
+        ("<failure message='f'>one</failure><error message='e'>two</error>", "one\ntwo", "f"),
+        ("<failure message='f'>one</failure><error message='e'/>", "one\ne", "f"),
+        ("<rerunFailure message='r'>zero</rerunFailure><failure message='f'>one</failure>", "one", "f"),
+        ("<skipped message='s'>no</skipped><failure message='f'>one</failure>", "one", "f"),
+        ("<failure message='f'>\n   <stackTrace>one</stackTrace></failure>", "one", "f"),
+    ] {
+        let report = format!("<testsuite><testcase name='a'>{inside}</testcase></testsuite>");
+        let mut found = Vec::new();
+        read(report.as_bytes(), &mut |case| found.push(case.result.details.unwrap()));
+        let [details] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(details.text.as_deref().map(str::trim), Some(text), "{inside}");
+        assert_eq!(details.message.as_deref(), Some(message), "{inside}");
+    }
+}
