@@ -168,11 +168,15 @@ fn declared(bytes: &[u8]) -> Encoding {
 mod tests {
     use super::*;
 
-    /// Gives its bytes in pieces of a fixed size.
-    struct Slow<'a>(&'a [u8], usize);
+    /// Gives its bytes in pieces of a fixed size, with interrupts between them.
+    struct Slow<'a>(&'a [u8], usize, bool);
 
     impl Read for Slow<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.2 = !self.2;
+            if self.2 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let count = self.1.min(self.0.len()).min(buffer.len());
             buffer[..count].copy_from_slice(&self.0[..count]);
             self.0 = &self.0[count..];
@@ -189,7 +193,7 @@ mod tests {
     }
 
     fn decode_by(bytes: &[u8], step: usize) -> String {
-        let mut decoder = Decoder::new(Slow(bytes, step));
+        let mut decoder = Decoder::new(Slow(bytes, step, false));
         let mut text = String::new();
         while let Some(piece) = decoder.next_piece().unwrap() {
             text.push_str(piece);
@@ -213,6 +217,12 @@ mod tests {
             assert_eq!(decode(&little), text);
             assert_eq!(decode(&big), text);
         }
+    }
+
+    #[test]
+    fn characters_that_two_reads_cut_are_whole() {
+        let text = format!("<a>{}</a>", "é日😀".repeat(SNIFFED));
+        assert_eq!(decode(text.as_bytes()), text);
     }
 
     #[test]
