@@ -398,3 +398,17 @@ fn a_test_is_expected_to_take_what_its_recent_passes_took() {
     let spread = typical(&[1.0, e, e * e, 0.0], &[]).1.unwrap();
     assert!((spread.squares - 2.0).abs() < 1e-9 && spread.degrees == 2, "{spread:?}");
 }
+
+#[test]
+fn a_history_tells_how_much_it_knows() {
+    let mut history = History::default();
+    assert!(history.is_empty() && history.largest_reservoir() == 0);
+    for number in 0..5 {
+        history.add("a.toml", "one", Attempt::Passed(sample("r", number, 1.0)), 10);
+        history.add("a.toml", "two", Attempt::Failed(sample("r", number, 1.0)), 3);
+    }
+    history.add("b.toml", "one", Attempt::Failed(sample("r", 9, 1.0)), 10);
+    assert_eq!((history.len(), history.is_empty(), history.largest_reservoir()), (3, false, 5));
+    assert_eq!(history.of("a.toml").map(|(id, _)| id).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(history.of("c.toml").count(), 0);
+}
