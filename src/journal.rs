@@ -356,6 +356,20 @@ mod tests {
     }
 
     #[test]
+    fn who_looks_for_dead_runs_is_waited_for() {
+        let state = tempfile::tempdir().unwrap();
+        let all = lock_all(state.path()).unwrap();
+        let opened = std::thread::scope(|scope| {
+            let (asked, wait) = (Instant::now(), Duration::from_millis(300));
+            let opening = scope.spawn(move || (open_in(state.path(), "one"), asked.elapsed()).1);
+            std::thread::sleep(wait);
+            drop(all);
+            opening.join().unwrap() >= wait
+        });
+        assert!(opened, "it did not wait");
+    }
+
+    #[test]
     fn what_a_dead_run_left_is_listed_for_one_only_until_it_is_closed() {
         let state = tempfile::tempdir().unwrap();
         let journal = open_in(state.path(), "lives");

@@ -179,14 +179,14 @@ mod tests {
     #[test]
     fn a_secret_is_masked_wherever_the_writes_are_cut() {
         let mask = Mask::new(["hunter2".into(), String::new(), "hunter".into(), "nter2x".into()]);
-        let text = b"a hunter2 b hunterhunter2 hunt hunter2";
+        let text = b"a hunter2 b hunterhunter2 hunt hunter2 hun";
         for cut in 0..text.len() {
             let mut output = Vec::new();
             let mut masked = Masked::new(&mask, &mut output);
             masked.write_all(&text[..cut]).unwrap();
             masked.write_all(&text[cut..]).unwrap();
             masked.finish().unwrap();
-            assert_eq!(String::from_utf8(output).unwrap(), "a *** b ****** hunt ***", "cut at {cut}");
+            assert_eq!(String::from_utf8(output).unwrap(), "a *** b ****** hunt *** hun", "cut at {cut}");
         }
         assert_eq!(mask.hide("é hunter2 hunt"), "é *** hunt");
         assert_eq!(Mask::new(["hunter".into(), "hunter2".into()]).hide("hunter2"), "***");

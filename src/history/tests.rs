@@ -165,6 +165,13 @@ fn counts_at_capacity_are_those_of_both_sides() {
     let merged = merge(&base, &ours, &theirs, 4);
     let merged = merged.get("c", "a").unwrap();
     assert_eq!((merged.attempts, merged.failures, merged.passed.len()), (108, 14, 4));
+    // Both went on from the base, and one attempt came to both.
+    let grown = |attempts, news: &[&str]| {
+        let news = news.iter().map(|run| sample(run, 30, 1.0));
+        with(attempts, 10, samples("base", 0, 4).into_iter().chain(news).collect())
+    };
+    let merged = merge(&base, &grown(102, &["1", "2"]), &grown(103, &["1", "3", "4"]), 20);
+    assert_eq!(merged.get("c", "a").unwrap().attempts, 104);
     // With no base: they share a past where they share a sample.
     let more = with(102, 11, [samples("base", 0, 4), samples("new", 9, 2)].concat());
     let merged = merge(&History::default(), &base, &more, 20);
