@@ -88,7 +88,7 @@ enum Command {
     },
     /// Show what a run would do for its image: which one it has, and what has changed since
     CheckpointStatus,
-    /// Destroy the sandboxes that runs left which were killed
+    /// Destroy the sandboxes that runs left which were killed, and remove their temporary files
     Gc,
     /// Check the configuration and show what it says
     Validate,

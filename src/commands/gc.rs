@@ -1,4 +1,4 @@
-//! `offload gc`: destroys the sandboxes that runs left which were killed.
+//! `offload gc`: destroys the sandboxes that runs left which were killed, and removes their temporary files.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};

@@ -51,7 +51,9 @@ impl Scratch {
     pub fn sweep() {
         let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
         for folder in entries.filter(is_ours).map(|entry| entry.path()) {
-            if File::open(folder.join(HOLD)).is_ok_and(is_abandoned) {
+            // Held until the folder is gone, so that no two remove it at the same time.
+            let hold = File::open(folder.join(HOLD));
+            if hold.as_ref().is_ok_and(is_abandoned) {
                 log::info!("`{}` was left by a process that was killed", folder.display());
                 if fs::remove_dir_all(&folder).is_err() {
                     // What that process started may still write in it; the next one tries again.
@@ -71,7 +73,7 @@ fn hold(folder: &Path) -> Option<File> {
 }
 
 /// Whether a process of this machine held it, and does not any more.
-fn is_abandoned(mut hold: File) -> bool {
+fn is_abandoned(mut hold: &File) -> bool {
     let mut name = Vec::new();
     hold.try_lock().is_ok() && hold.read_to_end(&mut name).is_ok() && name == machine()
 }
