@@ -76,7 +76,7 @@ def once(program, folder, environment):
 
 class Driver:
     def __init__(self, environment):
-        command = ["uv", "run", "--quiet", "--no-project", ROOT / "scripts/modal_sandbox.py", "driver"]
+        command = ["uv", "run", "--quiet", "--no-project", ROOT / "scripts/bundled/modal_sandbox.py", "driver"]
         pipe = subprocess.PIPE
         self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self.answers, self.changed, self.number = {}, threading.Condition(), 0

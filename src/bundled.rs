@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 use crate::files;
 
 const SCRIPTS: [(&str, &str); 2] = [
-    ("directory_sandbox.sh", include_str!("../scripts/directory_sandbox.sh")),
-    ("modal_sandbox.py", include_str!("../scripts/modal_sandbox.py")),
+    ("directory_sandbox.sh", include_str!("../scripts/bundled/directory_sandbox.sh")),
+    ("modal_sandbox.py", include_str!("../scripts/bundled/modal_sandbox.py")),
 ];
 
 /// The names of all scripts.
@@ -23,12 +23,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     SCRIPTS.iter().map(|(name, _)| *name)
 }
 
-/// Where scripts are written: a folder of the user's cache.
+/// Where scripts are written: a directory of the user's cache.
 pub fn cache_dir(environment: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
-    let folder = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    folder("XDG_CACHE_HOME")
+    let directory = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    directory("XDG_CACHE_HOME")
         .map(|cache| cache.join("offload/scripts"))
-        .or_else(|| folder("HOME").map(|home| home.join(".cache/offload/scripts")))
+        .or_else(|| directory("HOME").map(|home| home.join(".cache/offload/scripts")))
         .unwrap_or_else(|| std::env::temp_dir().join(format!("offload-scripts-{}", nix::unistd::getuid())))
 }
 
@@ -97,15 +97,15 @@ pub fn resolve(command: &str, cache: &Path) -> Result<String> {
     Ok(text + &command[rest..])
 }
 
-/// Writes a script into a folder named by its content, if it is not there.
+/// Writes a script into a directory named by its content, if it is not there.
 fn write(cache: &Path, name: &str, content: &str) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     (name, content).hash(&mut hasher);
-    let folder = cache.join(format!("{:016x}", hasher.finish()));
-    let path = folder.join(name);
+    let directory = cache.join(format!("{:016x}", hasher.finish()));
+    let path = directory.join(name);
     // Somebody else's script must not be run.
     files::make_private(cache)?;
-    files::make_private(&folder)?;
+    files::make_private(&directory)?;
     let is_own = |data: Metadata| data.uid() == nix::unistd::getuid().as_raw() && data.mode() & 0o022 == 0;
     let is_safe = path.symlink_metadata().is_ok_and(|data| data.is_file() && is_own(data));
     if is_safe && std::fs::read(&path).is_ok_and(|bytes| bytes == content.as_bytes()) {
@@ -113,7 +113,8 @@ fn write(cache: &Path, name: &str, content: &str) -> Result<PathBuf> {
     }
     let about = || format!("cannot write `{}`", path.display());
     let executable = PermissionsExt::from_mode(0o755);
-    let file = tempfile::Builder::new().permissions(executable).tempfile_in(&folder).with_context(about)?;
+    let file =
+        tempfile::Builder::new().permissions(executable).tempfile_in(&directory).with_context(about)?;
     file.as_file().write_all(content.as_bytes()).with_context(about)?;
     file.persist(&path).with_context(about)?;
     Ok(path)
@@ -125,8 +126,8 @@ mod tests {
 
     #[test]
     fn only_whole_words_that_name_a_script_are_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = folder.path().join("a cache");
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("a cache");
         let path = |text: &str| resolve(text, &cache).unwrap();
         let script = path("@directory_sandbox.sh");
         assert!(script.starts_with('\'') && script.contains("a cache/"), "{script}");
@@ -147,19 +148,19 @@ mod tests {
 
     #[test]
     fn a_script_is_whole_however_many_want_it_and_mended_when_it_is_not() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let content = SCRIPTS[0].1;
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let path = resolve("@directory_sandbox.sh", folder.path()).unwrap();
+                    let path = resolve("@directory_sandbox.sh", directory.path()).unwrap();
                     assert_eq!(std::fs::read_to_string(path).unwrap(), content);
                 });
             }
         });
-        let path = resolve("@directory_sandbox.sh", folder.path()).unwrap();
+        let path = resolve("@directory_sandbox.sh", directory.path()).unwrap();
         std::fs::write(&path, "half").unwrap();
-        resolve("@directory_sandbox.sh", folder.path()).unwrap();
+        resolve("@directory_sandbox.sh", directory.path()).unwrap();
         assert_eq!(std::fs::read_to_string(path).unwrap(), content);
     }
 }

@@ -76,7 +76,7 @@ enum Command {
     },
     /// Make the image of the sandboxes, without running tests, and print its id
     Build {
-        /// Copy a folder into the image; may be repeated
+        /// Copy a directory into the image; may be repeated
         #[arg(long, value_name = "LOCAL:REMOTE", value_parser = run::copied)]
         copy_dir: Vec<String>,
         /// Set a variable in all sandboxes; may be repeated

@@ -13,17 +13,19 @@ use crate::model::{
 use crate::summary::{self, Extra, Summary};
 
 mod end;
-pub mod hedge;
+
 mod lost;
+pub mod observer;
 pub mod reading;
+pub mod speculation;
+mod speculative;
 mod step;
-mod twins;
 
 use end::{End, by_exit_status, merge};
-pub use hedge::{Hedge, Hedging};
 pub use reading::Reading;
+pub use speculation::{Speculation, SpeculationRule};
+use speculative::SpeculativePairs;
 pub use step::{BatchOutcome, Step};
-use twins::Twins;
 
 /// A batch tree that gave no result in so many executions is not divided further: its runner does
 /// not work at all.
@@ -45,7 +47,7 @@ pub struct Policy {
     /// The first test that failed for good ends the run.
     pub fail_fast: bool,
     /// When a late batch runs a second time; `None`: never.
-    pub hedge: Option<Hedging>,
+    pub speculation: Option<SpeculationRule>,
 }
 
 /// The results of one execution.
@@ -94,7 +96,7 @@ pub struct Collector<'a> {
     /// Whether any batch was executed in a sandbox.
     works: bool,
     next_batch: u32,
-    twins: Twins,
+    speculative: SpeculativePairs,
     stopped: bool,
     extras: Vec<Extra>,
     errors: Vec<String>,
@@ -116,7 +118,7 @@ impl<'a> Collector<'a> {
             losses: HashMap::new(),
             works: false,
             next_batch,
-            twins: Twins::default(),
+            speculative: SpeculativePairs::default(),
             stopped: false,
             extras: Vec::new(),
             errors: Vec::new(),
@@ -143,7 +145,7 @@ impl<'a> Collector<'a> {
         let failed = unasked || self.bad_extras() > before;
         let missing: Vec<TestIndex> =
             batch.tests.iter().copied().filter(|index| reported.binary_search(index).is_err()).collect();
-        let mut step = Step { abandon: self.twins.win(batch.index), ..Step::default() };
+        let mut step = Step { abandon: self.speculative.win(batch.index), ..Step::default() };
         let end = End { batch, execution, reading: &reading, failed, cases };
         self.note_breakdown(&end, &missing);
         let broken =

@@ -29,7 +29,7 @@ pub struct CommandLine {
     pub executable: Executable,
     /// Variables set on top of the environment that the command finds.
     pub env: Vec<(String, String)>,
-    /// Folders put in front of PATH.
+    /// Directories put in front of PATH.
     pub prepend_path: Vec<String>,
     /// The working directory; `None` is the provider's own.
     pub directory: Option<PathBuf>,

@@ -1,9 +1,8 @@
 //! The commands: each wires stages, strategies and stores for one word of the command line.
 
-mod bench;
 pub mod build;
 pub mod collect;
-mod experience;
+mod estimates;
 pub mod gc;
 mod hints;
 pub mod history;
@@ -18,4 +17,3 @@ pub mod run;
 mod sandboxes;
 mod setup;
 pub mod validate;
-mod watch;

@@ -19,7 +19,7 @@ mod tree;
 pub use check::split_copy_dir;
 pub use cost::Cost;
 pub use kinds::{FrameworkType, ProviderType};
-pub use mistakes::{Mistake, Mistakes, Place};
+pub use mistakes::Mistakes;
 
 /// Reads the file at `path`; `environment` gives the variables for `${VAR}`.
 ///
@@ -94,14 +94,14 @@ impl Config {
         }
     }
 
-    /// The folder of this machine in which tests are listed, absolute or relative to the current one.
+    /// The directory of this machine in which tests are listed, absolute or relative to the current one.
     pub fn local_root(&self) -> PathBuf {
         let offload = &self.offload;
         match &self.provider {
             Provider::Local(local) => {
-                let folder = local.working_dir.as_ref().or(offload.working_dir.as_ref());
+                let directory = local.working_dir.as_ref().or(offload.working_dir.as_ref());
                 let project = offload.sandbox_project_root.as_deref().unwrap_or(".");
-                folder.map_or_else(|| project.into(), |folder| folder.join(project))
+                directory.map_or_else(|| project.into(), |directory| directory.join(project))
             }
             Provider::Command(_) | Provider::Modal(_) => {
                 offload.working_dir.clone().unwrap_or_else(|| ".".into())
@@ -123,7 +123,7 @@ impl Config {
     }
 
     /// Whether a batch that is late may be run a second time beside itself. Unless told, only where
-    /// sandboxes have files of their own: in one folder a test could fail because of its twin, and a
+    /// sandboxes have files of their own: in one directory a test could fail because of its twin, and a
     /// false failure is worse than a late end.
     pub fn requeues_impatiently(&self) -> bool {
         let apart = !matches!(self.provider, Provider::Local(_));
@@ -158,7 +158,7 @@ pub struct Offload {
     pub working_dir: Option<PathBuf>,
     /// The repository in the sandbox; `sandbox_project_root` unless told.
     pub sandbox_repo_root: Option<String>,
-    /// The folder in the sandbox in which tests run; `sandbox_repo_root` unless told.
+    /// The directory in the sandbox in which tests run; `sandbox_repo_root` unless told.
     pub sandbox_project_root: Option<String>,
     /// Runs while the image is built.
     pub sandbox_init_cmd: Option<String>,
@@ -262,7 +262,7 @@ pub struct Framework {
     pub kind: FrameworkKind,
     /// Variables of discovery and test commands; `{root}` is filled later.
     pub env: Vec<(String, String)>,
-    /// Folders put in front of PATH; `{root}` is filled later.
+    /// Directories put in front of PATH; `{root}` is filled later.
     pub prepend_path: Vec<String>,
     /// Extra arguments of discovery only, split as a shell would.
     pub discovery_args: Option<String>,
@@ -275,7 +275,7 @@ pub struct Framework {
 pub enum FrameworkKind {
     /// `type = "pytest"`.
     Pytest {
-        /// Folders and files to look in.
+        /// Directories and files to look in.
         paths: Option<Vec<String>>,
         /// The command in front of pytest's arguments.
         command: String,
@@ -331,7 +331,7 @@ pub struct GroupConfig {
 /// `[report]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// The folder of all report files.
+    /// The directory of all report files.
     pub output_dir: PathBuf,
     /// Whether the JUnit file is written.
     pub junit: bool,

@@ -31,7 +31,7 @@ pub struct Site {
     pub timeout: Duration,
     /// How many commands run side by side, at least 1.
     pub parallel: usize,
-    /// An existing private folder.
+    /// An existing private directory.
     pub scratch: PathBuf,
     /// Values that no message may show.
     pub mask: Arc<Mask>,
@@ -44,7 +44,7 @@ pub struct Discovery {
     pub suite: Suite,
     /// What the framework wants to remember.
     pub facts: Facts,
-    /// The local folder of files that batches may share.
+    /// The local directory of files that batches may share.
     pub shared: PathBuf,
 }
 
@@ -84,10 +84,11 @@ fn apart(
 ) -> Result<Vec<ListCommand>> {
     let mut commands = Vec::new();
     for &member in members {
-        let folder = scratch.join(format!("group-{}", member.0));
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+        let directory = scratch.join(format!("group-{}", member.0));
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make `{}`", directory.display()))?;
         let alone = std::slice::from_ref(&groups[usize::from(member.0)]);
-        for mut command in framework.list_commands(alone, &folder)? {
+        for mut command in framework.list_commands(alone, &directory)? {
             command.groups = command.groups.iter().map(|_| member).collect();
             commands.push(command);
         }

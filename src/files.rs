@@ -1,4 +1,4 @@
-//! Writing files so that no reader sees half of one, and an output folder in which a run removes
+//! Writing files so that no reader sees half of one, and an output directory in which a run removes
 //! nothing but what runs made.
 
 use std::ffi::OsStr;
@@ -26,7 +26,7 @@ const MOST_LINKS: usize = 40;
 /// it replaces. Of what others began there and were killed, nothing stays.
 ///
 /// # Errors
-/// When the folder is not writable or full, or `fill` fails; then `path` is as it was.
+/// When the directory is not writable or full, or `fill` fails; then `path` is as it was.
 pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     remove_half_written(folder_of(path));
     // The umask takes away what it must; a temporary file is else for its owner alone.
@@ -71,8 +71,8 @@ pub fn is_half_written(path: &Path) -> bool {
 
 /// Removes what nobody writes any more. Who takes the lock of a file before its writer does, in the
 /// moment after it is made, costs that writer its file, which it tells.
-fn remove_half_written(folder: &Path) {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+fn remove_half_written(directory: &Path) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in entries.filter(|path| is_half_written(path)) {
         if open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
             // What stays is in nobody's way.
@@ -81,16 +81,16 @@ fn remove_half_written(folder: &Path) {
     }
 }
 
-/// Whether more can be written in the folder.
+/// Whether more can be written in the directory.
 ///
 /// # Errors
 /// When its disk is full.
-pub fn check_room(folder: &Path) -> Result<()> {
-    let attempt = || tempfile::tempfile_in(folder)?.write_all(&[0; 4096]);
-    attempt().with_context(|| format!("cannot write in `{}`", folder.display()))
+pub fn check_room(directory: &Path) -> Result<()> {
+    let attempt = || tempfile::tempfile_in(directory)?.write_all(&[0; 4096]);
+    attempt().with_context(|| format!("cannot write in `{}`", directory.display()))
 }
 
-/// The folder that a file is in.
+/// The directory that a file is in.
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -98,22 +98,22 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Makes a folder for this user alone, where it is not there; what others made or may write is no such
-/// folder, since what is found in it would be theirs.
+/// Makes a directory for this user alone, where it is not there; what others made or may write is no such
+/// directory, since what is found in it would be theirs.
 ///
 /// # Errors
 /// When it cannot be made, belongs to somebody else, or everybody can write in it.
-pub fn make_private(folder: &Path) -> Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
-    let data = folder.metadata().with_context(|| format!("cannot look at `{}`", folder.display()))?;
+pub fn make_private(directory: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.with_context(|| format!("cannot make the directory `{}`", directory.display()))?;
+    let data = directory.metadata().with_context(|| format!("cannot look at `{}`", directory.display()))?;
     let is_own = data.uid() == nix::unistd::getuid().as_raw();
-    ensure!(is_own, "the folder `{}` belongs to somebody else", folder.display());
-    ensure!(data.mode() & 0o002 == 0, "the folder `{}` can be written by others", folder.display());
+    ensure!(is_own, "the directory `{}` belongs to somebody else", directory.display());
+    ensure!(data.mode() & 0o002 == 0, "the directory `{}` can be written by others", directory.display());
     Ok(())
 }
 
-/// The folder of all report files, held by one run at a time.
+/// The directory of all report files, held by one run at a time.
 ///
 /// Every file that a run makes in it is entered in a manifest first; the next run removes exactly
 /// those.
@@ -126,11 +126,11 @@ pub struct OutputDir {
 }
 
 impl OutputDir {
-    /// Refuses folders that must not be used: `/`, the home folder, the working directory, `root` (the
-    /// project's) and what is above them, a folder with `.git`.
+    /// Refuses directories that must not be used: `/`, the home directory, the working directory, `root` (the
+    /// project's) and what is above them, a directory with `.git`.
     ///
     /// # Errors
-    /// When `path` is one of these. A folder that does not exist is none of them.
+    /// When `path` is one of these. A directory that does not exist is none of them.
     pub fn check(path: &Path, root: &Path) -> Result<()> {
         refuse_foreign_roots(path, root)
     }
@@ -141,13 +141,13 @@ impl OutputDir {
         let _ = std::fs::remove_file(self.path.join(relative));
     }
 
-    /// Takes the folder for this run, making it where it is missing. Nothing is removed yet.
+    /// Takes the directory for this run, making it where it is missing. Nothing is removed yet.
     ///
     /// # Errors
-    /// When the folder cannot be used, or is used by another run.
+    /// When the directory cannot be used, or is used by another run.
     pub fn claim(path: &Path) -> Result<OutputDir> {
         std::fs::create_dir_all(path)
-            .with_context(|| format!("cannot make the output folder `{}`", path.display()))?;
+            .with_context(|| format!("cannot make the output directory `{}`", path.display()))?;
         let state = path.join(STATE);
         std::fs::create_dir_all(&state).with_context(|| format!("cannot make `{}`", state.display()))?;
         let lock = take_lock(&state.join("lock"), path)?;
@@ -161,7 +161,7 @@ impl OutputDir {
         Ok(OutputDir { path: path.to_owned(), manifest: Mutex::new(manifest), _lock: lock })
     }
 
-    /// The folder.
+    /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -178,7 +178,7 @@ impl OutputDir {
             .rewind()
             .and_then(|()| manifest.read_to_end(&mut text))
             .context("cannot read the manifest")?;
-        let mut folders = Vec::new();
+        let mut directories = Vec::new();
         let mut stays = false;
         for line in text.split(|byte| *byte == 0) {
             let relative = Path::new(OsStr::from_bytes(line));
@@ -194,19 +194,19 @@ impl OutputDir {
                 }
                 _ => {}
             }
-            folders.extend(
+            directories.extend(
                 relative
                     .ancestors()
                     .skip(1)
-                    .filter(|folder| !folder.as_os_str().is_empty())
+                    .filter(|directory| !directory.as_os_str().is_empty())
                     .map(Path::to_owned),
             );
         }
-        folders.sort_by_key(|folder| std::cmp::Reverse(folder.components().count()));
-        folders.dedup();
-        for folder in folders {
+        directories.sort_by_key(|directory| std::cmp::Reverse(directory.components().count()));
+        directories.dedup();
+        for directory in directories {
             // Fails where somebody else's files are in it; then it stays.
-            let _ = std::fs::remove_dir(self.path.join(folder));
+            let _ = std::fs::remove_dir(self.path.join(directory));
         }
         manifest.set_len(0).context("cannot empty the manifest")?;
         drop(manifest);
@@ -226,10 +226,10 @@ impl OutputDir {
         self.place(relative)
     }
 
-    /// Enters `relative` in the manifest, makes its folder and gives its full path.
+    /// Enters `relative` in the manifest, makes its directory and gives its full path.
     ///
     /// # Errors
-    /// When the manifest or the folder cannot be written.
+    /// When the manifest or the directory cannot be written.
     pub fn place(&self, relative: &Path) -> Result<PathBuf> {
         let path = self.path.join(relative);
         let mut line = relative.as_os_str().as_encoded_bytes().to_vec();
@@ -239,8 +239,9 @@ impl OutputDir {
             .write_all(&line)
             .with_context(|| format!("cannot write the manifest of `{}`", self.path.display()))?;
         drop(manifest);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make `{}`", directory.display()))?;
         }
         Ok(path)
     }
@@ -255,7 +256,7 @@ fn refuse_foreign_roots(path: &Path, root: &Path) -> Result<()> {
     let what = if real == Path::new("/") {
         "the root of the file system"
     } else if Some(&real) == home.as_ref() {
-        "the home folder"
+        "the home directory"
     } else if current.is_some_and(|current| current.starts_with(&real)) {
         "the working directory or above it"
     } else if root.canonicalize().is_ok_and(|root| root.starts_with(&real)) {
@@ -265,10 +266,10 @@ fn refuse_foreign_roots(path: &Path, root: &Path) -> Result<()> {
     } else {
         return Ok(());
     };
-    bail!("`{}` is {what} and cannot be the output folder", path.display())
+    bail!("`{}` is {what} and cannot be the output directory", path.display())
 }
 
-fn take_lock(path: &Path, folder: &Path) -> Result<File> {
+fn take_lock(path: &Path, directory: &Path) -> Result<File> {
     let mut lock = OpenOptions::new()
         .read(true)
         .write(true)
@@ -282,7 +283,11 @@ fn take_lock(path: &Path, folder: &Path) -> Result<File> {
             let mut holder = String::new();
             // Without a readable name the message still says what matters.
             let _ = lock.read_to_string(&mut holder);
-            bail!("the output folder `{}` is in use by another run ({})", folder.display(), holder.trim());
+            bail!(
+                "the output directory `{}` is in use by another run ({})",
+                directory.display(),
+                holder.trim()
+            );
         }
         Err(TryLockError::Error(error)) => {
             return Err(error).with_context(|| format!("cannot lock `{}`", path.display()));
@@ -341,8 +346,8 @@ mod tests {
 
     #[test]
     fn only_what_a_run_made_is_removed_by_the_next() {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("out");
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("out");
         std::fs::create_dir_all(output.join("logs")).unwrap();
         std::fs::write(output.join("mine.txt"), "x").unwrap();
         std::fs::write(output.join("logs/mine.txt"), "x").unwrap();
@@ -351,7 +356,7 @@ mod tests {
             std::fs::write(first.place(Path::new(name)).unwrap(), "x").unwrap();
         }
         first.place(Path::new("../escape")).unwrap();
-        std::fs::write(folder.path().join("escape"), "x").unwrap();
+        std::fs::write(directory.path().join("escape"), "x").unwrap();
         let second = OutputDir::claim(&output).unwrap_err().to_string();
         assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
         drop(first);
@@ -361,25 +366,25 @@ mod tests {
                 && output.join("mine.txt").exists()
                 && output.join("logs/mine.txt").exists()
         );
-        assert!(folder.path().join("escape").exists());
+        assert!(directory.path().join("escape").exists());
         assert!(!output.join("junit.xml").exists() && !output.join("logs/batch-0").exists());
         assert!(!output.join("downloads").exists());
     }
 
     #[test]
     fn a_failed_write_leaves_the_old_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         write_whole(&path, |writer| writer.write_all(b"old")).unwrap();
         assert!(write_whole(&path, |_| Err(io::Error::other("full"))).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn what_was_half_written_goes_with_the_next_write_unless_it_is_being_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
         for name in [".offload-gone.half-written", ".offload-config", "mine.half-written"] {
             std::fs::write(place(name), "x").unwrap();
         }
@@ -389,7 +394,7 @@ mod tests {
         })
         .unwrap();
         let mut names: Vec<_> =
-            std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+            std::fs::read_dir(directory.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
         names.sort();
         assert_eq!(names, [".offload-config", "mine.half-written", "one", "other"]);
     }

@@ -11,10 +11,13 @@ use crate::command::{CommandLine, fill};
 use crate::junit::Case;
 use crate::model::{Exit, Group, GroupIndex, Suite, TestId, TestIndex};
 
+mod commands;
 pub mod custom;
 pub mod nextest;
 pub mod pytest;
 pub mod vitest;
+
+pub use commands::{Commands, RunSite};
 
 /// One command of discovery.
 #[derive(Clone, Debug)]
@@ -59,9 +62,9 @@ pub struct Listed {
 pub struct Listing {
     /// The tests in the framework's order.
     pub tests: Vec<Listed>,
-    /// Facts for [`RunContext::facts`]; facts of several commands are joined.
+    /// Facts for [`BatchContext::facts`]; facts of several commands are joined.
     pub facts: Facts,
-    /// Files to be put into [`RunContext::shared`], by name.
+    /// Files to be put into [`BatchContext::shared`], by name.
     pub shared: Vec<(String, String)>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
@@ -71,16 +74,16 @@ pub struct Listing {
 
 /// Where a batch runs and what is known.
 #[derive(Clone, Debug)]
-pub struct RunContext<'a> {
+pub struct BatchContext<'a> {
     /// All tests.
     pub suite: &'a Suite,
     /// What discovery found out.
     pub facts: &'a Facts,
-    /// The local folder with [`Listing::shared`]; `None` where sandboxes do not see this machine's files.
+    /// The local directory with [`Listing::shared`]; `None` where sandboxes do not see this machine's files.
     pub shared: Option<&'a Path>,
     /// The root of the project in the sandbox, for `{root}`.
     pub root: &'a str,
-    /// A folder private to this execution of this batch; it exists before the command starts.
+    /// A directory private to this execution of this batch; it exists before the command starts.
     pub scratch: &'a Path,
     /// Stop the runner at its first failure.
     pub fail_fast: bool,
@@ -107,7 +110,7 @@ pub enum Grain {
 /// One way to discover and run tests.
 pub trait Framework: Send + Sync {
     /// The commands that list the tests of `groups`; they run side by side. `scratch` is an existing
-    /// private folder for files that the commands need or leave.
+    /// private directory for files that the commands need or leave.
     fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>>;
 
     /// Reads what one of these commands gave.
@@ -118,10 +121,10 @@ pub trait Framework: Send + Sync {
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing>;
 
     /// The command that runs exactly `tests`, which all belong to `group` and stand in discovery order.
-    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &RunContext<'_>) -> RunCommand;
+    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand;
 
     /// Tells which tests a case of a report may stand for.
-    fn matcher<'a>(&'a self, tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a>;
+    fn matcher<'a>(&'a self, tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a>;
 
     /// How finely tests may be spread.
     fn grain(&self) -> Grain {
@@ -192,7 +195,7 @@ pub struct Surroundings {
     pub plain: Vec<(String, String)>,
     /// Variables that win over those; `{root}` stands for the project's root.
     pub env: Vec<(String, String)>,
-    /// Folders put in front of PATH; `{root}` stands for the project's root.
+    /// Directories put in front of PATH; `{root}` stands for the project's root.
     pub prepend_path: Vec<String>,
 }
 
@@ -201,6 +204,8 @@ impl Surroundings {
     pub fn apply(&self, command: &mut CommandLine, root: &str) {
         let env = self.env.iter().map(|(key, value)| (key.clone(), value.replace("{root}", root)));
         command.env.splice(0..0, self.plain.iter().cloned().chain(env));
-        command.prepend_path.extend(self.prepend_path.iter().map(|folder| folder.replace("{root}", root)));
+        command
+            .prepend_path
+            .extend(self.prepend_path.iter().map(|directory| directory.replace("{root}", root)));
     }
 }

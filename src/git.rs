@@ -89,7 +89,7 @@ impl Call {
 
 impl Repository {
     /// The repository that `directory` is in; `None` without git or outside of a working tree. `scratch` is
-    /// an existing private folder; `cancel` ends every question.
+    /// an existing private directory; `cancel` ends every question.
     pub fn find(directory: &Path, scratch: &Path, cancel: &Cancel) -> Option<Repository> {
         let scratch = tempfile::Builder::new().prefix("git-").tempdir_in(scratch).ok()?.keep();
         let mut repository = Repository {
@@ -112,11 +112,6 @@ impl Repository {
     /// The root of the working tree, absolute.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// The private folder, for files of its users.
-    pub fn scratch(&self) -> &Path {
-        &self.scratch
     }
 
     /// Asks git and gives its standard output.
@@ -145,7 +140,7 @@ impl Repository {
         let finished = process::run(&command, "/bin/sh", &streams, deadline, &self.cancel)
             .with_context(|| format!("cannot run `{}`", show(call)))?;
         let stderr = files::tail(&streams.stderr, TAIL);
-        // The folder is removed with the run at the latest.
+        // The directory is removed with the run at the latest.
         let _ = std::fs::remove_file(&streams.stderr);
         let mut stdout = Vec::new();
         if call.output.is_none() {
@@ -212,30 +207,30 @@ mod tests {
 
     #[test]
     fn a_repository_is_found_from_below_and_a_failure_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let below = folder.path().join("repo/a b");
+        let directory = tempfile::tempdir().unwrap();
+        let below = directory.path().join("repo/a b");
         std::fs::create_dir_all(&below).unwrap();
         let cancel = Cancel::new();
-        assert!(Repository::find(&below, folder.path(), &cancel).is_none());
+        assert!(Repository::find(&below, directory.path(), &cancel).is_none());
         let init = Repository {
-            root: folder.path().join("repo"),
-            scratch: folder.path().to_owned(),
+            root: directory.path().join("repo"),
+            scratch: directory.path().to_owned(),
             calls: AtomicUsize::new(0),
             cancel: cancel.clone(),
         };
         init.ask(&Call::new(["init", "-q"])).unwrap();
-        let found = Repository::find(&below, folder.path(), &cancel).unwrap();
-        assert_eq!(found.root(), folder.path().join("repo").canonicalize().unwrap());
+        let found = Repository::find(&below, directory.path(), &cancel).unwrap();
+        assert_eq!(found.root(), directory.path().join("repo").canonicalize().unwrap());
         let error = found.ask(&Call::new(["rev-parse", "--verify", "HEAD"])).unwrap_err().to_string();
         assert!(error.contains("git rev-parse --verify HEAD") && error.contains("128"), "{error}");
     }
 
     #[test]
     fn variables_of_a_hook_lead_to_no_other_repository() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let repository = Repository {
-            root: folder.path().to_owned(),
-            scratch: folder.path().to_owned(),
+            root: directory.path().to_owned(),
+            scratch: directory.path().to_owned(),
             calls: AtomicUsize::new(0),
             cancel: Cancel::new(),
         };
@@ -255,10 +250,10 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_for_a_password() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let repository = Repository {
-            root: folder.path().to_owned(),
-            scratch: folder.path().to_owned(),
+            root: directory.path().to_owned(),
+            scratch: directory.path().to_owned(),
             calls: AtomicUsize::new(0),
             cancel: Cancel::new(),
         };

@@ -30,7 +30,7 @@ const SHORTEST_TOLD: f64 = 0.001;
 /// No test takes ten years.
 const LONGEST: f64 = 10.0 * 365.25 * 86_400.0;
 
-/// How long one attempt took. Two samples are the same if all three parts are.
+/// How long one observation took. Two samples are the same if all three parts are.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// The id of the run.
@@ -76,9 +76,9 @@ impl PartialEq for Sample {
 
 impl Eq for Sample {}
 
-/// What is to be remembered of an attempt.
+/// What is to be remembered of an observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub enum Observation {
     /// It passed.
     Passed(Sample),
     /// It failed.
@@ -195,12 +195,12 @@ impl History {
         records.map(|record| record.passed.len().max(record.failed.len())).max().unwrap_or(0)
     }
 
-    /// Counts an attempt at the test `id` and keeps its sample, of each outcome at most `capacity` ones.
-    /// A sample that is no duration (negative, infinite, of years) is left out, its attempt counts.
-    pub fn add(&mut self, config: &str, id: &str, attempt: Attempt, capacity: usize) {
-        let (sample, failed) = match attempt {
-            Attempt::Passed(sample) => (sample, false),
-            Attempt::Failed(sample) => (sample, true),
+    /// Counts an observation at the test `id` and keeps its sample, of each outcome at most `capacity` ones.
+    /// A sample that is no duration (negative, infinite, of years) is left out, its observation counts.
+    pub fn add(&mut self, config: &str, id: &str, observation: Observation, capacity: usize) {
+        let (sample, failed) = match observation {
+            Observation::Passed(sample) => (sample, false),
+            Observation::Failed(sample) => (sample, true),
         };
         let record = self.entry(config, id, &sample.run);
         record.attempts = record.attempts.saturating_add(1);

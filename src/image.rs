@@ -11,7 +11,7 @@ use crate::git::Repository;
 use crate::git::changes::Changes;
 use crate::git::notes::{ImageNote, Notes};
 use crate::git::patch;
-use crate::provider::{Builder, Image, ProviderError, Source, ThinDiff};
+use crate::provider::{BuildContext, Builder, Image, ProviderError, ThinDiff};
 
 mod recipe;
 
@@ -29,7 +29,7 @@ pub struct Wanted<'a> {
     pub builder: &'a dyn Builder,
     /// The repository of the project, where there is one.
     pub repository: Option<&'a Repository>,
-    /// The folder of this machine in which the project is.
+    /// The directory of this machine in which the project is.
     pub project: &'a Path,
     /// Runs when the files are in place.
     pub init: Option<String>,
@@ -41,7 +41,7 @@ pub struct Wanted<'a> {
     pub build_inputs: Option<&'a [String]>,
     /// Our own files, absolute: no part of any image.
     pub excluded: Vec<PathBuf>,
-    /// A private folder of this machine.
+    /// A private directory of this machine.
     pub scratch: &'a Path,
 }
 
@@ -137,7 +137,7 @@ fn warn_of_submodules(paths: &[String]) {
     let more = paths.len() - named.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     log::warn!(
-        "submodules are empty folders in the image: {}{more}; `copy_dirs` or `sandbox_init_cmd` can fill them",
+        "submodules are empty directories in the image: {}{more}; `copy_dirs` or `sandbox_init_cmd` can fill them",
         named.join(", ")
     );
 }
@@ -302,10 +302,11 @@ impl Wanted<'_> {
         is_fresh: bool,
         cancel: &Cancel,
     ) -> Result<String> {
-        let folder = self.folder("commit")?;
-        repository.export(&outlook.head, folder.path())?;
-        recipe::add_inputs(&outlook.recipe.inputs, repository.root(), folder.path(), &self.excluded)?;
-        let source = Source { context: Some(folder.path().to_owned()), init: self.init.clone(), is_fresh };
+        let directory = self.directory("commit")?;
+        repository.export(&outlook.head, directory.path())?;
+        recipe::add_inputs(&outlook.recipe.inputs, repository.root(), directory.path(), &self.excluded)?;
+        let source =
+            BuildContext { context: Some(directory.path().to_owned()), init: self.init.clone(), is_fresh };
         let image = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
@@ -321,21 +322,21 @@ impl Wanted<'_> {
 
     /// An image of the working tree as it is, for this run alone.
     fn whole(&self, repository: Option<&Repository>, is_fresh: bool, cancel: &Cancel) -> Result<Found> {
-        let folder = repository.map(|_| self.folder("tree")).transpose()?;
-        if let (Some(repository), Some(folder)) = (repository, &folder) {
+        let directory = repository.map(|_| self.directory("tree")).transpose()?;
+        if let (Some(repository), Some(directory)) = (repository, &directory) {
             log::info!("the difference cannot be brought to an image: one is made of the working tree");
-            repository.snapshot(folder.path(), &self.excluded)?;
+            repository.snapshot(directory.path(), &self.excluded)?;
             let inputs = self.inputs(repository.root())?;
-            recipe::add_inputs(&inputs, repository.root(), folder.path(), &self.excluded)?;
+            recipe::add_inputs(&inputs, repository.root(), directory.path(), &self.excluded)?;
         }
-        let context = folder.as_ref().map(|folder| folder.path().to_owned());
-        let source = Source { context, init: self.init_and_then(), is_fresh };
+        let context = directory.as_ref().map(|directory| directory.path().to_owned());
+        let source = BuildContext { context, init: self.init_and_then(), is_fresh };
         let id = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
         Ok(Found { image: Image { id: Some(id), lacks: None }, is_cached: false })
     }
 
     /// What runs in an image of the whole working tree, where the files are in place: each text by a shell
-    /// of its own, so that neither changes the other's folder or settings.
+    /// of its own, so that neither changes the other's directory or settings.
     fn init_and_then(&self) -> Option<String> {
         let Some(then) = &self.then else { return self.init.clone() };
         let shell = |text: &str| format!("sh -c {}", shell_words::quote(text));
@@ -361,8 +362,8 @@ impl Wanted<'_> {
         Ok(Found { image, is_cached })
     }
 
-    fn folder(&self, name: &str) -> Result<tempfile::TempDir> {
-        let folder = tempfile::Builder::new().prefix(name).tempdir_in(self.scratch);
-        folder.with_context(|| format!("cannot make a folder in `{}`", self.scratch.display()))
+    fn directory(&self, name: &str) -> Result<tempfile::TempDir> {
+        let directory = tempfile::Builder::new().prefix(name).tempdir_in(self.scratch);
+        directory.with_context(|| format!("cannot make a directory in `{}`", self.scratch.display()))
     }
 }

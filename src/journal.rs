@@ -1,7 +1,7 @@
 //! Which sandboxes runs have made and not yet destroyed, on this machine: so that `offload gc` can destroy
 //! what a run left that was killed, and touches nothing of one that lives.
 //!
-//! Each run has a folder. In it `run.json`, locked as long as the run lives; for each sandbox a file from
+//! Each run has a directory. In it `run.json`, locked as long as the run lives; for each sandbox a file from
 //! before its creation to after its destruction; and what the creating command prints, so that the id
 //! of a sandbox is known even if nobody was left to read it.
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct About {
     /// Its configuration file, absolute.
     pub config: PathBuf,
-    /// The folder that it was started in.
+    /// The directory that it was started in.
     pub directory: PathBuf,
     /// Its process.
     pub process: u32,
@@ -49,7 +49,7 @@ struct Line {
 /// The journal of a run that lives.
 #[derive(Debug)]
 pub struct Journal {
-    folder: PathBuf,
+    directory: PathBuf,
     count: AtomicUsize,
     /// Locked as long as the run lives.
     _lock: File,
@@ -63,13 +63,13 @@ pub struct Entry {
     slot: usize,
 }
 
-/// Where the journal is: `OFFLOAD_STATE_DIR`, else a folder of the user's state. Absolute, as the working
+/// Where the journal is: `OFFLOAD_STATE_DIR`, else a directory of the user's state. Absolute, as the working
 /// directory may change.
 pub fn state_dir(environment: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
-    let folder = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let state = folder("OFFLOAD_STATE_DIR")
-        .or_else(|| folder("XDG_STATE_HOME").map(|state| state.join("offload")))
-        .or_else(|| folder("HOME").map(|home| home.join(".local/state/offload")))
+    let directory = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = directory("OFFLOAD_STATE_DIR")
+        .or_else(|| directory("XDG_STATE_HOME").map(|state| state.join("offload")))
+        .or_else(|| directory("HOME").map(|home| home.join(".local/state/offload")))
         .unwrap_or_else(|| std::env::temp_dir().join(format!("offload-state-{}", nix::unistd::getuid())));
     // Without a working directory nothing can be run anyway.
     std::path::absolute(&state).unwrap_or(state)
@@ -116,9 +116,9 @@ impl Journal {
     /// When the journal cannot be written.
     pub fn open(state: &Path, config: &Path, run: &str, place: String) -> Result<Journal> {
         let _all = lock_all(state)?;
-        let folder = state.join("runs").join(run);
-        let lock = describe(&folder, config, place).inspect_err(|_| forget(&folder))?;
-        Ok(Journal { folder, count: AtomicUsize::new(0), _lock: lock })
+        let directory = state.join("runs").join(run);
+        let lock = describe(&directory, config, place).inspect_err(|_| forget(&directory))?;
+        Ok(Journal { directory, count: AtomicUsize::new(0), _lock: lock })
     }
 
     /// Enters a sandbox of the worker `slot` that is about to be made.
@@ -127,7 +127,7 @@ impl Journal {
     /// When it cannot be written; then it must not be made.
     pub fn begin(&self, slot: usize) -> Result<Entry> {
         let number = self.count.fetch_add(1, Ordering::SeqCst);
-        let path = |ending: &str| self.folder.join(format!("sandbox-{number}.{ending}"));
+        let path = |ending: &str| self.directory.join(format!("sandbox-{number}.{ending}"));
         let entry = Entry { path: path("json"), output: path("out"), slot };
         entry.write(None)?;
         // The command that makes the sandbox would make it readable for others.
@@ -136,13 +136,13 @@ impl Journal {
     }
 }
 
-/// Makes the folder of a run of the configuration file `config`; it is held by the file that is given back.
-fn describe(folder: &Path, config: &Path, place: String) -> Result<File> {
-    files::make_private(folder)?;
-    let directory = std::env::current_dir().context("cannot find the working directory")?;
+/// Makes the directory of a run of the configuration file `config`; it is held by the file that is given back.
+fn describe(directory: &Path, config: &Path, place: String) -> Result<File> {
+    files::make_private(directory)?;
+    let started_in = std::env::current_dir().context("cannot find the working directory")?;
     let (config, process, started) = (config.to_owned(), std::process::id(), now());
-    let about = About { config, directory, process, started, place };
-    let path = folder.join("run.json");
+    let about = About { config, directory: started_in, process, started, place };
+    let path = directory.join("run.json");
     let mut lock = open(&path, true)?;
     lock.try_lock().with_context(|| format!("cannot lock `{}`", path.display()))?;
     let text = serde_json::to_string(&about).context("cannot describe the run")?;
@@ -152,22 +152,22 @@ fn describe(folder: &Path, config: &Path, place: String) -> Result<File> {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        // Others must not find the folder half removed.
-        let _all = self.folder.ancestors().nth(2).map(lock_all);
-        forget(&self.folder);
+        // Others must not find the directory half removed.
+        let _all = self.directory.ancestors().nth(2).map(lock_all);
+        forget(&self.directory);
     }
 }
 
-/// Removes the folder of a run that has no sandbox.
-fn forget(folder: &Path) {
-    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+/// Removes the directory of a run that has no sandbox.
+fn forget(directory: &Path) {
+    let files = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let (half_written, whole): (Vec<_>, Vec<_>) = files.partition(|file| files::is_half_written(file));
     if whole.iter().all(|file| file.ends_with("run.json")) {
         // What stays is removed by the next who looks.
         half_written.iter().chain(&whole).for_each(|file| {
             let _ = fs::remove_file(file);
         });
-        let _ = fs::remove_dir(folder);
+        let _ = fs::remove_dir(directory);
     }
 }
 
@@ -212,7 +212,7 @@ pub struct Dead {
     pub run: String,
     /// What it left.
     pub sandboxes: Vec<Left>,
-    folder: PathBuf,
+    directory: PathBuf,
     _lock: File,
 }
 
@@ -245,7 +245,7 @@ impl Left {
 
 impl Drop for Dead {
     fn drop(&mut self) {
-        forget(&self.folder);
+        forget(&self.directory);
     }
 }
 
@@ -274,19 +274,19 @@ pub fn dead(state: &Path) -> Result<Vec<Dead>> {
     let about = || format!("cannot read `{}`", runs.display());
     let mut found = Vec::new();
     for entry in fs::read_dir(&runs).with_context(about)? {
-        let folder = entry.with_context(about)?.path();
-        match examine(&folder) {
+        let directory = entry.with_context(about)?.path();
+        match examine(&directory) {
             Ok(Some(dead)) => found.push(dead),
             Ok(None) => {}
-            Err(error) => log::warn!("`{}` is left as it is: {error:#}", folder.display()),
+            Err(error) => log::warn!("`{}` is left as it is: {error:#}", directory.display()),
         }
     }
     found.sort_by(|one, other| one.run.cmp(&other.run));
     Ok(found)
 }
 
-fn examine(folder: &Path) -> Result<Option<Dead>> {
-    let path = folder.join("run.json");
+fn examine(directory: &Path) -> Result<Option<Dead>> {
+    let path = directory.join("run.json");
     // A run that was killed while it entered itself has none, or an empty one.
     let lock = open(&path, true)?;
     match lock.try_lock() {
@@ -295,7 +295,7 @@ fn examine(folder: &Path) -> Result<Option<Dead>> {
         Err(TryLockError::Error(error)) => return Err(error).context("cannot lock `run.json`"),
     }
     let mut sandboxes = Vec::new();
-    for entry in fs::read_dir(folder).context("cannot list it")? {
+    for entry in fs::read_dir(directory).context("cannot list it")? {
         let path = entry.context("cannot list it")?.path();
         if path.extension().is_none_or(|ending| ending != "json") || path.ends_with("run.json") {
             continue;
@@ -308,13 +308,13 @@ fn examine(folder: &Path) -> Result<Option<Dead>> {
     }
     sandboxes.sort_by(|one, other| one.entry.path.cmp(&other.entry.path));
     if sandboxes.is_empty() {
-        forget(folder);
+        forget(directory);
         return Ok(None);
     }
     let text = fs::read_to_string(&path).context("cannot read `run.json`")?;
     let about: About = serde_json::from_str(&text).context("cannot understand `run.json`")?;
-    let run = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Some(Dead { about, run, sandboxes, folder: folder.to_owned(), _lock: lock }))
+    let run = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Some(Dead { about, run, sandboxes, directory: directory.to_owned(), _lock: lock }))
 }
 
 #[cfg(test)]
@@ -331,7 +331,7 @@ mod tests {
     fn kill(journal: Journal, state: &Path) {
         let copy = state.join("runs/killed");
         fs::create_dir(&copy).unwrap();
-        for entry in fs::read_dir(&journal.folder).unwrap().flatten() {
+        for entry in fs::read_dir(&journal.directory).unwrap().flatten() {
             fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
         }
     }
@@ -347,12 +347,12 @@ mod tests {
             entry.created("sb").unwrap();
             assert!(!entry.output().exists());
         }
-        let mode = journal.folder.metadata().unwrap().permissions().mode() & 0o777;
+        let mode = journal.directory.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o700);
         entries.into_iter().for_each(Entry::close);
-        let folder = journal.folder.clone();
+        let directory = journal.directory.clone();
         drop(journal);
-        assert!(!folder.exists());
+        assert!(!directory.exists());
     }
 
     #[test]

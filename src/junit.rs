@@ -16,8 +16,8 @@ pub mod write;
 use crate::model::CaseResult;
 
 pub use merged::{Recorded, Word, previous_durations, read_merged};
-pub use read::{Caps, ReadEnd};
-pub use write::{Entry, Totals};
+pub use read::Caps;
+pub use write::Entry;
 
 /// One `<testcase>` of a report, of whichever dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]

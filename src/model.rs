@@ -187,7 +187,7 @@ pub enum Origin {
     /// Its tests got no result in a batch that broke.
     Isolated,
     /// Another batch with the same tests is late, or was: it never gets a duplicate of its own.
-    Hedged,
+    Speculative,
 }
 
 /// Tests that run together in one command.

@@ -18,7 +18,7 @@ mod simulate;
 mod work;
 
 pub use estimate::estimate;
-pub use overhead::{Overhead, Seen};
+pub use overhead::Overhead;
 pub use simulate::list_schedule;
 
 use pack::Draft;

@@ -70,8 +70,8 @@ pub fn run(
         remove_if_present(path)?;
     }
     for file in &command.files {
-        let folder = file.path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(|error| about(&error, "make", folder))?;
+        let directory = file.path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(directory).map_err(|error| about(&error, "make", directory))?;
         std::fs::write(&file.path, &file.content).map_err(|error| about(&error, "write", &file.path))?;
     }
     let mut process = to_process(command, shell);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use crate::event::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Plain lines come at most this often.
@@ -112,14 +113,18 @@ impl Progress {
         Progress { screen, total, running: BTreeMap::new(), last: Instant::now() }
     }
 
-    /// The worker `slot` runs something called `name` now.
-    pub fn started(&mut self, slot: usize, name: String) {
-        self.running.insert(slot, Running { name, since: Instant::now() });
-    }
-
-    /// The worker `slot` has ended it.
-    pub fn ended(&mut self, slot: usize) {
-        self.running.remove(&slot);
+    /// Takes in one event.
+    pub fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Started { slot, batch } => {
+                let name = format!("batch {} ({} tests)", batch.index, batch.tests.len());
+                self.running.insert(*slot, Running { name, since: Instant::now() });
+            }
+            Event::Finished { slot, .. } | Event::Lost { slot, .. } | Event::Refused { slot, .. } => {
+                self.running.remove(slot);
+            }
+            _ => {}
+        }
     }
 
     /// Whether it is time to show something; plain lines are rare, a bar is quick.

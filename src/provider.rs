@@ -11,11 +11,11 @@ use crate::command::CommandLine;
 use crate::process::{Finished, Streams};
 
 pub mod command;
+pub mod image_cell;
 pub mod local;
 pub mod modal;
 pub mod patience;
 pub mod remote;
-pub mod renewal;
 
 /// Linux takes 128 KiB in one argument.
 pub const ONE_ARGUMENT: usize = 120_000;
@@ -55,8 +55,8 @@ pub struct Order<'a> {
 
 /// What an image is made from.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
-    /// A folder with the project's files; `None`: where the builder's own commands run.
+pub struct BuildContext {
+    /// A directory with the project's files; `None`: where the builder's own commands run.
     pub context: Option<PathBuf>,
     /// Runs when the files are in place.
     pub init: Option<String>,
@@ -89,7 +89,7 @@ pub trait Builder: Send + Sync {
     /// What, beside the files of the project, decides what an image is: texts in a fixed order.
     fn recipe(&self) -> Vec<String>;
 
-    /// Folders and files of this machine that go into the image from outside of [`Source::context`].
+    /// Directories and files of this machine that go into the image from outside of [`BuildContext::context`].
     fn outside(&self) -> Vec<PathBuf>;
 
     /// Patterns, relative to the root of the repository, of files that it puts elsewhere in the image than where a
@@ -113,7 +113,7 @@ pub trait Builder: Send + Sync {
     ///
     /// # Errors
     /// `Refused` where trying again is useless.
-    fn build(&self, source: &Source, cancel: &Cancel) -> Result<String, ProviderError>;
+    fn build(&self, source: &BuildContext, cancel: &Cancel) -> Result<String, ProviderError>;
 
     /// The image `base` with a difference: another image, or the same one whose sandboxes will be patched.
     ///
@@ -123,7 +123,7 @@ pub trait Builder: Send + Sync {
 }
 
 /// Looks after sandboxes that their run has left.
-pub trait Keeper {
+pub trait Reaper {
     /// Destroys a sandbox; one that is gone already is no error.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ pub trait Keeper {
     }
 }
 
-/// Gives the place in the output folder for a file that a sandbox calls by this relative path.
+/// Gives the place in the output directory for a file that a sandbox calls by this relative path.
 pub type Place<'a> = &'a dyn Fn(&Path) -> Result<PathBuf>;
 
 /// A maker of sandboxes.
@@ -154,7 +154,7 @@ pub trait Provider: Send + Sync {
     /// The root of the project in a sandbox.
     fn root(&self) -> &str;
 
-    /// What the paths of the folders of batches in a sandbox begin with; `None` where sandboxes see this
+    /// What the paths of the directories of batches in a sandbox begin with; `None` where sandboxes see this
     /// machine's files.
     fn scratch(&self) -> Option<&Path>;
 

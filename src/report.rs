@@ -82,7 +82,7 @@ impl Report<'_> {
     /// Writes the JUnit file; it appears whole.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// When the directory cannot be written.
     pub fn write_junit(&self, path: &std::path::Path, elapsed: Duration) -> Result<()> {
         write_whole(path, |output| write::write(output, elapsed, || self.entries()))
     }

@@ -33,6 +33,17 @@ pub struct Counts {
     pub not_run: usize,
 }
 
+/// A batch that ran to its end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchTiming {
+    /// How long it took.
+    pub elapsed: Duration,
+    /// How long its tests took together.
+    pub tests: Duration,
+    /// How many files it touched.
+    pub files: u32,
+}
+
 /// The end of a run. `verdicts` and `attempts` stand in the order of the suite's tests.
 #[derive(Clone, Debug)]
 pub struct Summary {

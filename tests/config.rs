@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use offload::config::{self, Config, FrameworkKind, Mistakes, Provider, RecordHistory};
-use offload::error::{Problem, Status};
+use offload::internals::config::{self, Config, FrameworkKind, Mistakes, Provider, RecordHistory};
+use offload::internals::error::{Problem, Status};
 
 const NEXTEST_LOCAL: &str = include_str!("../examples/configs/nextest-local.toml");
 
@@ -214,7 +214,7 @@ filters = "-k '${SET}'"
 
 #[test]
 fn files_that_cannot_be_read_are_usage_problems() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let problem = Problem::from(config::load(Path::new("no-such.toml"), &environment).unwrap_err());
     assert_eq!(
         problem.error.to_string(),
@@ -223,7 +223,7 @@ fn files_that_cannot_be_read_are_usage_problems() {
     assert_eq!(problem.hint.as_deref(), Some("run `offload -c no-such.toml init` to write one"));
     assert_eq!(problem.status, Status::Usage);
 
-    let file = folder.path().join("o.toml");
+    let file = directory.path().join("o.toml");
     let load = |bytes: &[u8]| {
         std::fs::write(&file, bytes).unwrap();
         config::load(&file, &environment).map_err(|mistakes| mistakes.list[0].clone())

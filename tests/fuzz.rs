@@ -1,5 +1,5 @@
 //! Feeds the targets of `scripts/fuzz` with their corpora and, for a while, with what chance makes of
-//! them. The input that breaks something is left below the target folder. `scripts/fuzz.sh` does the
+//! them. The input that breaks something is left below the target directory. `scripts/fuzz.sh` does the
 //! same for longer, guided by what the code does.
 
 #![cfg(test)]
@@ -66,14 +66,14 @@ impl Dice {
     }
 }
 
-fn folder(path: &str) -> PathBuf {
+fn directory(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// All files below `folder`, in order.
-fn files(folder: &Path) -> Vec<PathBuf> {
+/// All files below `directory`, in order.
+fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
     }
@@ -83,7 +83,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// The inputs of a target: its own corpus, and recorded output of its kind.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let mut paths = files(&folder("fixtures/fuzz").join(name));
+    let mut paths = files(&directory("fixtures/fuzz").join(name));
     let (recorded, ending) = match name {
         "junit" => ("fixtures/junit", "xml"),
         "nextest" => ("fixtures/nextest", "json"),
@@ -91,7 +91,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
         _ => ("fixtures/fuzz/config", "none"),
     };
     let fits = |path: &PathBuf| path.extension().is_some_and(|found| found == ending);
-    paths.extend(files(&folder(recorded)).into_iter().filter(fits));
+    paths.extend(files(&directory(recorded)).into_iter().filter(fits));
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
@@ -155,11 +155,11 @@ fuzz_tests! { config junit history pytest nextest vitest driver frame patch word
 fn every_target_has_a_test_a_fuzzer_and_a_corpus_of_small_files() {
     let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, TESTED);
-    let manifest = fs::read_to_string(folder("scripts/fuzz/Cargo.toml")).unwrap();
+    let manifest = fs::read_to_string(directory("scripts/fuzz/Cargo.toml")).unwrap();
     let fuzzers = manifest.split("[[bin]]\nname = \"").skip(1).filter_map(|rest| rest.split('"').next());
     assert_eq!(fuzzers.collect::<Vec<_>>(), TESTED);
     for name in names {
-        let files = files(&folder("fixtures/fuzz").join(name));
+        let files = files(&directory("fixtures/fuzz").join(name));
         assert!((1..=40).contains(&files.len()), "{name} has {} files", files.len());
         for file in files {
             assert!(fs::metadata(&file).unwrap().len() <= 8192, "{} is large", file.display());
@@ -167,17 +167,17 @@ fn every_target_has_a_test_a_fuzzer_and_a_corpus_of_small_files() {
     }
 }
 
-/// What a real sh prints for `script`, run in `folder`.
-fn sh(script: &str, folder: &Path) -> Vec<u8> {
-    let output = Command::new("/bin/sh").arg("-c").arg(script).current_dir(folder).output().unwrap();
+/// What a real sh prints for `script`, run in `directory`.
+fn sh(script: &str, directory: &Path) -> Vec<u8> {
+    let output = Command::new("/bin/sh").arg("-c").arg(script).current_dir(directory).output().unwrap();
     assert!(output.status.success(), "{}\n{script}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
 #[test]
 fn a_real_sh_prints_the_bytes_of_every_patch_and_makes_its_links() {
-    use offload::git::changes::Change;
-    use offload::git::patch;
+    use offload::internals::git::changes::Change;
+    use offload::internals::git::patch;
 
     let empty = tempfile::tempdir().unwrap();
     for bytes in TARGETS.iter().flat_map(|(name, _)| corpus(name)) {

@@ -7,17 +7,17 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use offload::junit::read::{Caps, ReadEnd, read, read_within};
-use offload::junit::{Case, Word};
+use offload::internals::junit::read::{Caps, ReadEnd, read, read_within};
+use offload::internals::junit::{Case, Word};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/junit")
 }
 
-/// All reports below `folder`, sorted.
-fn reports(folder: &Path) -> Vec<PathBuf> {
+/// All reports below `directory`, sorted.
+fn reports(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(reports(&path));

@@ -9,23 +9,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use offload::command::{Executable, fill};
-use offload::config;
-use offload::framework::custom::Custom;
-use offload::framework::nextest::Nextest;
-use offload::framework::pytest::{Inherited, Pytest};
-use offload::framework::vitest::Vitest;
-use offload::framework::{Framework, ListCommand, ListOutput, RunContext};
-use offload::git::changes::{Change, Changes};
-use offload::git::patch;
-use offload::history::{self, History};
-use offload::junit::read::{Caps, read, read_within};
-use offload::junit::{Case, Entry, Recorded, Word, read_merged, write};
-use offload::model::{
+use offload::internals::command::{Executable, fill};
+use offload::internals::config;
+use offload::internals::framework::custom::Custom;
+use offload::internals::framework::nextest::Nextest;
+use offload::internals::framework::pytest::{Inherited, Pytest};
+use offload::internals::framework::vitest::Vitest;
+use offload::internals::framework::{BatchContext, Framework, ListCommand, ListOutput};
+use offload::internals::git::changes::{Change, Changes};
+use offload::internals::git::patch;
+use offload::internals::history::{self, History};
+use offload::internals::junit::read::{Caps, read, read_within};
+use offload::internals::junit::{Case, Entry, Recorded, Word, read_merged, write};
+use offload::internals::model::{
     Attempt, CaseResult, Details, Exit, Group, GroupIndex, Outcome, Suite, TestIndex, Verdict,
 };
-use offload::provider::modal::{Failure, read_answer};
-use offload::provider::remote::cut;
+use offload::internals::provider::modal::{Failure, read_answer};
+use offload::internals::provider::remote::cut;
 use serde_json::json;
 
 /// A target: must return whatever the bytes are.
@@ -196,7 +196,7 @@ fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
     let output = ListOutput { exit: Exit::Code(0), stdout: stdout.into(), stderr: String::new(), file };
     let command = ListCommand {
         groups: (0..groups).map(GroupIndex).collect(),
-        command: offload::command::CommandLine::shell("true"),
+        command: offload::internals::command::CommandLine::shell("true"),
         output: None,
     };
     let Ok(listing) = framework.parse_list(&command, &output) else { return };
@@ -211,7 +211,7 @@ fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
         if tests.is_empty() {
             continue;
         }
-        let context = RunContext {
+        let context = BatchContext {
             suite: &suite,
             facts: &listing.facts,
             shared: Some(Path::new("/shared")),
@@ -268,7 +268,7 @@ pub fn driver(bytes: &[u8]) {
     let Some((id, answer)) = read_answer(&text(bytes)) else { return };
     let line = match &answer {
         Ok(result) => json!({ "id": id, "result": result }),
-        Err(Failure::Said { class, message }) => json!({ "id": id, "error": class, "message": message }),
+        Err(Failure::Reported { class, message }) => json!({ "id": id, "error": class, "message": message }),
         Err(other) => panic!("a line says {other:?}"),
     };
     assert_eq!(read_answer(&line.to_string()), Some((id, answer)));
@@ -277,9 +277,9 @@ pub fn driver(bytes: &[u8]) {
 /// The log of a command in a sandbox: whatever is in it, it is only ever cut, and what a sandbox says
 /// behind it comes back.
 pub fn frame(bytes: &[u8]) {
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let log = folder.path().join("log");
-    let places: Vec<PathBuf> = ["0", "1"].map(|name| folder.path().join(name)).into();
+    let directory = tempfile::tempdir().expect("a directory for temporary files");
+    let log = directory.path().join("log");
+    let places: Vec<PathBuf> = ["0", "1"].map(|name| directory.path().join(name)).into();
     fs::write(&log, bytes).expect("a file in it");
     let said = cut(&log, TOKEN, &places);
     let left = fs::read(&log).expect("the log is still there");
@@ -342,7 +342,7 @@ pub fn changes(bytes: &[u8]) -> Changes {
             of.insert(path, change);
         }
     }
-    // Git knows no path below one that is no folder.
+    // Git knows no path below one that is no directory.
     let links: BTreeSet<PathBuf> =
         of.iter().filter(|(_, change)| **change != Change::Delete).map(|(path, _)| path.clone()).collect();
     of.retain(|path: &PathBuf, _| !path.ancestors().skip(1).any(|above| links.contains(above)));
@@ -380,7 +380,7 @@ pub fn command(ids: &[String]) -> String {
         suite.add(GroupIndex(0), id.as_str().into(), None);
     }
     let facts = BTreeMap::new();
-    let context = RunContext {
+    let context = BatchContext {
         suite: &suite,
         facts: &facts,
         shared: None,

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use offload::framework::Grain;
-use offload::model::{Group, GroupIndex, Suite};
-use offload::plan::{self, Conditions, Overhead};
+use offload::internals::framework::Grain;
+use offload::internals::model::{Group, GroupIndex, Suite};
+use offload::internals::plan::{self, Conditions, Overhead};
 
 use crate::policy::{Batches, Policy};
 use crate::trace::{Random, Trace};
@@ -87,7 +87,7 @@ impl Case {
 
     fn simulate(self, suite: &Suite, batches: &Batches, actual: &[f64], seed: u64) -> Result {
         let slow = (seed % u64::from(self.machines)) as u32;
-        let duration = |batch: &Vec<offload::model::TestIndex>| {
+        let duration = |batch: &Vec<offload::internals::model::TestIndex>| {
             let mut files: Vec<&str> =
                 batch.iter().filter_map(|test| suite.test(*test).file.as_deref()).collect();
             files.sort_unstable();

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use offload::model::{Suite, TestIndex};
-use offload::plan::{Conditions, Limits, Plan};
+use offload::internals::model::{Suite, TestIndex};
+use offload::internals::plan::{Conditions, Limits, Plan};
 
 /// Batches in the order in which they start.
 pub type Batches = Vec<Vec<TestIndex>>;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use offload::framework::Grain;
-use offload::history::{self, Attempt, History, Sample};
-use offload::model::{Group, GroupIndex, Suite};
-use offload::plan::{self, Conditions, Limits, Overhead, Plan};
+use offload::internals::framework::Grain;
+use offload::internals::history::{self, History, Observation, Sample};
+use offload::internals::model::{Group, GroupIndex, Suite};
+use offload::internals::plan::{self, Conditions, Limits, Overhead, Plan};
 
 use crate::trace::{self, Row};
 
@@ -37,8 +37,8 @@ pub fn print(size: Option<&String>, path: Option<&String>) -> Result<()> {
         "tests", "history MiB", "load s", "plan, 8", "plan, 200", "batches", "peak MiB"
     );
     for size in sizes {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("history.jsonl");
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("history.jsonl");
         write_history(size, &path)?;
         let program = std::env::current_exe()?;
         let status = Command::new(program).args(["scale", &size.to_string()]).arg(&path).status()?;
@@ -64,7 +64,7 @@ fn write_history(size: u32, path: &Path) -> Result<()> {
         for (id, _, (_, mean)) in tests(size) {
             for (at, run) in (1_795_402_614_512..).step_by(3_600_000).zip(&runs) {
                 let sample = Sample { run: Arc::clone(run), at, seconds: random.lognormal(mean, NOISE) };
-                history.add(CONFIG, &id, Attempt::Passed(sample), 20);
+                history.add(CONFIG, &id, Observation::Passed(sample), 20);
             }
         }
     })

@@ -74,8 +74,8 @@ pub fn all() -> Vec<Trace> {
 
 /// What real suites took: a line for each test, the number of its file and microseconds.
 fn recorded() -> Vec<Trace> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/traces");
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/traces");
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let mut paths: Vec<_> = entries
         .flatten()
         .map(|entry| entry.path())

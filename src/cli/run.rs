@@ -22,7 +22,7 @@ pub(super) struct RunArguments {
     /// List the tests and run none
     #[arg(long)]
     collect_only: bool,
-    /// Copy a folder into each sandbox; may be repeated
+    /// Copy a directory into each sandbox; may be repeated
     #[arg(long, value_name = "LOCAL:REMOTE", value_parser = copied)]
     copy_dir: Vec<String>,
     /// Set a variable in all sandboxes; may be repeated

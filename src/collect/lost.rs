@@ -53,7 +53,7 @@ impl Collector<'_> {
 
     /// The same batch under another number.
     fn again(&mut self, batch: Batch, root: u32) -> Batch {
-        let origin = if self.twins.is_last(batch.index) { Origin::Hedged } else { batch.origin };
+        let origin = if self.speculative.is_last(batch.index) { Origin::Speculative } else { batch.origin };
         Batch { index: self.number(root), origin, ..batch }
     }
 }

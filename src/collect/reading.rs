@@ -122,19 +122,19 @@ mod tests {
 
     #[test]
     fn no_report_one_that_cannot_be_read_and_a_broken_one_are_told_apart() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("report.xml");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("report.xml");
         let error = |path: &Path| read(path, &Names, &Mask::default()).error.unwrap();
         assert_eq!(error(&path), "it left no report");
-        assert!(error(folder.path()).starts_with("cannot read its report `"));
+        assert!(error(directory.path()).starts_with("cannot read its report `"));
         std::fs::write(&path, "<testsuite><testcase name='known'").unwrap();
         assert!(error(&path).starts_with("its report is broken: "));
     }
 
     #[test]
     fn a_failure_around_tests_is_an_error_of_each_and_a_pass_around_them_is_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("report.xml");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("report.xml");
         let others: String = ["a", "b", "c", "d"].map(|name| format!("<testcase name='{name}'/>")).concat();
         for (inside, covered) in [("<failure/>", vec![(TestIndex(1), Outcome::Errored)]), ("", Vec::new())] {
             let report =
@@ -153,8 +153,8 @@ mod tests {
 
     #[test]
     fn secrets_are_masked_in_all_texts_and_what_was_left_out_is_no_extra() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("report.xml");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("report.xml");
         let report = "<testsuite><testcase name='known'><failure message='is s3cret'>s3cret</failure>\
             <system-out>s3cret</system-out></testcase><testcase name='left out'/>\
             <testcase name='a s3cret'/></testsuite>";

@@ -9,7 +9,7 @@ use crate::model::Group;
 
 mod ends;
 mod lost;
-mod twins;
+mod speculative;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,7 @@ fn broken(found: &[(u32, Outcome)]) -> Reading {
 }
 
 fn policy(fail_fast: bool) -> Policy {
-    Policy { machines: 2, fail_fast, hedge: None }
+    Policy { machines: 2, fail_fast, speculation: None }
 }
 
 /// Runs all batches with `runner` until nothing is left; gives how many were executed.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 
-use super::sandboxes::{self, Source};
+use super::sandboxes::{self, SandboxSource};
 use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::config::Config;
@@ -17,7 +17,7 @@ use crate::progress::Screen;
 pub struct Options {
     /// Variables for all tests.
     pub env: Vec<(String, String)>,
-    /// Folders to copy into the image beside those of the configuration, as `local:remote`.
+    /// Directories to copy into the image beside those of the configuration, as `local:remote`.
     pub copy_dirs: Vec<String>,
     /// Make the image anew.
     pub no_cache: bool,
@@ -39,7 +39,7 @@ pub fn run(
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
     let setup = Setup::new(config, &options.env)?;
-    let source = Source::new((config, &setup), &options.copy_dirs, screen, cancel)?;
+    let source = SandboxSource::new((config, &setup), &options.copy_dirs, screen, cancel)?;
     let found = sandboxes::image(&source, (None, options.no_cache), cancel)?;
     if found.image.lacks.is_some() {
         log::info!("what has changed since its commit will be brought to each sandbox");
@@ -59,7 +59,7 @@ pub fn status(
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
     let setup = Setup::new(config, &[])?;
-    let source = Source::new((config, &setup), &[], screen, cancel)?;
+    let source = SandboxSource::new((config, &setup), &[], screen, cancel)?;
     let wanted = source.wanted().filter(|wanted| wanted.builder.makes_images()).ok_or_else(has_no_image)?;
     let status = wanted.status()?;
     let written = match status {

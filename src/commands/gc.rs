@@ -86,7 +86,7 @@ pub fn run(screen: &Screen, cancel: &Cancel, output: &mut dyn Write) -> Result<S
 /// Destroys what providers themselves know of the runs.
 fn sweep(runs: &[Run], cancel: &Cancel, tally: &mut Tally, output: &mut dyn Write) -> io::Result<()> {
     for run in runs.iter().take_while(|_| !cancel.is_raised()) {
-        match run.makers.keeper().sweep(&run.dead.run) {
+        match run.makers.reaper().sweep(&run.dead.run) {
             Ok(ids) => {
                 tally.destroyed += ids.len();
                 for id in ids {
@@ -180,7 +180,7 @@ fn destroy(makers: &Makers, sandbox: Left, cancel: &Cancel) -> Result<Option<Str
         sandbox.close();
         return Ok(None);
     };
-    makers.keeper().destroy(&id).map_err(|error| anyhow!("the sandbox `{id}` was not destroyed: {error}"))?;
+    makers.reaper().destroy(&id).map_err(|error| anyhow!("the sandbox `{id}` was not destroyed: {error}"))?;
     sandbox.close();
     Ok(Some(id))
 }

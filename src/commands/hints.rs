@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::bench::Commands;
 use crate::error::printable;
+use crate::framework::Commands;
 use crate::model::{Suite, TestIndex, Verdict};
 use crate::summary::Summary;
 

@@ -35,14 +35,14 @@ pub fn run(
 /// Puts a new file at `path`; `false` if there is one.
 fn write_new(path: &Path, text: &str) -> Result<bool> {
     let cannot = || format!("cannot write `{}`", path.display());
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
     // The umask takes away what it must; a temporary file is else for its owner alone.
     let builder = builder.permissions(Permissions::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).with_context(cannot)?;
+    let mut file = builder.tempfile_in(directory).with_context(cannot)?;
     file.write_all(text.as_bytes()).with_context(cannot)?;
     match file.persist_noclobber(path) {
         Ok(_) => Ok(true),
@@ -107,7 +107,7 @@ type = \"local\"
 ";
 
 const COMMANDS: &str = "\
-# Sandboxes are what these shell commands make of them. Here each is a folder with a copy of the project;
+# Sandboxes are what these shell commands make of them. Here each is a directory with a copy of the project;
 # put your own commands in their place, e.g. of containers or of a cloud. The script is a template for
 # them: `offload -v validate` says where it is.
 [provider]
@@ -123,7 +123,7 @@ const MODAL: &str = "\
 # Sandboxes of Modal; `modal token new` makes an account known.
 [provider]
 type = \"modal\"
-include_cwd = true  # copy this folder into the image
+include_cwd = true  # copy this directory into the image
 # dockerfile = \"Dockerfile\"  # what else the image holds, e.g. the tools that the tests need
 ";
 
@@ -208,8 +208,8 @@ mod tests {
 
     #[test]
     fn a_file_that_exists_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("offload.toml");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("offload.toml");
         std::fs::write(&file, "mine").unwrap();
         let mut out = Vec::new();
         let problem = run(&file, ProviderType::Local, FrameworkType::Pytest, &mut out).unwrap_err();
@@ -217,14 +217,14 @@ mod tests {
         assert_eq!((problem.status, out.len()), (Status::Usage, 0));
         assert!(problem.hint.is_some());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn the_file_is_written_where_it_was_asked_for_and_readable_like_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("my ci.toml");
-        let other = folder.path().join("other");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("my ci.toml");
+        let other = directory.path().join("other");
         std::fs::write(&other, "").unwrap();
         let mut out = Vec::new();
         let status = run(&file, ProviderType::Modal, FrameworkType::Default, &mut out).unwrap();
@@ -236,8 +236,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_missing_is_named_with_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("no/offload.toml");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("no/offload.toml");
         let problem = run(&file, ProviderType::Local, FrameworkType::Pytest, &mut Vec::new()).unwrap_err();
         let message = format!("{:#}", problem.error);
         assert!(message.starts_with(&format!("cannot write `{}`: ", file.display())), "{message}");

@@ -168,8 +168,8 @@ err
 </testsuite></testsuites>"#;
 
     fn shown_of(text: &str, filter: &Filter) -> Result<(Status, String), Problem> {
-        let folder = tempfile::tempdir().unwrap();
-        let report = folder.path().join("junit.xml");
+        let directory = tempfile::tempdir().unwrap();
+        let report = directory.path().join("junit.xml");
         std::fs::write(&report, text).unwrap();
         let mut out = Vec::new();
         let status = run(&report, filter, &mut out)?;
@@ -263,8 +263,8 @@ no sandbox
                 Ok(())
             }
         }
-        let folder = tempfile::tempdir().unwrap();
-        let report = folder.path().join("junit.xml");
+        let directory = tempfile::tempdir().unwrap();
+        let report = directory.path().join("junit.xml");
         std::fs::write(&report, REPORT).unwrap();
         let problem = run(&report, &Filter::default(), &mut Closed).unwrap_err();
         let cause = problem.error.downcast_ref::<io::Error>().unwrap();

@@ -15,10 +15,10 @@ use crate::config::{self, Config};
 use crate::journal::Journal;
 use crate::progress::Screen;
 use crate::provider::command;
+use crate::provider::image_cell::ImageCell;
 use crate::provider::modal;
-use crate::provider::remote::Terms;
-use crate::provider::renewal::Renewal;
-use crate::provider::{Builder, Keeper, Provider};
+use crate::provider::remote::RunContext;
+use crate::provider::{Builder, Provider, Reaper};
 
 /// Where Modal has the project unless told.
 const MODAL_ROOT: &str = "/app";
@@ -34,7 +34,7 @@ pub enum Makers {
 }
 
 impl Makers {
-    /// Those that `config` names, with more folders to copy; `screen` shows how images are made, `context` is the
+    /// Those that `config` names, with more directories to copy; `screen` shows how images are made, `context` is the
     /// root of the repository.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Makers {
     }
 
     /// Who looks after sandboxes that were left.
-    pub fn keeper(&self) -> &dyn Keeper {
+    pub fn reaper(&self) -> &dyn Reaper {
         match self {
             Makers::Command(images) => images,
             Makers::Modal(images) => images,
@@ -73,7 +73,11 @@ impl Makers {
     }
 
     /// The maker of sandboxes from `image`.
-    pub fn provider<'a>(&self, image: Renewal<'a>, journal: Option<Arc<Journal>>) -> Box<dyn Provider + 'a> {
+    pub fn provider<'a>(
+        &self,
+        image: ImageCell<'a>,
+        journal: Option<Arc<Journal>>,
+    ) -> Box<dyn Provider + 'a> {
         match self {
             Makers::Command(images) => Box::new(images.provider(image, journal)),
             Makers::Modal(images) => Box::new(images.provider(image, journal)),
@@ -95,12 +99,12 @@ pub fn place(config: &Config) -> String {
     digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The folder that relative paths of a provider count from.
+/// The directory that relative paths of a provider count from.
 fn directory(config: &Config, own: Option<&PathBuf>) -> Result<PathBuf> {
     let current = std::env::current_dir().context("cannot find the working directory")?;
-    let folder = own.or(config.offload.working_dir.as_ref());
-    let directory = folder.map_or_else(|| current.clone(), |folder| current.join(folder));
-    anyhow::ensure!(directory.is_dir(), "the working directory `{}` is not a folder", directory.display());
+    let directory = own.or(config.offload.working_dir.as_ref());
+    let directory = directory.map_or_else(|| current.clone(), |directory| current.join(directory));
+    anyhow::ensure!(directory.is_dir(), "the working directory `{}` is not a directory", directory.display());
     Ok(directory)
 }
 
@@ -140,8 +144,8 @@ fn command_images(
 }
 
 /// What sandboxes with files of their own have in common.
-fn terms(config: &Config, setup: &Setup, timeout: Duration) -> Terms {
-    Terms {
+fn terms(config: &Config, setup: &Setup, timeout: Duration) -> RunContext {
+    RunContext {
         repo_root: config.offload.sandbox_repo_root.clone(),
         project_root: config.offload.sandbox_project_root.clone(),
         env: setup.env.clone(),

@@ -6,17 +6,17 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::bench::Commands;
 use super::collect::{Format, NoTests};
-use super::experience::Experience;
+use super::estimates::Estimates;
 use super::planning::Planning;
-use super::sandboxes::Source;
+use super::sandboxes::SandboxSource;
 use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
 use crate::config::Config;
 use crate::discover::Discovery;
 use crate::error::{Problem, Status};
+use crate::framework::Commands;
 use crate::image::Found;
 use crate::model::Suite;
 use crate::plan::Plan;
@@ -84,13 +84,13 @@ pub fn run(
     if discovery.suite.tests().is_empty() {
         return Ok(NoTests::Fail.status());
     }
-    let experience = Experience::gather(config, name);
-    experience.apply(&mut discovery.suite);
+    let estimates = Estimates::gather(config, name);
+    estimates.apply(&mut discovery.suite);
     let shown = with_commands(config, &setup, &discovery, |commands, takes| {
         let planning = Planning {
             commands,
             takes,
-            experience: &experience,
+            estimates: &estimates,
             timeout: config.offload.test_timeout,
             scratch: &setup.scratch.path().join("batch"),
         };
@@ -122,7 +122,7 @@ fn with_commands<T>(
         surroundings: &setup.site.surroundings,
         fail_fast: false,
     };
-    let source = Source::new((config, setup), &[], &Screen::new(Style::Lines), &Cancel::new())?;
+    let source = SandboxSource::new((config, setup), &[], &Screen::new(Style::Lines), &Cancel::new())?;
     let provider = source.provider(Found::default(), None);
     let shared = provider.shares_files().then_some(discovery.shared.as_path());
     let commands = Commands { shared, root: provider.root(), ..commands };
@@ -133,7 +133,7 @@ fn tell<'a>(config: &Config, planning: &Planning<'a>) -> Told<'a> {
     let suite = planning.commands.suite;
     let wanted = config.offload.max_parallel;
     let plan = planning.plan(wanted);
-    let conditions = planning.experience.conditions(wanted, planning.commands.framework.grain());
+    let conditions = planning.estimates.conditions(wanted, planning.commands.framework.grain());
     let (predicted, bound) = (plan.predicted.as_secs_f64(), plan.bound.duration.as_secs_f64());
     let price = config.usd_per_sandbox_second();
     Told {

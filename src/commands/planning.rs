@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::bench::Commands;
-use super::experience::Experience;
+use super::estimates::Estimates;
 use crate::command::CommandLine;
+use crate::framework::Commands;
 use crate::model::TestIndex;
 use crate::plan::{Limits, Plan};
 
@@ -16,10 +16,10 @@ pub struct Planning<'a> {
     /// Whether a command is short enough to reach a sandbox.
     pub takes: &'a dyn Fn(&CommandLine) -> bool,
     /// What earlier runs tell.
-    pub experience: &'a Experience,
+    pub estimates: &'a Estimates,
     /// The deadline of a batch.
     pub timeout: Duration,
-    /// A folder such as a batch has; it need not exist.
+    /// A directory such as a batch has; it need not exist.
     pub scratch: &'a Path,
 }
 
@@ -30,7 +30,7 @@ impl Planning<'_> {
             (self.takes)(&self.commands.command(tests, group, self.scratch).command)
         };
         let limits = Limits { timeout: self.timeout, fits: &fits };
-        let conditions = self.experience.conditions(machines, self.commands.framework.grain());
+        let conditions = self.estimates.conditions(machines, self.commands.framework.grain());
         Plan::new(self.commands.suite, &conditions, &limits)
     }
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 
 use crate::config;
-use crate::history::{self, Attempt, History, Sample};
+use crate::history::{self, History, Observation, Sample};
 use crate::model::{Outcome, Suite, TestIndex};
-use crate::plan::{Overhead, Seen};
-use crate::summary::Summary;
+use crate::plan::Overhead;
+use crate::summary::{BatchTiming, Summary};
 
 /// The record of seconds that a batch costs beside its tests. The records of what is learned of batches
 /// are like those of tests, so that every reader keeps and merges them; the line feed at the beginning
@@ -34,7 +34,7 @@ pub fn record(
     (settings, name): (&config::History, &str),
     suite: &Suite,
     summary: &Summary,
-    batches: &[Seen],
+    batches: &[BatchTiming],
 ) -> Result<()> {
     let run = Run::new(name, settings.reservoir_size);
     history::update(&settings.path, |history| {
@@ -47,7 +47,7 @@ pub fn record(
             let learned =
                 [(PER_BATCH, per_batch.as_secs_f64()), (PER_FILE, per_file.as_secs_f64()), (PACE, pace)];
             for (id, seconds) in learned {
-                history.add(name, id, Attempt::Passed(run.sample(0, seconds)), run.capacity);
+                history.add(name, id, Observation::Passed(run.sample(0, seconds)), run.capacity);
             }
         }
     })
@@ -86,10 +86,10 @@ impl Run<'_> {
         let id = suite.test(index).id.as_str();
         let sample = self.sample(attempt.number - 1, attempt.result.duration.as_secs_f64());
         let entry = match attempt.result.outcome {
-            Outcome::Passed | Outcome::ExpectedFailure => Attempt::Passed(sample),
-            Outcome::Failed | Outcome::Errored | Outcome::TimedOut => Attempt::Failed(sample),
+            Outcome::Passed | Outcome::ExpectedFailure => Observation::Passed(sample),
+            Outcome::Failed | Outcome::Errored | Outcome::TimedOut => Observation::Failed(sample),
             // It says that the test takes no time here, which is of use only where nothing else is known.
-            Outcome::Skipped if history.get(self.config, id).is_none() => Attempt::Passed(sample),
+            Outcome::Skipped if history.get(self.config, id).is_none() => Observation::Passed(sample),
             Outcome::Skipped => return,
         };
         history.add(self.config, id, entry, self.capacity);

@@ -7,28 +7,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::bench::{Commands, Rules, Workbench};
 use super::collect::{self, Format, NoTests};
-use super::experience::Experience;
+use super::estimates::Estimates;
 use super::hints;
 use super::limits;
 use super::planning::Planning;
 use super::recording;
-use super::sandboxes::{self, Source, Timed};
+use super::sandboxes::{self, SandboxSource, Timed};
 use super::setup::Setup;
-use super::watch::{Ended, Watch};
 use crate::cancel::Cancel;
-use crate::collect::{Hedging, Policy};
+use crate::collect::observer::{Ended, Observer};
+use crate::collect::{Policy, SpeculationRule};
 use crate::config::{Config, FrameworkKind, RecordHistory};
 use crate::discover::Discovery;
 use crate::error::{Problem, Status};
 use crate::event::{Event, Reaction};
+use crate::execute::executor::{BatchExecutor, Rules};
+use crate::execute::{self, Pool, Usage};
 use crate::files::{self, OutputDir};
+use crate::framework::Commands;
+use crate::framework::RunSite;
 use crate::framework::custom::ALL_TESTS;
 use crate::image::Found;
 use crate::model::{Attempt, Suite};
 use crate::plan::Plan;
-use crate::pool::{self, Pool, Usage};
 use crate::progress::{Progress, Screen};
 use crate::provider::Provider;
 use crate::report::{Circumstances, Forecast, Report};
@@ -44,7 +46,7 @@ pub struct Options {
     pub collect_only: bool,
     /// Variables for all tests.
     pub env: Vec<(String, String)>,
-    /// Folders to copy into the image beside those of the configuration, as `local:remote`.
+    /// Directories to copy into the image beside those of the configuration, as `local:remote`.
     pub copy_dirs: Vec<String>,
     /// Make the image anew.
     pub no_cache: bool,
@@ -88,25 +90,25 @@ pub fn run(
     }
     OutputDir::check(&config.report.output_dir, &setup.site.root).map_err(|error| {
         Problem::new(Status::Usage, error)
-            .hint("give the reports a folder of their own with `output_dir` in [report]")
+            .hint("give the reports a directory of their own with `output_dir` in [report]")
     })?;
-    let folder = OutputDir::claim(&config.report.output_dir)?;
+    let directory = OutputDir::claim(&config.report.output_dir)?;
     let preparing = cancel.child();
-    let source = Source::new((config, &setup), &options.copy_dirs, &options.screen, &preparing)?;
+    let source = SandboxSource::new((config, &setup), &options.copy_dirs, &options.screen, &preparing)?;
     let junit = Path::new(&config.report.junit_file);
-    folder.clear(junit)?;
+    directory.clear(junit)?;
     options.screen.announce("listing the tests");
     let start = start(config, options, (&setup, &source), (cancel, &preparing));
     if !matches!(&start, Ok(start) if !start.discovery.suite.tests().is_empty()) {
         // The report of an earlier run must not be taken for that of this one.
-        folder.forget(junit);
-        write_trace(&folder, &options.trace)?;
+        directory.forget(junit);
+        write_trace(&directory, &options.trace)?;
     }
-    let Start { mut discovery, experience, image } = start?;
+    let Start { mut discovery, estimates, image } = start?;
     if discovery.suite.tests().is_empty() {
         return Ok(options.no_tests.status());
     }
-    experience.apply(&mut discovery.suite);
+    estimates.apply(&mut discovery.suite);
     let journal =
         if source.needs_journal() { sandboxes::journal(&options.config, config, &setup) } else { None };
     let provider = source.provider(image, journal);
@@ -115,8 +117,8 @@ pub fn run(
         options,
         setup: &setup,
         provider: &Timed { provider: &*provider, trace: &options.trace },
-        folder: &folder,
-        experience: &experience,
+        directory: &directory,
+        estimates: &estimates,
     };
     parts.execute(&discovery, cancel, output)
 }
@@ -124,7 +126,7 @@ pub fn run(
 /// What is there before there is a plan.
 struct Start {
     discovery: Discovery,
-    experience: Experience,
+    estimates: Estimates,
     image: Found,
 }
 
@@ -133,12 +135,12 @@ struct Start {
 fn start(
     config: &Config,
     options: &Options,
-    (setup, source): (&Setup, &Source),
+    (setup, source): (&Setup, &SandboxSource),
     (cancel, preparing): (&Cancel, &Cancel),
 ) -> Result<Start, Problem> {
     let listing = cancel.child();
-    let (discovery, image, experience) = std::thread::scope(|scope| {
-        let experience = scope.spawn(|| Experience::gather(config, &options.name()));
+    let (discovery, image, estimates) = std::thread::scope(|scope| {
+        let estimates = scope.spawn(|| Estimates::gather(config, &options.name()));
         let image = scope.spawn(|| {
             let _span = options.trace.span(Track::Image, || "image".into());
             let image = sandboxes::image(source, (options.image.as_deref(), options.no_cache), preparing);
@@ -155,27 +157,38 @@ fn start(
             // Nobody needs an image.
             preparing.raise_gracefully();
         }
-        (discovery, image.join(), experience.join())
+        (discovery, image.join(), estimates.join())
     });
     let broken = |what: &str| anyhow::anyhow!("{what} broke down; this is a fault of offload");
-    let experience = experience.map_err(|_| broken("the reading of what earlier runs took"))?;
+    let estimates = estimates.map_err(|_| broken("the reading of what earlier runs took"))?;
     let image = image.map_err(|_| broken("the making of the image"))?;
     match (discovery, image) {
-        (Ok(discovery), Ok(image)) => Ok(Start { discovery, experience, image }),
+        (Ok(discovery), Ok(image)) => Ok(Start { discovery, estimates, image }),
         (Ok(discovery), Err(_)) if discovery.suite.tests().is_empty() => {
-            Ok(Start { discovery, experience, image: Found::default() })
+            Ok(Start { discovery, estimates, image: Found::default() })
         }
         (Err(problem), Err(_)) if !listing.is_raised() || cancel.is_raised() => Err(problem),
         (_, Err(problem)) | (Err(problem), Ok(_)) => Err(problem),
     }
 }
 
-fn write_trace(folder: &OutputDir, trace: &Trace) -> Result<()> {
+fn write_trace(directory: &OutputDir, trace: &Trace) -> Result<()> {
     if trace.is_on() {
-        let path = folder.place(Path::new("trace.json"))?;
+        let path = directory.place(Path::new("trace.json"))?;
         files::write_whole(&path, |writer| trace.write(writer))?;
     }
     Ok(())
+}
+
+/// Takes in one event and shows where the run stands.
+fn hear(observer: &mut Observer<'_>, progress: &mut Progress, event: Event) -> Reaction {
+    progress.hear(&event);
+    let reaction = observer.hear(event);
+    if progress.is_due() {
+        let (judged, bad) = observer.counts();
+        progress.show(judged, bad);
+    }
+    reaction
 }
 
 /// What a run is made of once its tests are known.
@@ -184,8 +197,8 @@ struct Parts<'a> {
     options: &'a Options,
     setup: &'a Setup,
     provider: &'a dyn Provider,
-    folder: &'a OutputDir,
-    experience: &'a Experience,
+    directory: &'a OutputDir,
+    estimates: &'a Estimates,
 }
 
 impl Parts<'_> {
@@ -202,19 +215,20 @@ impl Parts<'_> {
         let machines = self.config.offload.max_parallel.min(plan.batches.len());
         limits::check(machines)?;
         let predicted = self.foretell(&plan, &discovery.suite, machines);
-        let policy = Policy { machines, fail_fast: self.options.fail_fast, hedge: self.hedging() };
+        let policy = Policy { machines, fail_fast: self.options.fail_fast, speculation: self.speculation() };
         let next = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
-        let progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
-        let mut watch = Some(Watch::new(&bench, policy, next, progress));
-        let spare = usize::from(policy.hedge.is_some());
+        let mut progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
+        let mut observer = Some(Observer::new(&bench.site, policy, next));
+        let spare = usize::from(policy.speculation.is_some());
         let pool = Pool { provider: self.provider, machines, spare, bench: &bench, cancel: &stop };
         let mut span = Some(self.options.trace.span(Track::Phases, || "run".into()));
         let begun = Instant::now();
         let mut told = None;
-        let usage = pool::run(&pool, plan.batches, |event| match (&mut watch, event) {
-            (watch, Event::Settled) => {
+        let usage = execute::run(&pool, plan.batches, |event| match (&mut observer, event) {
+            (observer, Event::Settled) => {
+                progress.finish();
                 span = None;
-                if let Some(end) = watch.take().map(Watch::finish) {
+                if let Some(end) = observer.take().map(Observer::finish) {
                     let took = begun.elapsed();
                     let forecast = predicted.filter(|_| !stop.is_raised());
                     let forecast = forecast.map(|predicted| Forecast { predicted, took });
@@ -226,7 +240,7 @@ impl Parts<'_> {
                 }
                 Reaction::default()
             }
-            (Some(watch), event) => watch.hear(event),
+            (Some(observer), event) => hear(observer, &mut progress, event),
             (None, _) => Reaction::default(),
         });
         drop(span);
@@ -234,7 +248,7 @@ impl Parts<'_> {
         let (status, nothing) =
             told.ok_or_else(|| anyhow::anyhow!("the run broke down; this is a fault of offload"))?;
         let status = status?;
-        write_trace(self.folder, &self.options.trace)?;
+        write_trace(self.directory, &self.options.trace)?;
         if self.options.show_cost {
             self.tell_cost(&usage, output).context("cannot write the cost")?;
         }
@@ -284,25 +298,30 @@ impl Parts<'_> {
     /// Writes all that is to be read afterwards.
     fn report(
         &self,
-        bench: &Workbench<'_>,
+        bench: &BatchExecutor<'_>,
         end: &Ended,
         (machines, elapsed, forecast): (usize, Duration, Option<Forecast>),
         output: &mut dyn Write,
     ) -> Result<Status, Problem> {
-        let suite = bench.commands.suite;
-        let again = hints::again(&bench.commands, &end.summary, &self.setup.site.root);
+        let suite = bench.site.commands.suite;
+        let again = hints::again(&bench.site.commands, &end.summary, &self.setup.site.root);
         let as_one = matches!(self.config.framework.kind, FrameworkKind::Custom { result_file: None, .. });
         let one = as_one.then(|| end.summary.as_one());
         let summary = one.as_ref().unwrap_or(&end.summary);
         let log = |attempt: &Attempt| {
             let outcome = end.outcomes.get(&attempt.batch)?;
-            Some(self.folder.path().join(format!("logs/batch-{}.stdout.{}", attempt.batch, outcome.word())))
+            Some(self.directory.path().join(format!(
+                "logs/batch-{}.stdout.{}",
+                attempt.batch,
+                outcome.word()
+            )))
         };
         let report = Report { suite, summary, only: as_one.then_some(ALL_TESTS), log: &log };
         let settings = &self.config.report;
-        let junit = settings.junit.then(|| self.folder.place(Path::new(&settings.junit_file))).transpose()?;
+        let junit =
+            settings.junit.then(|| self.directory.place(Path::new(&settings.junit_file))).transpose()?;
         if junit.is_none() {
-            self.folder.forget(Path::new(&settings.junit_file));
+            self.directory.forget(Path::new(&settings.junit_file));
         }
         hints::warn_of_extras(summary, suite);
         let written = junit.as_ref().map_or(Ok(()), |path| {
@@ -331,47 +350,49 @@ impl Parts<'_> {
         }
     }
 
-    fn bench<'b>(&'b self, discovery: &'b Discovery, stop: &'b Cancel) -> Workbench<'b> {
+    fn bench<'b>(&'b self, discovery: &'b Discovery, stop: &'b Cancel) -> BatchExecutor<'b> {
         let report = &self.config.report;
-        Workbench {
-            commands: Commands {
-                framework: &*self.setup.framework,
-                suite: &discovery.suite,
-                facts: &discovery.facts,
-                shared: self.provider.shares_files().then_some(discovery.shared.as_path()),
-                root: self.provider.root(),
-                surroundings: &self.setup.site.surroundings,
-                fail_fast: self.options.fail_fast,
+        BatchExecutor {
+            site: RunSite {
+                commands: Commands {
+                    framework: &*self.setup.framework,
+                    suite: &discovery.suite,
+                    facts: &discovery.facts,
+                    shared: self.provider.shares_files().then_some(discovery.shared.as_path()),
+                    root: self.provider.root(),
+                    surroundings: &self.setup.site.surroundings,
+                    fail_fast: self.options.fail_fast,
+                },
+                scratch: self.setup.scratch.path().to_owned(),
+                inside: self.provider.scratch().map(Path::to_owned),
+                output: self.directory,
+                mask: Arc::clone(&self.setup.site.mask),
+                trace: &self.options.trace,
+                stop,
             },
-            scratch: self.setup.scratch.path().to_owned(),
-            inside: self.provider.scratch().map(Path::to_owned),
-            output: self.folder,
-            mask: Arc::clone(&self.setup.site.mask),
             rules: Rules {
                 timeout: self.config.offload.test_timeout,
                 globs: report.download_globs.clone(),
                 globs_on_failure_only: report.download_globs_failure_only,
             },
-            trace: &self.options.trace,
-            stop,
             fatal: Mutex::default(),
         }
     }
 
     /// Whether and when late batches run a second time.
-    fn hedging(&self) -> Option<Hedging> {
-        let overhead = self.experience.overhead().per_batch;
-        self.config.requeues_impatiently().then_some(Hedging { overhead })
+    fn speculation(&self) -> Option<SpeculationRule> {
+        let overhead = self.estimates.overhead().per_batch;
+        self.config.requeues_impatiently().then_some(SpeculationRule { overhead })
     }
 
-    fn plan(&self, bench: &Workbench<'_>) -> Plan {
+    fn plan(&self, bench: &BatchExecutor<'_>) -> Plan {
         let _span = self.options.trace.span(Track::Phases, || "plan".into());
         let planning = Planning {
-            commands: bench.commands,
+            commands: bench.site.commands,
             takes: &|command| self.provider.takes(command),
-            experience: self.experience,
+            estimates: self.estimates,
             timeout: self.config.offload.test_timeout,
-            scratch: &bench.inside(u32::MAX),
+            scratch: &bench.site.inside(u32::MAX),
         };
         planning.plan(self.config.offload.max_parallel)
     }

@@ -15,21 +15,21 @@ use crate::git::Repository;
 use crate::image::{Found, Wanted};
 use crate::journal::{self, Journal};
 use crate::progress::Screen;
+use crate::provider::image_cell::ImageCell;
 use crate::provider::local::Local;
-use crate::provider::renewal::Renewal;
 use crate::provider::{Image, Provider, ProviderError, Sandbox};
 use crate::trace::{Trace, Track};
 
 /// What makes sandboxes, before there is an image.
-pub enum Source {
+pub enum SandboxSource {
     /// Processes of this machine.
     Local(Local),
     /// Sandboxes with files of their own.
-    Remote(Box<Remote>),
+    RemoteSource(Box<RemoteSource>),
 }
 
 /// Sandboxes with files of their own, and all that their image depends on.
-pub struct Remote {
+pub struct RemoteSource {
     makers: Makers,
     repository: Option<Repository>,
     project: PathBuf,
@@ -41,32 +41,37 @@ pub struct Remote {
     scratch: PathBuf,
 }
 
-impl Source {
-    /// The source that `config` names, with more folders to copy; `cancel` ends questions to git, and
+impl SandboxSource {
+    /// The source that `config` names, with more directories to copy; `cancel` ends questions to git, and
     /// `screen` shows how images are made.
     ///
     /// # Errors
-    /// When a folder does not exist.
+    /// When a directory does not exist.
     pub fn new(
         (config, setup): (&Config, &Setup),
         copy_dirs: &[String],
         screen: &Screen,
         cancel: &Cancel,
-    ) -> Result<Source, Problem> {
+    ) -> Result<SandboxSource, Problem> {
         if let config::Provider::Local(provider) = &config.provider {
-            return Ok(Source::Local(setup::local_provider(config, provider, &setup.env)?));
+            return Ok(SandboxSource::Local(setup::local_provider(config, provider, &setup.env)?));
         }
         let scratch = setup.scratch.path().join("image");
         std::fs::create_dir_all(&scratch).with_context(|| format!("cannot make `{}`", scratch.display()))?;
         let repository = Repository::find(&setup.site.root, &scratch, cancel);
         let context = repository.as_ref().map(Repository::root);
         let makers = Makers::new((config, setup), copy_dirs, screen, context)?;
-        Ok(Source::Remote(Box::new(Remote::new((config, setup), makers, repository, scratch))))
+        Ok(SandboxSource::RemoteSource(Box::new(RemoteSource::new(
+            (config, setup),
+            makers,
+            repository,
+            scratch,
+        ))))
     }
 
     /// What is to be known of an image; `None` for sandboxes without one.
     pub fn wanted(&self) -> Option<Wanted<'_>> {
-        let Source::Remote(remote) = self else { return None };
+        let SandboxSource::RemoteSource(remote) = self else { return None };
         Some(Wanted {
             builder: remote.makers.builder(),
             repository: remote.repository.as_ref(),
@@ -83,15 +88,15 @@ impl Source {
     /// The maker of sandboxes from the image that was found.
     pub fn provider(&self, found: Found, journal: Option<Arc<Journal>>) -> Box<dyn Provider + '_> {
         match self {
-            Source::Local(local) => Box::new(local.clone()),
-            Source::Remote(remote) => {
+            SandboxSource::Local(local) => Box::new(local.clone()),
+            SandboxSource::RemoteSource(remote) => {
                 let renew = found.is_cached.then(|| self.renew());
-                remote.makers.provider(Renewal::new(found.image, renew.flatten()), journal)
+                remote.makers.provider(ImageCell::new(found.image, renew.flatten()), journal)
             }
         }
     }
 
-    fn renew(&self) -> Option<crate::provider::renewal::Renew<'_>> {
+    fn renew(&self) -> Option<crate::provider::image_cell::Renew<'_>> {
         let wanted = self.wanted()?;
         Some(Box::new(move |cancel: &Cancel| -> Result<Image, ProviderError> {
             let found = wanted.renew(cancel);
@@ -101,7 +106,7 @@ impl Source {
 
     /// Whether sandboxes leave something behind when nobody destroys them.
     pub fn needs_journal(&self) -> bool {
-        matches!(self, Source::Remote(_))
+        matches!(self, SandboxSource::RemoteSource(_))
     }
 }
 
@@ -132,13 +137,13 @@ impl Provider for Timed<'_> {
     }
 }
 
-impl Remote {
+impl RemoteSource {
     fn new(
         (config, setup): (&Config, &Setup),
         makers: Makers,
         repository: Option<Repository>,
         scratch: PathBuf,
-    ) -> Remote {
+    ) -> RemoteSource {
         let offload = &config.offload;
         // Git names its root without links.
         let absolute = |path: &Path| {
@@ -146,7 +151,7 @@ impl Remote {
         };
         let mut excluded = vec![absolute(&config.report.output_dir)];
         excluded.extend(config.history.as_ref().map(|history| absolute(&history.path)));
-        Remote {
+        RemoteSource {
             repository,
             project: setup.site.root.clone(),
             init: offload.sandbox_init_cmd.clone(),
@@ -160,7 +165,7 @@ impl Remote {
     }
 }
 
-/// The folder of the project in a sandbox, relative to that of the repository.
+/// The directory of the project in a sandbox, relative to that of the repository.
 fn project_below_repository(offload: &config::Offload) -> PathBuf {
     let plain = |root: &Option<String>| -> PathBuf {
         let path = Path::new(root.as_deref().unwrap_or_default());
@@ -192,7 +197,7 @@ pub fn journal(path: &Path, config: &Config, setup: &Setup) -> Option<Arc<Journa
 /// # Errors
 /// When it cannot be made; with the status of an interrupt where `cancel` is why.
 pub fn image(
-    source: &Source,
+    source: &SandboxSource,
     (given, afresh): (Option<&str>, bool),
     cancel: &Cancel,
 ) -> Result<Found, Problem> {

@@ -44,7 +44,7 @@ impl Setup {
     /// Prepares for `config`, with `extra` variables from the command line.
     ///
     /// # Errors
-    /// When the framework's settings make no sense or no temporary folder can be made.
+    /// When the framework's settings make no sense or no temporary directory can be made.
     pub fn new(config: &Config, extra: &[(String, String)]) -> Result<Setup> {
         let scratch = Scratch::new()?;
         let mut env = config.test_env().to_vec();
@@ -96,7 +96,7 @@ impl Setup {
     }
 }
 
-/// The folder of this machine in which the project's tests are.
+/// The directory of this machine in which the project's tests are.
 fn local_root(config: &Config) -> Result<PathBuf> {
     let current = std::env::current_dir().context("cannot find the working directory")?;
     Ok(current.join(config.local_root()))
@@ -105,7 +105,7 @@ fn local_root(config: &Config) -> Result<PathBuf> {
 /// The local provider of `config`.
 ///
 /// # Errors
-/// When its folders do not exist.
+/// When its directories do not exist.
 pub fn local_provider(
     config: &Config,
     provider: &config::Local,
@@ -113,10 +113,10 @@ pub fn local_provider(
 ) -> Result<local::Local> {
     let root = local_root(config)?;
     let repo_root = config.offload.sandbox_repo_root.as_deref().unwrap_or(".");
-    let folder = provider.working_dir.as_deref().or(config.offload.working_dir.as_deref());
+    let directory = provider.working_dir.as_deref().or(config.offload.working_dir.as_deref());
     let settings = local::Settings {
         root,
-        repo_root: folder.unwrap_or(Path::new("")).join(repo_root),
+        repo_root: directory.unwrap_or(Path::new("")).join(repo_root),
         env: env.to_vec(),
         shell: provider.shell.clone(),
         output_dir: config.report.output_dir.clone(),

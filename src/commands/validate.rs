@@ -45,9 +45,9 @@ struct Named {
     key: &'static str,
     /// Which; `None` where only a shell could tell.
     program: Option<String>,
-    /// In which folder it starts.
+    /// In which directory it starts.
     directory: PathBuf,
-    /// The folders to look in.
+    /// The directories to look in.
     path: String,
 }
 
@@ -149,9 +149,9 @@ fn framework_programs(config: &Config, path: &str) -> Vec<Named> {
     let framework = &config.framework;
     let root = config.local_root();
     let own_path = framework.env.iter().rev().find(|(name, _)| name == "PATH");
-    let mut folders = framework.prepend_path.clone();
-    folders.push(own_path.map_or(path, |(_, value)| value).to_owned());
-    let path = folders.join(":").replace("{root}", &root.to_string_lossy());
+    let mut directories = framework.prepend_path.clone();
+    directories.push(own_path.map_or(path, |(_, value)| value).to_owned());
+    let path = directories.join(":").replace("{root}", &root.to_string_lossy());
     let named = |key, program, directory: &Path| Named {
         key,
         program,
@@ -166,7 +166,7 @@ fn framework_programs(config: &Config, path: &str) -> Vec<Named> {
             .map(|program| named("`type` in [framework]", Some(program.to_owned()), &root))
             .into(),
         FrameworkKind::Custom { discover_command, run_command, working_dir, .. } => {
-            let directory = working_dir.as_ref().map_or(root.clone(), |folder| root.join(folder));
+            let directory = working_dir.as_ref().map_or(root.clone(), |directory| root.join(directory));
             let mut all =
                 vec![named("`discover_command` in [framework]", first_word(discover_command), &directory)];
             // Elsewhere it is the sandbox that needs the program.
@@ -213,9 +213,9 @@ const SHELL_WORDS: [&str; 46] = [
     "trap", "true", "type", "ulimit", "umask", "unset", "until", "while",
 ];
 
-/// Whether `path` leads to `program`. A relative folder in it counts from where the program starts.
+/// Whether `path` leads to `program`. A relative directory in it counts from where the program starts.
 pub(super) fn is_on_path(program: &str, path: &str, directory: &Path) -> bool {
-    std::env::split_paths(path).any(|folder| is_executable(&directory.join(folder).join(program)))
+    std::env::split_paths(path).any(|entry| is_executable(&directory.join(entry).join(program)))
 }
 
 pub(super) fn is_executable(file: &Path) -> bool {
@@ -280,15 +280,15 @@ mod tests {
 
     #[test]
     fn programs_with_a_slash_and_prepended_folders_count_from_the_working_directory() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("bin")).unwrap();
-        let tool = folder.path().join("bin/offload-tool");
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("bin")).unwrap();
+        let tool = directory.path().join("bin/offload-tool");
         std::fs::write(&tool, "").unwrap();
         let run = |command: &str, more: &str| {
             let text = format!(
                 "[offload]\nworking_dir = {:?}\n[provider]\ntype = \"local\"\n[framework]\ntype = \"pytest\"\n\
                  command = \"{command}\"\n{more}\n[groups.all]\n",
-                folder.path()
+                directory.path()
             );
             let config = config::parse(&text, "x.toml", &|_| None).unwrap();
             missing_programs(&config, &|_| None).len()
@@ -343,8 +343,8 @@ mod tests {
 
     #[test]
     fn mistakes_are_listed_one_a_line_as_a_usage_problem() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("offload.toml");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("offload.toml");
         std::fs::write(&file, "[provider]\ntype = \"locl\"\n[framework]\ntype = \"pytest\"\n[groups]\n")
             .unwrap();
         let mut out = Vec::new();

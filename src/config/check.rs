@@ -61,12 +61,12 @@ pub(super) fn globs(value: &Value<'_>) -> Option<Vec<String>> {
     })
 }
 
-/// The name of a file, without a folder.
+/// The name of a file, without a directory.
 pub(super) fn file_name(value: &Value<'_>) -> Option<String> {
     let text = value.filled()?;
     match Path::new(&text).file_name().is_some_and(|name| name == text.as_str()) {
         true => Some(text),
-        false => value.fail("must be a file name without a folder"),
+        false => value.fail("must be a file name without a directory"),
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::command::{CommandLine, fill};
 use crate::framework::{
-    ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext,
+    BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
     describe_failure,
 };
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
@@ -57,7 +57,7 @@ impl Framework for Custom {
         Ok(listing)
     }
 
-    fn run_command(&self, tests: &[TestIndex], _group: GroupIndex, context: &RunContext<'_>) -> RunCommand {
+    fn run_command(&self, tests: &[TestIndex], _group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
         let ids = tests.iter().map(|index| context.suite.test(*index).id.as_str());
         let (report, private) = match &self.result_file {
             None => (None, true),
@@ -77,7 +77,7 @@ impl Framework for Custom {
         RunCommand { command, report }
     }
 
-    fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
+    fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
         Box::new(ByFormat { suite: context.suite, format: &self.test_id_format })
     }
 

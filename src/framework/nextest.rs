@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{
-    ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, RunCommand, RunContext, describe_failure,
+    BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, RunCommand,
+    describe_failure,
 };
 use crate::command::{CommandLine, InputFile};
 use crate::config;
@@ -152,7 +153,7 @@ impl Nextest {
         &self,
         group: GroupIndex,
         arguments: &Arguments,
-        context: &RunContext<'_>,
+        context: &BatchContext<'_>,
     ) -> Option<Vec<String>> {
         let first = self.arguments(context.suite.groups().first()?);
         let same = first.metadata == arguments.metadata && first.target == arguments.target;
@@ -170,7 +171,12 @@ impl Nextest {
 
     /// Profile, configuration files and where the report goes. The project's configuration outranks a
     /// tool's, so a JUnit path that a named profile sets itself is replaced in a copy.
-    fn configuration(&self, arguments: &Arguments, context: &RunContext<'_>, report: &Path) -> Configuration {
+    fn configuration(
+        &self,
+        arguments: &Arguments,
+        context: &BatchContext<'_>,
+        report: &Path,
+    ) -> Configuration {
         let path = toml_string(&report.to_string_lossy());
         let named = self.profile_of(arguments);
         let profile = named.clone().unwrap_or_else(|| PROFILE.to_owned());
@@ -235,7 +241,7 @@ impl Framework for Nextest {
         Ok(listing)
     }
 
-    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &RunContext<'_>) -> RunCommand {
+    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
         let suite = context.suite;
         let arguments = self.arguments(suite.group(group));
         let selects = arguments.selects || Arguments::parse(&self.discovery_args).selects;
@@ -255,7 +261,7 @@ impl Framework for Nextest {
         RunCommand { command, report: Some(report) }
     }
 
-    fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
+    fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
         Box::new(Named(ByFormat { suite: context.suite, format: &self.format }))
     }
 

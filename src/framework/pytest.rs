@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::command::{CommandLine, InputFile};
 use crate::framework::{
-    Facts, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext,
+    BatchContext, Facts, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
     describe_failure, format_id,
 };
 use crate::junit::Case;
@@ -20,9 +20,9 @@ mod selection;
 use selection::{Naming, Selection, argument};
 
 /// Reports to us what was collected; see the file.
-const COLLECT: &str = include_str!("../../scripts/offload_collect.py");
+const COLLECT: &str = include_str!("../../scripts/bundled/offload_collect.py");
 /// Runs a part of what is collected; see the file.
-const SELECT: &str = include_str!("../../scripts/offload_select.py");
+const SELECT: &str = include_str!("../../scripts/bundled/offload_select.py");
 
 /// The settings of pytest.
 #[derive(Clone, Debug)]
@@ -102,10 +102,10 @@ impl Pytest {
         groups: Vec<GroupIndex>,
         filters: Vec<String>,
         choices: &[Option<[String; 2]>],
-        folder: &Path,
+        directory: &Path,
     ) -> ListCommand {
-        let folder = folder.join(format!("collect-{}", groups.first().map_or(0, |group| group.0)));
-        let output = folder.join("collected.json");
+        let directory = directory.join(format!("collect-{}", groups.first().map_or(0, |group| group.0)));
+        let output = directory.join("collected.json");
         let words = self.command.iter().cloned().chain(self.paths.iter().cloned()).chain(filters);
         // The last word on verbosity wins over `addopts`; without the plugin, stdout has an id a line.
         let words = words
@@ -113,9 +113,12 @@ impl Pytest {
             .chain(self.discovery_args.iter().cloned());
         let mut command = CommandLine::program(words);
         let order = serde_json::json!({"output": output, "groups": choices});
-        command.files.push(InputFile { path: folder.join("offload_collect.py"), content: COLLECT.into() });
+        command.files.push(InputFile { path: directory.join("offload_collect.py"), content: COLLECT.into() });
         command.env = vec![
-            ("PYTHONPATH".into(), join(&folder.to_string_lossy(), self.inherited.python_path.as_ref(), ':')),
+            (
+                "PYTHONPATH".into(),
+                join(&directory.to_string_lossy(), self.inherited.python_path.as_ref(), ':'),
+            ),
             ("PYTEST_PLUGINS".into(), join("offload_collect", self.inherited.plugins.as_ref(), ',')),
             ("OFFLOAD_COLLECT".into(), order.to_string()),
         ];
@@ -177,7 +180,7 @@ impl Framework for Pytest {
         Ok(listing)
     }
 
-    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &RunContext<'_>) -> RunCommand {
+    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
         let report = context.scratch.join("junit.xml");
         let mut words = self.command.clone();
         // What pytest found for the whole project must not change with the files that a batch names.
@@ -211,12 +214,12 @@ impl Framework for Pytest {
         let mut files = Vec::new();
         let mut env = Vec::new();
         if plugin {
-            let folder = context.scratch.join("select");
+            let directory = context.scratch.join("select");
             words.extend(["-p".into(), "offload_select".into()]);
             let inherited = self.inherited.python_path.as_ref().filter(|_| context.shared.is_some());
-            env.push(("PYTHONPATH".into(), join(&folder.to_string_lossy(), inherited, ':')));
-            files.push(InputFile { path: folder.join("offload_select.py"), content: SELECT.into() });
-            files.push(InputFile { path: folder.join("selected.json"), content: selection.to_json() });
+            env.push(("PYTHONPATH".into(), join(&directory.to_string_lossy(), inherited, ':')));
+            files.push(InputFile { path: directory.join("offload_select.py"), content: SELECT.into() });
+            files.push(InputFile { path: directory.join("selected.json"), content: selection.to_json() });
             words.extend(selection.files());
         } else {
             words.extend(selection.arguments());
@@ -225,7 +228,7 @@ impl Framework for Pytest {
         RunCommand { command, report: Some(report) }
     }
 
-    fn matcher<'a>(&'a self, tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
+    fn matcher<'a>(&'a self, tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
         let mut pairs: HashMap<(String, String), TestIndex> = HashMap::with_capacity(tests.len());
         for &index in tests {
             pairs.entry(pair(context.suite.test(index).id.as_str())).or_insert(index);

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Facts, Framework, Grain, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, RunContext,
+    BatchContext, Facts, Framework, Grain, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
     describe_failure,
 };
 use crate::command::{CommandLine, InputFile};
@@ -28,7 +28,7 @@ mod text;
 use arguments::Arguments;
 use text::{clean, escape, escape_glob, loses_letters, plain};
 
-const REPORTER: &str = include_str!("vitest/reporter.mjs");
+const REPORTER: &str = include_str!("../../scripts/bundled/vitest_reporter.mjs");
 
 /// Matches no name.
 const NOTHING: &str = "(?!)";
@@ -200,7 +200,7 @@ impl Framework for Vitest {
         Ok(listing)
     }
 
-    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &RunContext<'_>) -> RunCommand {
+    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
         let suite = context.suite;
         let filters = shell_words::split(&suite.group(group).filters).unwrap_or_default();
         let filters = Arguments::parse(&filters);
@@ -223,7 +223,7 @@ impl Framework for Vitest {
         }
         words.extend(filters.options);
         words.extend(run_args.options);
-        // Batches side by side would write into one folder, and none of them meets a threshold.
+        // Batches side by side would write into one directory, and none of them meets a threshold.
         if run_args.coverage.is_empty() {
             words.push("--coverage.enabled=false".to_owned());
         }
@@ -246,7 +246,7 @@ impl Framework for Vitest {
         RunCommand { command, report: Some(report) }
     }
 
-    fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &RunContext<'a>) -> Box<dyn Matcher + 'a> {
+    fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
         Box::new(Titles { suite: context.suite, vitest: self })
     }
 

@@ -173,7 +173,7 @@ impl Repository {
             below.filter_map(Path::to_str).map(|path| format!(":(top,exclude,literal){path}").into()),
         );
         let written = self.ask(&Call { env, output: Some(target.to_owned()), ..Call::new(words) });
-        // The folder goes with the run at the latest.
+        // The directory goes with the run at the latest.
         let _ = fs::remove_file(index);
         written.map(drop)
     }

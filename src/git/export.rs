@@ -59,7 +59,7 @@ impl Repository {
         Ok(paths.filter_map(path).collect())
     }
 
-    /// Writes the tree of `commit` to the folder `target`, as a checkout would; the user's index and
+    /// Writes the tree of `commit` to the directory `target`, as a checkout would; the user's index and
     /// working tree are not touched.
     ///
     /// # Errors
@@ -70,25 +70,25 @@ impl Repository {
         // empty working tree, then in the index.
         let nowhere = self.temporary("nowhere");
         fs::create_dir(&nowhere).with_context(|| format!("cannot make `{}`", nowhere.display()))?;
-        let folder = String::from_utf8_lossy(&self.ask(&Call::new(["rev-parse", "--absolute-git-dir"]))?)
+        let directory = String::from_utf8_lossy(&self.ask(&Call::new(["rev-parse", "--absolute-git-dir"]))?)
             .trim_end_matches('\n')
             .to_owned();
         let env = vec![
             ("GIT_INDEX_FILE".to_owned(), index.clone()),
-            ("GIT_DIR".to_owned(), folder),
+            ("GIT_DIR".to_owned(), directory),
             ("GIT_WORK_TREE".to_owned(), nowhere.to_string_lossy().into_owned()),
         ];
         let with_index = |words: &[&str]| self.ask(&Call { env: env.clone(), ..Call::new(words) });
         let done = with_index(&["read-tree", commit]).and_then(|_| {
             with_index(&["checkout-index", "--all", "--force", &format!("--prefix={}/", target.display())])
         });
-        // The folder goes with the run at the latest.
+        // The directory goes with the run at the latest.
         let _ = fs::remove_file(&index);
         done.map(drop).with_context(|| format!("cannot export commit {commit}"))
     }
 
     /// Copies the working tree as it is, without what git ignores and what is in or below one of
-    /// `excluded`, to the folder `target`.
+    /// `excluded`, to the directory `target`.
     ///
     /// # Errors
     /// When a file cannot be copied; one that is gone meanwhile is left out.
@@ -110,16 +110,16 @@ impl Repository {
         Ok(())
     }
 
-    /// Whether a folder of this relative path is a link, so that what lies behind is no part of the tree.
+    /// Whether a directory of this relative path is a link, so that what lies behind is no part of the tree.
     pub(super) fn is_behind_link(&self, name: &OsStr) -> bool {
-        let folders = Path::new(name).ancestors().skip(1);
-        folders
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .any(|folder| self.root.join(folder).is_symlink())
+        let directories = Path::new(name).ancestors().skip(1);
+        directories
+            .filter(|directory| !directory.as_os_str().is_empty())
+            .any(|directory| self.root.join(directory).is_symlink())
     }
 }
 
-/// A file or link; folders (of other repositories) are left out.
+/// A file or link; directories (of other repositories) are left out.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     let kind = from.symlink_metadata()?.file_type();
     let make_folder = || to.parent().map_or(Ok(()), fs::create_dir_all);

@@ -1,7 +1,7 @@
 //! A difference as a text for sh that makes it, in a sandbox that needs nothing else than the usual
 //! `mkdir`, `rm`, `rmdir`, `mv`, `chmod`, `ln`.
 //!
-//! All that is new is written to a folder beside its place first; what can go wrong goes wrong there, and
+//! All that is new is written to a directory beside its place first; what can go wrong goes wrong there, and
 //! the tree is as it was. Then it is put in its place by renames. A second run of the same text completes
 //! an interrupted one.
 
@@ -48,26 +48,28 @@ pub fn script(changes: &Changes, fits: &dyn Fn(usize) -> bool) -> Result<Option<
          mkdir \"$stage\"\n",
     );
     guard(&changes, &mut text);
-    let folders = folders(&changes);
-    let stages = (0..folders.len()).map(|number| add(&format!("\"$stage/{number}\"")));
+    let directories = directories(&changes);
+    let stages = (0..directories.len()).map(|number| add(&format!("\"$stage/{number}\"")));
     grouped("mkdir", stages, &mut text);
     for (path, change) in &mut changes.of {
-        if *change != Change::Delete && !stage((&folders, &changes.root), path, change, (&mut text, fits))? {
+        if *change != Change::Delete
+            && !stage((&directories, &changes.root), path, change, (&mut text, fits))?
+        {
             return Ok(None);
         }
     }
-    permit(&folders, &changes, &mut text);
+    permit(&directories, &changes, &mut text);
     delete(&changes, &mut text);
-    place(&folders, &changes, &mut text);
+    place(&directories, &changes, &mut text);
     Ok(fits(text.len()).then_some(text))
 }
 
-/// The folders that something new comes into, with their numbers. What is new in one lies together in a
-/// folder of this number beside them, until it goes to its place at once.
-fn folders(changes: &Changes) -> BTreeMap<PathBuf, usize> {
+/// The directories that something new comes into, with their numbers. What is new in one lies together in a
+/// directory of this number beside them, until it goes to its place at once.
+fn directories(changes: &Changes) -> BTreeMap<PathBuf, usize> {
     let new = changes.of.iter().filter(|(_, change)| **change != Change::Delete);
-    let folders: BTreeSet<PathBuf> = new.map(|(path, _)| folder_of(path).to_owned()).collect();
-    folders.into_iter().zip(0..).collect()
+    let directories: BTreeSet<PathBuf> = new.map(|(path, _)| folder_of(path).to_owned()).collect();
+    directories.into_iter().zip(0..).collect()
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -146,41 +148,44 @@ fn set(name: &str, bytes: &[u8], text: &mut String) {
     }
 }
 
-/// Refuses a tree in which a folder on the way to a changed path is a link that leads elsewhere.
+/// Refuses a tree in which a directory on the way to a changed path is a link that leads elsewhere.
 fn guard(changes: &Changes, text: &mut String) {
-    let mut folders: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut directories: BTreeSet<PathBuf> = BTreeSet::new();
     for path in changes.of.keys() {
-        folders.extend(
-            path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned),
+        directories.extend(
+            path.ancestors()
+                .skip(1)
+                .filter(|directory| !directory.as_os_str().is_empty())
+                .map(Path::to_owned),
         );
     }
     // One that the change itself takes away or replaces is no danger.
-    for folder in folders.iter().filter(|folder| !is_replaced(folder, changes)) {
-        let word = path_word(folder, text);
+    for directory in directories.iter().filter(|directory| !is_replaced(directory, changes)) {
+        let word = path_word(directory, text);
         _ = writeln!(text, "[ ! -L {word} ] || end \"$p is a link in the sandbox; nothing was changed\"");
     }
 }
 
-/// Whether the change deletes or replaces `path` or a folder above it.
+/// Whether the change deletes or replaces `path` or a directory above it.
 fn is_replaced(path: &Path, changes: &Changes) -> bool {
     path.ancestors().any(|above| changes.of.contains_key(above))
 }
 
-/// Sets a variable to the name of `path`, and gives the place beside its folder as one word.
-fn stage_word(folders: &BTreeMap<PathBuf, usize>, path: &Path, text: &mut String) -> String {
+/// Sets a variable to the name of `path`, and gives the place beside its directory as one word.
+fn stage_word(directories: &BTreeMap<PathBuf, usize>, path: &Path, text: &mut String) -> String {
     set("n", path.file_name().unwrap_or_default().as_bytes(), text);
-    format!("\"$stage/{}/$n\"", folders.get(folder_of(path)).copied().unwrap_or_default())
+    format!("\"$stage/{}/$n\"", directories.get(folder_of(path)).copied().unwrap_or_default())
 }
 
 /// Writes what is new beside its place; gives whether the text is still short enough.
 fn stage(
-    (folders, root): (&BTreeMap<PathBuf, usize>, &Path),
+    (directories, root): (&BTreeMap<PathBuf, usize>, &Path),
     path: &Path,
     change: &mut Change,
     (text, fits): (&mut String, &dyn Fn(usize) -> bool),
 ) -> Result<bool> {
     if let Change::Link { target } = change {
-        let word = stage_word(folders, path, text);
+        let word = stage_word(directories, path, text);
         set("t", target.as_bytes(), text);
         _ = writeln!(text, "ln -s -- \"$t\" {word}");
         return Ok(fits(text.len()));
@@ -194,7 +199,7 @@ fn stage(
         }
         file => BufReader::new(file.with_context(about)?),
     };
-    let word = stage_word(folders, path, text);
+    let word = stage_word(directories, path, text);
     text.push_str("{ :\n");
     let mut part = Vec::new();
     while file.by_ref().take(LINE as u64).read_to_end(&mut part).with_context(about)? > 0 {
@@ -209,7 +214,7 @@ fn stage(
 }
 
 /// Gives what is new its permissions.
-fn permit(folders: &BTreeMap<PathBuf, usize>, changes: &Changes, text: &mut String) {
+fn permit(directories: &BTreeMap<PathBuf, usize>, changes: &Changes, text: &mut String) {
     let mut files: BTreeMap<u32, Vec<&Path>> = BTreeMap::new();
     for (path, change) in &changes.of {
         if let Change::File { mode, .. } = change {
@@ -219,7 +224,7 @@ fn permit(folders: &BTreeMap<PathBuf, usize>, changes: &Changes, text: &mut Stri
     for (mode, paths) in files {
         let words = paths.into_iter().map(|path| {
             let mut text = String::new();
-            let word = stage_word(folders, path, &mut text);
+            let word = stage_word(directories, path, &mut text);
             text + &add(&word)
         });
         grouped(&format!("chmod {mode:o}"), words, text);
@@ -229,12 +234,12 @@ fn permit(folders: &BTreeMap<PathBuf, usize>, changes: &Changes, text: &mut Stri
 fn delete(changes: &Changes, text: &mut String) {
     let is_new = |path: &Path| changes.of.get(path).is_some_and(|change| *change != Change::Delete);
     let old = changes.of.iter().filter(|(_, change)| **change == Change::Delete).map(|(path, _)| path);
-    // What lies below something new goes with the folder that is replaced; by then it may lie behind a link.
+    // What lies below something new goes with the directory that is replaced; by then it may lie behind a link.
     let old: Vec<&PathBuf> = old.filter(|path| !path.ancestors().skip(1).any(is_new)).collect();
     let words = old.iter().map(|path| {
         let mut text = String::new();
         let word = path_word(path, &mut text);
-        // What is a folder by now was made so by an earlier run of this text.
+        // What is a directory by now was made so by an earlier run of this text.
         text + &format!("[ ! -L {word} ] && [ -d {word} ] || {}", add(word))
     });
     grouped("rm -f", words, text);
@@ -246,18 +251,19 @@ fn delete(changes: &Changes, text: &mut String) {
     let left = old.iter().filter(|path| !has_new_below(path));
     let emptied: BTreeSet<&Path> = left.flat_map(|path| path.ancestors().skip(1)).collect();
     // The deepest first; one that is not empty stays, and the others are tried all the same.
-    let words = emptied.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()).map(|folder| {
-        let mut text = String::new();
-        let word = path_word(folder, &mut text);
-        text + &add(word)
-    });
+    let words =
+        emptied.into_iter().rev().filter(|directory| !directory.as_os_str().is_empty()).map(|directory| {
+            let mut text = String::new();
+            let word = path_word(directory, &mut text);
+            text + &add(word)
+        });
     grouped("empty", words, text);
 }
 
-fn place(folders: &BTreeMap<PathBuf, usize>, changes: &Changes, text: &mut String) {
-    let words = folders.keys().filter(|folder| !folder.as_os_str().is_empty()).map(|folder| {
+fn place(directories: &BTreeMap<PathBuf, usize>, changes: &Changes, text: &mut String) {
+    let words = directories.keys().filter(|directory| !directory.as_os_str().is_empty()).map(|directory| {
         let mut text = String::new();
-        let word = path_word(folder, &mut text);
+        let word = path_word(directory, &mut text);
         text + &add(word)
     });
     grouped("mkdir -p", words, text);
@@ -265,12 +271,12 @@ fn place(folders: &BTreeMap<PathBuf, usize>, changes: &Changes, text: &mut Strin
     for (path, _) in changes.of.iter().filter(|(_, change)| **change != Change::Delete) {
         new.entry(folder_of(path)).or_default().push(path);
     }
-    for (folder, paths) in new {
-        path_word(folder, text);
+    for (directory, paths) in new {
+        path_word(directory, text);
         let words = paths.into_iter().map(|path| {
             let mut text = String::new();
-            let word = stage_word(folders, path, &mut text);
-            // A rename onto a folder, or a link to one, would go into it.
+            let word = stage_word(directories, path, &mut text);
+            // A rename onto a directory, or a link to one, would go into it.
             _ = writeln!(text, "if [ -L \"$p/$n\" ] || [ -d \"$p/$n\" ]; then away \"$p/$n\"; fi");
             text + &add(&word)
         });

@@ -33,9 +33,9 @@ fn record(history: &mut History, random: &mut Random, run: &str, (attempts, capa
     for _ in 0..attempts {
         let sample = sample(run, 1_700_000_000_000 + random.below(50), random.below(3_000_000) as f64 / 7e4);
         let failed = random.below(4) == 0;
-        let attempt = if failed { Attempt::Failed(sample) } else { Attempt::Passed(sample) };
+        let observation = if failed { Observation::Failed(sample) } else { Observation::Passed(sample) };
         let (config, id) = (random.pick(&CONFIGS), random.pick(&IDS));
-        history.add(config, id, attempt, capacity);
+        history.add(config, id, observation, capacity);
     }
 }
 
@@ -100,7 +100,7 @@ fn durations_come_back_bit_by_bit_and_new_ones_are_whole_microseconds() {
     let written = simple("a").replace("0.5", &seconds.to_string());
     assert_eq!(good(&written).get("c", "a").unwrap().passed[0].seconds.to_bits(), seconds.to_bits());
     let mut history = History::default();
-    history.add("c", "a", Attempt::Passed(sample("r", 1, seconds)), 9);
+    history.add("c", "a", Observation::Passed(sample("r", 1, seconds)), 9);
     assert_eq!(history.get("c", "a").unwrap().passed[0].seconds, 0.123_457);
 }
 
@@ -165,7 +165,7 @@ fn counts_at_capacity_are_those_of_both_sides() {
     let merged = merge(&base, &ours, &theirs, 4);
     let merged = merged.get("c", "a").unwrap();
     assert_eq!((merged.attempts, merged.failures, merged.passed.len()), (108, 14, 4));
-    // Both went on from the base, and one attempt came to both.
+    // Both went on from the base, and one observation came to both.
     let grown = |attempts, news: &[&str]| {
         let news = news.iter().map(|run| sample(run, 30, 1.0));
         with(attempts, 10, samples("base", 0, 4).into_iter().chain(news).collect())
@@ -194,7 +194,7 @@ fn the_reservoir_prefers_recent_samples_and_keeps_all_below_capacity() {
     let mut history = History::default();
     for at in 0..1000 {
         let seconds = random.below(1000) as f64 / 8.0;
-        history.add("c", "a", Attempt::Passed(sample("r", at, seconds)), 20);
+        history.add("c", "a", Observation::Passed(sample("r", at, seconds)), 20);
         let kept = history.get("c", "a").unwrap().passed.len();
         assert_eq!(kept, usize::try_from(at).unwrap().saturating_add(1).min(20));
     }
@@ -260,7 +260,7 @@ fn an_impossible_sample_costs_itself() {
     }
     let mut history = History::default();
     for seconds in [-1.0, f64::NAN, f64::INFINITY, 1e9] {
-        history.add("c", "a", Attempt::Failed(sample("r", 1, seconds)), 20);
+        history.add("c", "a", Observation::Failed(sample("r", 1, seconds)), 20);
     }
     let record = history.get("c", "a").unwrap();
     assert_eq!((record.attempts, record.failures, record.failed.len()), (4, 4, 0));
@@ -281,7 +281,7 @@ fn impossible_counts_are_mended_and_unknown_fields_ignored() {
     assert!(record.passed.is_sorted() && record.passed[0].seconds.is_sign_positive());
     let most = line("a", &format!("\"n\":{0},\"f\":{0},\"last_run\":\"r\",\"ok\":[],\"fail\":[]", u64::MAX));
     let mut most = good(&most);
-    most.add("c", "a", Attempt::Failed(sample("r", 1, 1.0)), 20);
+    most.add("c", "a", Observation::Failed(sample("r", 1, 1.0)), 20);
     assert_eq!(most.get("c", "a").unwrap().attempts, u64::MAX);
     let merged = merge(&History::default(), &most, &good(&simple("a")), 20);
     assert_eq!(merged.get("c", "a").unwrap().attempts, u64::MAX);
@@ -411,10 +411,10 @@ fn a_history_tells_how_much_it_knows() {
     let mut history = History::default();
     assert!(history.is_empty() && history.largest_reservoir() == 0);
     for number in 0..5 {
-        history.add("a.toml", "one", Attempt::Passed(sample("r", number, 1.0)), 10);
-        history.add("a.toml", "two", Attempt::Failed(sample("r", number, 1.0)), 3);
+        history.add("a.toml", "one", Observation::Passed(sample("r", number, 1.0)), 10);
+        history.add("a.toml", "two", Observation::Failed(sample("r", number, 1.0)), 3);
     }
-    history.add("b.toml", "one", Attempt::Failed(sample("r", 9, 1.0)), 10);
+    history.add("b.toml", "one", Observation::Failed(sample("r", 9, 1.0)), 10);
     assert_eq!((history.len(), history.is_empty(), history.largest_reservoir()), (3, false, 5));
     assert_eq!(history.of("a.toml").map(|(id, _)| id).collect::<Vec<_>>(), ["one", "two"]);
     assert_eq!(history.of("c.toml").count(), 0);

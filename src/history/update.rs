@@ -23,32 +23,32 @@ const SLICE: Duration = Duration::from_millis(10);
 pub fn update(path: &Path, change: impl FnOnce(&mut History)) -> Result<()> {
     let target =
         files::behind_links(path).with_context(|| format!("cannot follow the link `{}`", path.display()))?;
-    let folder = match target.parent() {
+    let directory = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
-    // Of the folder, since the file itself is replaced; and no lock file is left in a repository.
-    let _lock = lock(&folder)?;
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make the directory `{}`", directory.display()))?;
+    // Of the directory, since the file itself is replaced; and no lock file is left in a repository.
+    let _lock = lock(&directory)?;
     let mut history = History::load(&target)?;
     change(&mut history);
     files::write_whole(&target, |output| history.write(output))
 }
 
-fn lock(folder: &Path) -> Result<Option<File>> {
-    let file = File::open(folder).with_context(|| format!("cannot open `{}`", folder.display()))?;
+fn lock(directory: &Path) -> Result<Option<File>> {
+    let file = File::open(directory).with_context(|| format!("cannot open `{}`", directory.display()))?;
     let until = Instant::now() + PATIENCE;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Some(file)),
             Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(SLICE),
             Err(TryLockError::WouldBlock) => {
-                bail!("the history in `{}` is locked by another process", folder.display());
+                bail!("the history in `{}` is locked by another process", directory.display());
             }
             Err(TryLockError::Error(error)) => {
                 // Some network file systems have no locks. To lose what was learned is worse.
-                log::warn!("cannot lock `{}`, writing the history anyway: {error}", folder.display());
+                log::warn!("cannot lock `{}`, writing the history anyway: {error}", directory.display());
                 return Ok(None);
             }
         }
@@ -61,7 +61,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
-    use crate::history::{Attempt, Sample};
+    use crate::history::{Observation, Sample};
 
     const LINE: &str =
         "{\"k\":[\"c\",\"b\"],\"v\":{\"n\":1,\"f\":0,\"last_run\":\"r\",\"ok\":[],\"fail\":[]}}\n";
@@ -72,12 +72,12 @@ mod tests {
 
     #[test]
     fn an_update_changes_the_file_behind_a_link_and_keeps_its_permissions() {
-        let folder = tempfile::tempdir().unwrap();
-        let (file, link) = (folder.path().join("shared"), folder.path().join("history"));
-        let add = |history: &mut History| history.add("c", "a", Attempt::Passed(sample("r", 1, 1.0)), 9);
-        symlink("new/folder/file", folder.path().join("dangling")).unwrap();
-        update(&folder.path().join("dangling"), add).unwrap();
-        assert_eq!(History::load(&folder.path().join("new/folder/file")).unwrap().len(), 1);
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("shared"), directory.path().join("history"));
+        let add = |history: &mut History| history.add("c", "a", Observation::Passed(sample("r", 1, 1.0)), 9);
+        symlink("new/directory/file", directory.path().join("dangling")).unwrap();
+        update(&directory.path().join("dangling"), add).unwrap();
+        assert_eq!(History::load(&directory.path().join("new/directory/file")).unwrap().len(), 1);
         fs::write(&file, LINE).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         symlink("shared", &link).unwrap();
@@ -85,16 +85,16 @@ mod tests {
         assert!(link.is_symlink());
         assert_eq!(History::load(&file).unwrap().len(), 2);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
-        let names = fs::read_dir(folder.path()).unwrap().count();
+        let names = fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(names, 4, "no lock and no temporary file is left");
-        symlink("round", folder.path().join("round")).unwrap();
-        assert!(update(&folder.path().join("round"), add).is_err());
+        symlink("round", directory.path().join("round")).unwrap();
+        assert!(update(&directory.path().join("round"), add).is_err());
     }
 
     #[test]
     fn what_cannot_be_read_is_an_error_and_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("history");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("history");
         assert_eq!(History::load(&path).unwrap(), History::default());
         assert!(History::load_existing(&path).is_err());
         fs::create_dir(&path).unwrap();
@@ -108,14 +108,15 @@ mod tests {
 
     #[test]
     fn several_at_once_lose_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = &folder.path().join("history");
+        let directory = tempfile::tempdir().unwrap();
+        let path = &directory.path().join("history");
         std::thread::scope(|scope| {
             for thread in 0..4_u64 {
                 scope.spawn(move || {
                     for round in 0..25 {
                         let sample = sample(&format!("{thread}"), round, 1.0);
-                        update(path, |history| history.add("c", "a", Attempt::Passed(sample), 1000)).unwrap();
+                        update(path, |history| history.add("c", "a", Observation::Passed(sample), 1000))
+                            .unwrap();
                     }
                 });
             }

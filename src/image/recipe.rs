@@ -68,7 +68,7 @@ impl Recipe {
     }
 }
 
-/// The files below `root` that `patterns` name, or the usual ones there and in the folder `project`:
+/// The files below `root` that `patterns` name, or the usual ones there and in the directory `project`:
 /// relative, sorted, each once.
 pub(super) fn inputs(root: &Path, project: &Path, patterns: Option<&[String]>) -> Result<Vec<PathBuf>> {
     let mut found = BTreeSet::new();
@@ -92,7 +92,7 @@ pub(super) fn inputs(root: &Path, project: &Path, patterns: Option<&[String]>) -
     Ok(found.into_iter().collect())
 }
 
-/// The files, not folders, below `root` that `patterns` name, relative; what is no pattern names nothing.
+/// The files, not directories, below `root` that `patterns` name, relative; what is no pattern names nothing.
 pub(super) fn files(root: &Path, patterns: &[String]) -> Vec<PathBuf> {
     let root_pattern = glob::Pattern::escape(&root.to_string_lossy());
     let named = patterns
@@ -116,8 +116,8 @@ fn copy(from: &Path, to: &Path, excluded: &[PathBuf]) -> Result<()> {
         return Ok(());
     }
     let copied = || -> std::io::Result<()> {
-        if let Some(folder) = to.parent() {
-            fs::create_dir_all(folder)?;
+        if let Some(directory) = to.parent() {
+            fs::create_dir_all(directory)?;
         }
         let kind = from.symlink_metadata()?.file_type();
         if to.is_symlink() || (to.exists() && !kind.is_dir()) {
@@ -145,10 +145,10 @@ fn is_excluded(path: &Path, excluded: &[PathBuf]) -> bool {
     excluded.iter().any(|excluded| path.starts_with(excluded))
 }
 
-/// The names in a folder, sorted, without git's own.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let about = || format!("cannot read the folder `{}`", folder.display());
-    let entries = fs::read_dir(folder).with_context(about)?;
+/// The names in a directory, sorted, without git's own.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let about = || format!("cannot read the directory `{}`", directory.display());
+    let entries = fs::read_dir(directory).with_context(about)?;
     let mut names = Vec::new();
     for entry in entries {
         names.push(PathBuf::from(entry.with_context(about)?.file_name()));
@@ -170,7 +170,7 @@ impl Sheet<'_> {
         self.hash.update(bytes);
     }
 
-    /// A file, link or folder with all in it, under the name `name`.
+    /// A file, link or directory with all in it, under the name `name`.
     fn path(&mut self, path: &Path, name: &Path) -> Result<()> {
         if is_excluded(path, self.excluded) {
             return Ok(());
@@ -185,7 +185,7 @@ impl Sheet<'_> {
             self.field(b"link");
             self.field(target.as_os_str().as_bytes());
         } else if data.is_dir() {
-            self.field(b"folder");
+            self.field(b"directory");
             for entry in entries(path)? {
                 self.path(&path.join(&entry), &name.join(&entry))?;
             }
@@ -219,7 +219,7 @@ impl std::io::Write for HashWriter<'_> {
 mod tests {
     use super::*;
     use crate::cancel::Cancel;
-    use crate::provider::{Image, ProviderError, Source, ThinDiff};
+    use crate::provider::{BuildContext, Image, ProviderError, ThinDiff};
 
     struct Maker(Vec<PathBuf>);
 
@@ -236,7 +236,7 @@ mod tests {
         fn can_patch(&self, _: usize) -> bool {
             false
         }
-        fn build(&self, _: &Source, _: &Cancel) -> Result<String, ProviderError> {
+        fn build(&self, _: &BuildContext, _: &Cancel) -> Result<String, ProviderError> {
             Ok("image".into())
         }
         fn patch(&self, _: &str, _: ThinDiff, _: &Cancel) -> Result<Image, ProviderError> {
@@ -246,8 +246,8 @@ mod tests {
 
     #[test]
     fn what_the_build_reads_decides_the_key_and_nothing_else_does() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
         fs::create_dir_all(root.join("data/results")).unwrap();
         for name in ["uv.lock", "other", "data/a"] {
             fs::write(root.join(name), "1").unwrap();
@@ -275,8 +275,8 @@ mod tests {
 
     #[test]
     fn inputs_that_git_ignores_are_added_to_an_export() {
-        let folder = tempfile::tempdir().unwrap();
-        let (root, target) = (folder.path().join("root"), folder.path().join("target"));
+        let directory = tempfile::tempdir().unwrap();
+        let (root, target) = (directory.path().join("root"), directory.path().join("target"));
         fs::create_dir_all(root.join("keys/deep")).unwrap();
         fs::create_dir_all(root.join("keys/results")).unwrap();
         fs::create_dir_all(&target).unwrap();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::summary::BatchTiming;
+
 use crate::history::median;
 
 /// What a batch costs beside its tests.
@@ -28,17 +30,6 @@ impl Overhead {
     }
 }
 
-/// A batch that ran to its end.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Seen {
-    /// How long it took.
-    pub elapsed: Duration,
-    /// How long its tests took together.
-    pub tests: Duration,
-    /// How many files it touched.
-    pub files: u32,
-}
-
 impl Overhead {
     /// The overhead that explains these batches best; `None` without any.
     ///
@@ -46,7 +37,7 @@ impl Overhead {
     /// the median of the slopes of all pairs, which single odd batches do not move), the one per batch
     /// the mean of what then remains, without the tenth at each end: a run adds up overheads, so slow
     /// starts count, but not a batch that hung.
-    pub fn learn(batches: &[Seen]) -> Option<Overhead> {
+    pub fn learn(batches: &[BatchTiming]) -> Option<Overhead> {
         let elapsed: f64 = batches.iter().map(|seen| seen.elapsed.as_secs_f64()).sum();
         let tests: f64 = batches.iter().map(|seen| seen.tests.as_secs_f64()).sum();
         let pace = if tests > elapsed { (elapsed / tests).max(0.01) } else { 1.0 };
@@ -85,8 +76,12 @@ const MOST_COMPARED: usize = 400;
 mod tests {
     use super::*;
 
-    fn seen(elapsed: f64, tests: f64, files: u32) -> Seen {
-        Seen { elapsed: Duration::from_secs_f64(elapsed), tests: Duration::from_secs_f64(tests), files }
+    fn seen(elapsed: f64, tests: f64, files: u32) -> BatchTiming {
+        BatchTiming {
+            elapsed: Duration::from_secs_f64(elapsed),
+            tests: Duration::from_secs_f64(tests),
+            files,
+        }
     }
 
     fn close(one: Duration, seconds: f64) -> bool {
@@ -95,7 +90,7 @@ mod tests {
 
     #[test]
     fn overheads_are_found_in_batches_that_have_them() {
-        let batches: Vec<Seen> = [(3.0, 1), (7.0, 4), (0.5, 2), (20.0, 30), (1.0, 9)]
+        let batches: Vec<BatchTiming> = [(3.0, 1), (7.0, 4), (0.5, 2), (20.0, 30), (1.0, 9)]
             .iter()
             .map(|(tests, files)| seen(0.6 + 0.05 * f64::from(*files) + tests, *tests, *files))
             .collect();

@@ -189,8 +189,8 @@ mod tests {
 
     #[test]
     fn a_child_that_needs_longer_goes_on_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let done = folder.path().join("done");
+        let directory = tempfile::tempdir().unwrap();
+        let done = directory.path().join("done");
         let (dialogue, _heard) = start(&format!("cat > /dev/null; sleep 0.5; : > '{}'", done.display()));
         assert_eq!(dialogue.leave(Duration::from_millis(50)), None);
         drop(dialogue);

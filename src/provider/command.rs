@@ -8,10 +8,10 @@ use crate::cancel::Cancel;
 use crate::command::CommandLine;
 use crate::journal::{Entry, Journal};
 use crate::model::Exit;
+use crate::provider::image_cell::ImageCell;
 use crate::provider::patience::patiently;
 use crate::provider::remote::{Remote, Transport, begin, enter, patch};
-use crate::provider::renewal::Renewal;
-use crate::provider::{Builder, Image, Keeper, Provider, ProviderError, Sandbox, Source, ThinDiff};
+use crate::provider::{BuildContext, Builder, Image, Provider, ProviderError, Reaper, Sandbox, ThinDiff};
 
 mod shell;
 
@@ -29,7 +29,7 @@ pub struct Images {
 /// Makes sandboxes by shell commands.
 pub struct Command<'a> {
     shell: Arc<Shell>,
-    image: Renewal<'a>,
+    image: ImageCell<'a>,
     journal: Option<Arc<Journal>>,
     root: String,
 }
@@ -41,7 +41,7 @@ impl Images {
     }
 
     /// A maker of sandboxes from `image`, which are entered in `journal`.
-    pub fn provider<'a>(&self, image: Renewal<'a>, journal: Option<Arc<Journal>>) -> Command<'a> {
+    pub fn provider<'a>(&self, image: ImageCell<'a>, journal: Option<Arc<Journal>>) -> Command<'a> {
         Command { shell: Arc::clone(&self.shell), image, journal, root: self.shell.common.root() }
     }
 
@@ -54,7 +54,7 @@ impl Images {
     }
 }
 
-impl Keeper for Images {
+impl Reaper for Images {
     fn destroy(&self, id: &str) -> Result<(), ProviderError> {
         self.shell.destroy(id)
     }
@@ -92,7 +92,7 @@ impl Builder for Images {
         self.shell.settings.commands.patch.as_ref().is_some_and(|patch| patch.contains("{patch_file}"))
     }
 
-    fn build(&self, source: &Source, cancel: &Cancel) -> Result<String, ProviderError> {
+    fn build(&self, source: &BuildContext, cancel: &Cancel) -> Result<String, ProviderError> {
         let settings = &self.shell.settings;
         let template = settings.commands.prepare.as_deref().unwrap_or_default();
         let mut text = fill(template, &[("{cpu_cores}", &self.shell.cores())]);

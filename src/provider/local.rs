@@ -39,7 +39,7 @@ pub struct Local {
 /// What a local provider is made of.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The folder in which tests run.
+    /// The directory in which tests run.
     pub root: PathBuf,
     /// The root of the repository, told to tests as `OFFLOAD_ROOT`.
     pub repo_root: PathBuf,
@@ -47,7 +47,7 @@ pub struct Settings {
     pub env: Vec<(String, String)>,
     /// The shell of all commands.
     pub shell: String,
-    /// The folder of report files.
+    /// The directory of report files.
     pub output_dir: PathBuf,
 }
 
@@ -55,14 +55,14 @@ impl Local {
     /// A provider for `settings`; files that match `globs` now are not downloads later.
     ///
     /// # Errors
-    /// When the root is not a folder.
+    /// When the root is not a directory.
     pub fn new(settings: Settings, globs: &[String]) -> Result<Local> {
         let find = |path: &Path| {
             path.canonicalize()
                 .with_context(|| format!("cannot find the working directory `{}`", path.display()))
         };
         let root = find(&settings.root)?;
-        anyhow::ensure!(root.is_dir(), "the working directory `{}` is not a folder", root.display());
+        anyhow::ensure!(root.is_dir(), "the working directory `{}` is not a directory", root.display());
         let repo_root = find(&settings.repo_root)?;
         let mut env = vec![("OFFLOAD_ROOT".to_owned(), repo_root.to_string_lossy().into_owned())];
         env.extend(settings.env);

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use crate::cancel::{Cancel, Urgency};
 use crate::command::CommandLine;
 use crate::journal::{Entry, Journal};
+use crate::provider::image_cell::ImageCell;
 use crate::provider::patience::{patiently, rest};
-use crate::provider::remote::{Common, Remote, Terms, Transport, begin, enter};
-use crate::provider::renewal::Renewal;
+use crate::provider::remote::{Remote, RunContext, Shared, Transport, begin, enter};
 use crate::provider::{
-    Builder, Image, Keeper, ONE_ARGUMENT, Provider, ProviderError, Sandbox, Source, ThinDiff,
+    BuildContext, Builder, Image, ONE_ARGUMENT, Provider, ProviderError, Reaper, Sandbox, ThinDiff,
 };
 
 mod dockerfile;
@@ -23,7 +23,7 @@ mod failure;
 mod reach;
 
 use driver::{Driver, Farewell};
-pub use driver::{Program, Progress, read_answer};
+pub use driver::{Program, read_answer};
 pub use failure::Failure;
 
 /// The SDK takes 64 KiB in all arguments of an exec.
@@ -56,14 +56,14 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Sandboxes made in a second at most.
     pub creates_per_second: f64,
-    /// The folder that relative paths count from.
+    /// The directory that relative paths count from.
     pub directory: PathBuf,
     /// The root of the repository, which paths in the Dockerfile count from; `None`: the directory.
     pub context: Option<PathBuf>,
     /// Paths of our own below the context, which are no part of any image.
     pub ignored: Vec<String>,
     /// What is the same for all providers.
-    pub terms: Terms,
+    pub terms: RunContext,
 }
 
 /// Makes images.
@@ -74,7 +74,7 @@ pub struct Images {
 /// Makes sandboxes.
 pub struct Modal<'a> {
     site: Arc<Site>,
-    image: Renewal<'a>,
+    image: ImageCell<'a>,
     journal: Option<Arc<Journal>>,
     root: String,
 }
@@ -83,7 +83,7 @@ pub struct Modal<'a> {
 struct Site {
     driver: Driver,
     settings: Settings,
-    common: Arc<Common>,
+    common: Arc<Shared>,
     pace: Pace,
     /// Entries of sandboxes that nobody knows to be gone; the journal is to be closed after them.
     unknown: Mutex<Vec<(Entry, Arc<Journal>)>>,
@@ -122,13 +122,13 @@ impl Images {
     pub fn new(settings: Settings, program: Program) -> Images {
         let driver = Driver::new(program, Arc::clone(&settings.terms.mask));
         // Variables are given to sandboxes when they are made, so that no process shows them.
-        let common = Arc::new(Common::new(&settings.terms, Vec::new(), ONE_ARGUMENT - ARGUMENTS));
+        let common = Arc::new(Shared::new(&settings.terms, Vec::new(), ONE_ARGUMENT - ARGUMENTS));
         let pace = Pace::new(settings.creates_per_second);
         Images { site: Arc::new(Site { driver, settings, common, pace, unknown: Mutex::default() }) }
     }
 
     /// A maker of sandboxes from `image`, which are entered in `journal`.
-    pub fn provider<'a>(&self, image: Renewal<'a>, journal: Option<Arc<Journal>>) -> Modal<'a> {
+    pub fn provider<'a>(&self, image: ImageCell<'a>, journal: Option<Arc<Journal>>) -> Modal<'a> {
         let root = self.site.common.root();
         Modal { site: Arc::clone(&self.site), image, journal, root }
     }
@@ -141,7 +141,7 @@ impl Images {
     }
 }
 
-impl Keeper for Images {
+impl Reaper for Images {
     fn destroy(&self, id: &str) -> Result<(), ProviderError> {
         self.site.destroy(id)
     }
@@ -197,7 +197,7 @@ impl Builder for Images {
         self.site.settings.terms.repo_root.is_some() && bytes <= LARGEST_DIFFERENCE
     }
 
-    fn build(&self, source: &Source, cancel: &Cancel) -> Result<String, ProviderError> {
+    fn build(&self, source: &BuildContext, cancel: &Cancel) -> Result<String, ProviderError> {
         let settings = &self.site.settings;
         let context = source.context.as_ref().unwrap_or(&settings.directory);
         let local = |pair: &String| match pair.split_once(':') {
@@ -233,7 +233,9 @@ impl Builder for Images {
         });
         let id = patiently(cancel, || {
             self.prepare(&request, cancel).map_err(|failure| match failure {
-                Failure::Said { class, message } if class == "NotFoundError" => ProviderError::Lost(message),
+                Failure::Reported { class, message } if class == "NotFoundError" => {
+                    ProviderError::Lost(message)
+                }
                 failure => failure.of_an_image(),
             })
         })?;

@@ -18,9 +18,9 @@ mod line;
 mod patching;
 mod sandbox;
 
-pub use frame::{Trailer, cut};
+pub use frame::cut;
 use line::Frame;
-pub use line::Inside;
+pub use line::SandboxEnv;
 pub use patching::patch;
 pub use sandbox::Remote;
 
@@ -82,13 +82,13 @@ pub trait Transport: Send + Sync {
 
 /// What all sandboxes of a run have in common.
 #[derive(Debug)]
-pub struct Common {
+pub struct Shared {
     /// What sandboxes know.
-    pub inside: Inside,
-    /// What the paths of our own folders in a sandbox begin with. None has a folder in common with another,
+    pub inside: SandboxEnv,
+    /// What the paths of our own directories in a sandbox begin with. None has a directory in common with another,
     /// since the file system may be that of other sandboxes, too.
     pub prefix: PathBuf,
-    /// A private folder of this machine.
+    /// A private directory of this machine.
     pub scratch: PathBuf,
     /// Whether files are looked for after batches.
     pub has_globs: bool,
@@ -103,12 +103,12 @@ pub struct Common {
     kept: AtomicUsize,
 }
 
-/// The settings from which [`Common`] is made.
+/// The settings from which [`Shared`] is made.
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub struct RunContext {
     /// The repository in a sandbox.
     pub repo_root: Option<String>,
-    /// The folder in a sandbox in which tests run.
+    /// The directory in a sandbox in which tests run.
     pub project_root: Option<String>,
     /// Variables of test processes.
     pub env: Vec<(String, String)>,
@@ -116,7 +116,7 @@ pub struct Terms {
     pub has_globs: bool,
     /// A name that no other run has.
     pub run: String,
-    /// A private folder of this machine.
+    /// A private directory of this machine.
     pub scratch: PathBuf,
     /// What no message may show.
     pub mask: Arc<Mask>,
@@ -124,11 +124,11 @@ pub struct Terms {
     pub timeout: Duration,
 }
 
-impl Common {
+impl Shared {
     /// What `terms` say, for lines that hold `env` and leave `taken` bytes of an argument free.
-    pub fn new(terms: &Terms, env: Vec<(String, String)>, taken: usize) -> Common {
-        Common {
-            inside: Inside {
+    pub fn new(terms: &RunContext, env: Vec<(String, String)>, taken: usize) -> Shared {
+        Shared {
+            inside: SandboxEnv {
                 repo_root: terms.repo_root.clone(),
                 project_root: terms.project_root.clone(),
                 env,
@@ -144,7 +144,7 @@ impl Common {
         }
     }
 
-    /// Is done with files of the private folder, which goes with the run. Most are small and stay until
+    /// Is done with files of the private directory, which goes with the run. Most are small and stay until
     /// then: a file system that makes and removes many at once pays for it (ext4 looks for an inode that was
     /// not just removed, and with 200 sandboxes spends a tenth of all processor time on that).
     pub fn forget(&self, files: &[&Path]) {
@@ -153,15 +153,15 @@ impl Common {
             if self.kept.load(Ordering::Relaxed) < KEPT && is_small() {
                 self.kept.fetch_add(1, Ordering::Relaxed);
             } else {
-                // The folder goes with the run at the latest.
+                // The directory goes with the run at the latest.
                 let _ = std::fs::remove_file(file);
             }
         }
     }
 
-    /// Whether nothing of the user's is in this folder of a sandbox.
-    pub fn is_own(&self, folder: &Path) -> bool {
-        folder.to_string_lossy().starts_with(&format!("{}-", self.prefix.display()))
+    /// Whether nothing of the user's is in this directory of a sandbox.
+    pub fn is_own(&self, directory: &Path) -> bool {
+        directory.to_string_lossy().starts_with(&format!("{}-", self.prefix.display()))
     }
 
     /// A number that no other call has.

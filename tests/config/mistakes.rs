@@ -1,7 +1,7 @@
 //! What a wrong configuration is told.
 
 use super::{LEAST, PYTEST_COMMANDS, mistake, mistakes, parse, valid};
-use offload::config::Provider;
+use offload::internals::config::Provider;
 
 #[test]
 fn all_mistakes_are_told_at_once_with_their_places() {
@@ -140,7 +140,7 @@ fn texts_of_the_wrong_form_are_refused() {
 fn report_settings_of_the_wrong_form_are_refused() {
     let report = |line: &str| mistake(&format!("{LEAST}[report]\n{line}\n"));
     for name in ["a/b.xml", "..", "/x", "a/"] {
-        let expected = "`junit_file` in [report] must be a file name without a folder";
+        let expected = "`junit_file` in [report] must be a file name without a directory";
         assert_eq!(report(&format!("junit_file = \"{name}\"")), expected);
     }
     assert_eq!(

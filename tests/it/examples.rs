@@ -12,17 +12,17 @@ fn root() -> &'static Path {
 
 /// A copy of the example `name`, in a project that stands for the repository.
 fn example(name: &str) -> Project {
-    let folder = root().join("examples").join(name);
+    let directory = root().join("examples").join(name);
     let mut project = Project::new();
-    for file in files(&folder) {
-        let target = Path::new("examples").join(name).join(file.strip_prefix(&folder).unwrap());
+    for file in files(&directory) {
+        let target = Path::new("examples").join(name).join(file.strip_prefix(&directory).unwrap());
         project = project.file(target.to_str().unwrap(), &fs::read_to_string(&file).unwrap());
     }
     project
 }
 
-/// The files below `folder` that belong to the repository: not what tools make there.
-fn files(folder: &Path) -> Vec<PathBuf> {
+/// The files below `directory` that belong to the repository: not what tools make there.
+fn files(directory: &Path) -> Vec<PathBuf> {
     const MADE: [&str; 7] = [
         "target",
         "node_modules",
@@ -33,7 +33,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         ".coverage",
     ];
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if MADE.iter().any(|name| path.ends_with(name)) {
             continue;
@@ -56,7 +56,7 @@ fn run_example(project: &Project, name: &str, totals: &str) {
     assert!(!outcome.stderr.contains("warn"), "{}", outcome.stderr);
 }
 
-/// The folder of programs in which `python3` has pytest.
+/// The directory of programs in which `python3` has pytest.
 fn pytest_folder() -> Option<&'static Path> {
     python().and_then(Path::parent)
 }
@@ -68,15 +68,15 @@ fn the_example_of_shell_scripts_passes() {
 
 #[test]
 fn the_example_of_pytest_passes() {
-    let Some(folder) = pytest_folder() else { return };
+    let Some(directory) = pytest_folder() else { return };
     let totals = "7 tests: 5 passed, 1 skipped, 1 failed as expected in";
-    run_example(&example("pytest").tool(folder), "pytest", totals);
+    run_example(&example("pytest").tool(directory), "pytest", totals);
 }
 
 #[test]
 fn the_example_of_nextest_passes() {
-    let Some(folder) = nextest() else { return };
-    run_example(&example("nextest").tool(folder), "nextest", "3 tests: 3 passed in");
+    let Some(directory) = nextest() else { return };
+    run_example(&example("nextest").tool(directory), "nextest", "3 tests: 3 passed in");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn every_configuration_that_is_shown_is_valid() {
     }
     assert!(shown.iter().any(|(place, _)| place == "README.md"));
     for (place, text) in shown {
-        // The folders that a configuration names are beside it.
+        // The directories that a configuration names are beside it.
         let mut project = Project::new().config(&text);
         for name in ["shell", "pytest", "nextest", "vitest"] {
             project = project.file(&format!("examples/{name}/here"), "");
@@ -141,16 +141,16 @@ fn start(project: &Project, framework: &str, totals: &str) {
 
 #[test]
 fn what_init_writes_for_pytest_runs() {
-    let Some(folder) = pytest_folder() else { return };
+    let Some(directory) = pytest_folder() else { return };
     let tests = "def test_one(): pass\ndef test_two(): pass\n";
-    start(&Project::new().tool(folder).file("tests/test_it.py", tests), "pytest", "2 tests: 2 passed in");
+    start(&Project::new().tool(directory).file("tests/test_it.py", tests), "pytest", "2 tests: 2 passed in");
 }
 
 #[test]
 fn what_init_writes_for_nextest_runs() {
-    let Some(folder) = nextest() else { return };
+    let Some(directory) = nextest() else { return };
     let project = Project::new()
-        .tool(folder)
+        .tool(directory)
         .file("Cargo.toml", "[package]\nname = \"solo\"\nversion = \"0.0.0\"\nedition = \"2021\"\n")
         .file("src/lib.rs", "#[test]\nfn one() {}\n#[test]\nfn two() {}\n");
     start(&project, "nextest", "2 tests: 2 passed in");

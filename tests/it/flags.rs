@@ -88,14 +88,14 @@ fn downloads_may_be_limited_to_batches_with_a_failure() {
     let globs = "[report]\ndownload_globs = [\"shot-*.png\"]\ndownload_globs_failure_only = true";
     let project = project.config(&config.replace("[report]", globs));
     project.offload(&["run", "--parallel", "1"]).expect_code(1);
-    let folder = project.path().join("test-results/downloads");
-    let found: Vec<String> = fs::read_dir(&folder)
+    let directory = project.path().join("test-results/downloads");
+    let found: Vec<String> = fs::read_dir(&directory)
         .unwrap()
         .flat_map(|batch| fs::read_dir(batch.unwrap().path()).unwrap())
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .collect();
     assert!(found.contains(&"shot-bad.png".to_owned()), "{found:?}");
-    let batches = fs::read_dir(&folder).unwrap().count();
+    let batches = fs::read_dir(&directory).unwrap().count();
     assert_eq!(batches, 1, "only the batch that failed");
 }
 

@@ -116,7 +116,7 @@ fn git_merges_two_branches_with_runs_of_their_own() {
 
 #[test]
 fn git_merges_a_history_whose_path_has_spaces_and_special_characters() {
-    let path = "some folder/#my [1] \"history\".jsonl";
+    let path = "some directory/#my [1] \"history\".jsonl";
     let project = repository(Some(path));
     merges(&project, path);
     assert_eq!(attributes(&project).lines().count(), 1);
@@ -168,12 +168,12 @@ fn the_driver_is_set_up_from_a_folder_below_and_in_a_worktree() {
     let project = repository(None);
     commit(&project, "sub/keep", "");
     git(&project, &["worktree", "add", "-q", "tree"]);
-    for (folder, file, pattern) in [
+    for (directory, file, pattern) in [
         ("sub", ".gitattributes", "sub/offload-history.jsonl"),
         ("tree", "tree/.gitattributes", "offload-history.jsonl"),
     ] {
         let mut command = project.command(env!("CARGO_BIN_EXE_offload"));
-        command.args(["history", "setup-merge-driver"]).current_dir(project.path().join(folder));
+        command.args(["history", "setup-merge-driver"]).current_dir(project.path().join(directory));
         Running::start(command).wait(Duration::from_secs(60)).expect_code(0);
         let text = fs::read_to_string(project.path().join(file)).unwrap();
         assert_eq!(text, format!("{pattern} merge=offload-history\n"));
@@ -202,8 +202,8 @@ fn a_set_up_that_cannot_work_says_why() {
 fn a_merge_that_cannot_read_a_side_leaves_ours_as_it_was() {
     let (base, ours) = (runs(&[("base", 1)]), runs(&[("base", 1), ("ours", 2)]));
     let project =
-        Project::new().file("base", &base).file("ours", &ours).file("folder/x", "").file("empty", "");
-    for theirs in ["missing", "folder"] {
+        Project::new().file("base", &base).file("ours", &ours).file("directory/x", "").file("empty", "");
+    for theirs in ["missing", "directory"] {
         let outcome = project.offload(&["history", "merge", "base", "ours", theirs]).expect_code(4);
         assert!(
             outcome.stderr.contains(&format!("cannot read the history `{theirs}`")),

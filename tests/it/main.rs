@@ -7,8 +7,6 @@ mod faults;
 #[cfg(test)]
 mod flags;
 #[cfg(test)]
-mod hedge;
-#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod limits;
@@ -32,6 +30,8 @@ mod runner;
 mod safety;
 #[cfg(test)]
 mod security;
+#[cfg(test)]
+mod speculation;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -95,8 +95,8 @@ fn a_run_says_what_it_predicts_and_how_that_compared() {
 
 #[test]
 fn a_history_that_cannot_be_read_or_written_costs_no_verdict() {
-    let project = project(&["a", "fail"], "[history]\nrecord_history = \"always\"\npath = \"folder\"\n");
-    fs::create_dir(project.path().join("folder")).unwrap();
+    let project = project(&["a", "fail"], "[history]\nrecord_history = \"always\"\npath = \"directory\"\n");
+    fs::create_dir(project.path().join("directory")).unwrap();
     let outcome = project.offload(&["run"]).expect_code(1);
     assert!(outcome.stderr.contains("planning without the history"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("the history was not written"), "{}", outcome.stderr);

@@ -17,7 +17,7 @@ mod working;
 
 /// Logs `create ID`, `exec ID`, `destroy ID`, … to the file `calls`. What a test puts into a file
 /// `on-create` and so on is read first, with `$n`, the number of the call of that kind from 1, and the
-/// arguments. A sandbox is nothing but its name: all share the folder of the project.
+/// arguments. A sandbox is nothing but its name: all share the directory of the project.
 const PROVIDER: &str = r#"
 kind=$1; shift
 mkdir -p n

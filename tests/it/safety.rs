@@ -26,11 +26,11 @@ fn reconfigured(project: Project, from: &str, to: &str) -> Project {
 fn folders_that_are_not_for_reports_are_refused() {
     let mut project = project(&["pass 1"], "").file("precious", "x").file("repo/.git/HEAD", "x");
     let mut before = "[report]".to_owned();
-    for folder in [".", "/", "repo"] {
-        let after = format!("[report]\noutput_dir = \"{folder}\"");
+    for directory in [".", "/", "repo"] {
+        let after = format!("[report]\noutput_dir = \"{directory}\"");
         project = reconfigured(project, &before, &after);
         let outcome = project.offload(&["run"]).expect_code(3);
-        assert!(outcome.stderr.contains("cannot be the output folder"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("cannot be the output directory"), "{}", outcome.stderr);
         before = after;
     }
     assert!(project.path().join("precious").exists());
@@ -41,7 +41,7 @@ fn folders_that_are_not_for_reports_are_refused() {
 fn an_output_path_that_cannot_be_written_is_a_clear_error() {
     let project = project(&["pass 1"], "").file("test-results", "a file");
     let outcome = project.offload(&["run"]).expect_code(4);
-    assert!(outcome.stderr.contains("cannot make the output folder `test-results`"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("cannot make the output directory `test-results`"), "{}", outcome.stderr);
     let project = reconfigured(project, "[report]", "[report]\noutput_dir = \"/proc/nowhere\"");
     let outcome = project.offload(&["run"]).expect_code(4);
     assert!(outcome.stderr.contains("/proc/nowhere"), "{}", outcome.stderr);
@@ -74,9 +74,9 @@ fn files_of_others_in_the_output_folder_survive_two_runs() {
         project(&["pass 1"], "").file("test-results/notes.txt", "x").file("test-results/logs/mine", "x");
     project.offload(&["run"]).expect_code(0);
     project.offload(&["run"]).expect_code(0);
-    let folder = project.path().join("test-results");
-    assert!(folder.join("notes.txt").exists() && folder.join("logs/mine").exists());
-    assert_eq!(fs::read_dir(folder.join("logs")).unwrap().count(), 3);
+    let directory = project.path().join("test-results");
+    assert!(directory.join("notes.txt").exists() && directory.join("logs/mine").exists());
+    assert_eq!(fs::read_dir(directory.join("logs")).unwrap().count(), 3);
 }
 
 #[test]
@@ -248,10 +248,10 @@ fn no_temporary_file_is_left_behind() {
     assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
 }
 
-/// Every file below `folder`, as bytes.
-fn all_bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
+/// Every file below `directory`, as bytes.
+fn all_bytes(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
+    for entry in fs::read_dir(directory).unwrap().flatten() {
         if entry.path().is_dir() {
             files.extend(all_bytes(&entry.path()));
         } else {

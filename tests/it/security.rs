@@ -1,6 +1,6 @@
 //! What a test, a sandbox or another user of the machine must not be able to do.
 
+mod directories;
 mod downloads;
-mod folders;
 mod secrets;
 mod words;

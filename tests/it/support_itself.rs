@@ -51,8 +51,8 @@ fn the_program_runs_in_the_project_with_a_clean_environment() {
     project.offload(&["--version"]).expect_code(0);
     let printed =
         run(&project, Path::new("sh"), &["-c", "pwd; ls; echo $GREETING ${CI-unset} ${CARGO-unset}"]);
-    let folder = project.path().canonicalize().unwrap();
-    let wanted = format!("{}\noffload.toml\nhello unset unset\n", folder.display());
+    let directory = project.path().canonicalize().unwrap();
+    let wanted = format!("{}\noffload.toml\nhello unset unset\n", directory.display());
     assert_eq!(printed.expect_code(0).stdout, wanted);
 }
 
@@ -78,7 +78,7 @@ fn vitest_runs_in_a_project_that_links_it() {
 
 #[test]
 fn nextest_runs_from_its_folder() {
-    let Some(folder) = nextest() else { return };
-    let project = Project::new().tool(folder);
+    let Some(directory) = nextest() else { return };
+    let project = Project::new().tool(directory);
     run(&project, Path::new("cargo"), &["nextest", "--version"]).expect_code(0);
 }

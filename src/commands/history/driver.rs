@@ -39,8 +39,8 @@ const NOT_FOUND: i32 = 127;
 /// When there is no git, no repository, or one of the two cannot be written.
 pub fn setup_merge_driver(path: &Path, output: &mut dyn Write) -> Result<Status, Problem> {
     let path = resolve(path)?;
-    let folder = path.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
-    let git = Git::new(folder)?;
+    let directory = path.ancestors().skip(1).find(|directory| directory.is_dir()).unwrap_or(Path::new("/"));
+    let git = Git::new(directory)?;
     let relative = path.strip_prefix(&git.top).map_err(|_| {
         Problem::usage(format!("`{}` is not in the repository `{}`", path.display(), git.top.display()))
     })?;
@@ -75,21 +75,21 @@ fn check(git: &Git, relative: &Path) -> Result<()> {
         }
     }
     let search = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&search).any(|folder| is_executable(&folder.join("offload"))) {
+    if !std::env::split_paths(&search).any(|directory| is_executable(&directory.join("offload"))) {
         log::warn!("`offload` is not on PATH, where git will look for it when it merges `{name}`");
     }
     Ok(())
 }
 
-/// `path` without links in its folders, as far as these exist: so git names its folders.
+/// `path` without links in its directories, as far as these exist: so git names its directories.
 fn resolve(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).with_context(|| format!("cannot find `{}`", path.display()))?;
-    for folder in path.ancestors().skip(1) {
-        if let (Ok(real), Ok(rest)) = (folder.canonicalize(), path.strip_prefix(folder)) {
+    for directory in path.ancestors().skip(1) {
+        if let (Ok(real), Ok(rest)) = (directory.canonicalize(), path.strip_prefix(directory)) {
             return Ok(real.join(rest));
         }
     }
-    bail!("`{}` is in no folder", path.display())
+    bail!("`{}` is in no directory", path.display())
 }
 
 /// Adds the attribute for `relative` to the file; gives the line unless it was there.
@@ -145,17 +145,17 @@ fn pattern(path: &Path) -> Vec<u8> {
     [b"\"".to_vec(), pattern.iter().flat_map(quote).collect(), b"\"".to_vec()].concat()
 }
 
-/// Git, asked in the top folder of a working tree.
+/// Git, asked in the top directory of a working tree.
 struct Git {
     top: PathBuf,
     scratch: Scratch,
 }
 
 impl Git {
-    /// Finds the working tree that `folder` is in.
-    fn new(folder: &Path) -> Result<Git, Problem> {
+    /// Finds the working tree that `directory` is in.
+    fn new(directory: &Path) -> Result<Git, Problem> {
         let scratch = Scratch::new()?;
-        let git = Git { top: folder.to_owned(), scratch };
+        let git = Git { top: directory.to_owned(), scratch };
         let (exit, stdout, stderr) = git.run(&["rev-parse", "--show-toplevel"])?;
         match exit {
             Exit::Code(0) => {
@@ -166,7 +166,7 @@ impl Git {
                 Err(Problem::from(anyhow!("cannot run git: {stderr}")).hint("install git, or put it on PATH"))
             }
             _ => {
-                let place = folder.display();
+                let place = directory.display();
                 let problem = Problem::usage(format!("`{place}` is in no working tree of git: {stderr}"));
                 Err(problem.hint("run this in the repository that keeps the history"))
             }

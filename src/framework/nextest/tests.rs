@@ -29,8 +29,8 @@ fn group(filters: &str) -> Group {
 }
 
 fn recorded(file: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/nextest/0.9.143");
-    fs::read_to_string(folder.join(file)).unwrap()
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/nextest/0.9.143");
+    fs::read_to_string(directory.join(file)).unwrap()
 }
 
 fn listing(nextest: &Nextest, file: &str) -> Listing {
@@ -56,7 +56,7 @@ fn facts(more: &[(&str, &str)]) -> Facts {
 fn run(nextest: &Nextest, suite: &Suite, ids: &[&str], facts: &Facts, shared: bool) -> (Vec<String>, String) {
     let scratch = Path::new("/scratch");
     let shared = shared.then_some(Path::new("/shared"));
-    let context = RunContext { suite, facts, shared, root: ".", scratch, fail_fast: false };
+    let context = BatchContext { suite, facts, shared, root: ".", scratch, fail_fast: false };
     let tests: Vec<TestIndex> = ids.iter().map(|id| suite.find(id).unwrap()).collect();
     let run = nextest.run_command(&tests, GroupIndex(0), &context);
     assert_eq!(run.report, Some(PathBuf::from("/scratch/junit.xml")));
@@ -93,7 +93,7 @@ fn the_report_names_the_listed_tests() {
     let facts = Facts::new();
     let scratch = Path::new("/scratch");
     let context =
-        RunContext { suite: &suite, facts: &facts, shared: None, root: ".", scratch, fail_fast: false };
+        BatchContext { suite: &suite, facts: &facts, shared: None, root: ".", scratch, fail_fast: false };
     let matcher = nextest.matcher(&[], &context);
     let mut found = BTreeSet::new();
     junit::read::read(recorded("junit.xml").as_bytes(), &mut |case| found.extend(matcher.find(&case)));

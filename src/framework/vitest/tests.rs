@@ -35,7 +35,7 @@ fn suite(filters: &str, tests: &[(&str, &str)]) -> Suite {
 fn words(vitest: &Vitest, suite: &Suite, tests: &[u32], fail_fast: bool) -> Vec<String> {
     let facts = Facts::new();
     let scratch = Path::new("/scratch");
-    let context = RunContext { suite, facts: &facts, shared: None, root: ".", scratch, fail_fast };
+    let context = BatchContext { suite, facts: &facts, shared: None, root: ".", scratch, fail_fast };
     let tests: Vec<TestIndex> = tests.iter().copied().map(TestIndex).collect();
     let run = vitest.run_command(&tests, GroupIndex(0), &context);
     assert_eq!(run.report, Some(PathBuf::from("/scratch/junit.xml")));
@@ -57,8 +57,8 @@ fn listing(file: Option<String>, exit: Exit) -> Result<Listing> {
 }
 
 fn versions() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/vitest");
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/vitest");
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.join("HOW").is_file()).collect()
 }
 

@@ -7,29 +7,29 @@ use super::*;
 use crate::cancel::Cancel;
 
 /// Runs git for a test.
-fn git(folder: &Path, words: &[&str]) -> String {
+fn git(directory: &Path, words: &[&str]) -> String {
     let mut command = Command::new("git");
-    command.args(["-c", "user.name=t", "-c", "user.email=t@localhost"]).args(words).current_dir(folder);
+    command.args(["-c", "user.name=t", "-c", "user.email=t@localhost"]).args(words).current_dir(directory);
     let output = command.env("GIT_CONFIG_GLOBAL", "/dev/null").output().unwrap();
     assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// A bare remote, and a clone with one commit that is there, too.
-fn with_remote(folder: &Path) {
-    git(folder, &["init", "-q", "--bare", "-b", "main", "bare"]);
-    git(folder, &["clone", "-q", "bare", "one"]);
-    commit(&folder.join("one"));
-    git(&folder.join("one"), &["push", "-q", "origin", "HEAD:main"]);
+fn with_remote(directory: &Path) {
+    git(directory, &["init", "-q", "--bare", "-b", "main", "bare"]);
+    git(directory, &["clone", "-q", "bare", "one"]);
+    commit(&directory.join("one"));
+    git(&directory.join("one"), &["push", "-q", "origin", "HEAD:main"]);
 }
 
-fn commit(folder: &Path) -> String {
-    git(folder, &["commit", "-q", "--allow-empty", "-m", "x"]);
-    git(folder, &["rev-parse", "HEAD"])
+fn commit(directory: &Path) -> String {
+    git(directory, &["commit", "-q", "--allow-empty", "-m", "x"]);
+    git(directory, &["rev-parse", "HEAD"])
 }
 
-fn open(folder: &Path, scratch: &Path) -> Repository {
-    Repository::find(folder, scratch, &Cancel::new()).unwrap()
+fn open(directory: &Path, scratch: &Path) -> Repository {
+    Repository::find(directory, scratch, &Cancel::new()).unwrap()
 }
 
 fn note(key: &str, image: &str, at: u64) -> ImageNote {
@@ -37,23 +37,23 @@ fn note(key: &str, image: &str, at: u64) -> ImageNote {
 }
 
 /// All lines of all notes.
-fn lines(folder: &Path) -> Vec<String> {
-    let list = git(folder, &["notes", "--ref=offload-images", "list"]);
+fn lines(directory: &Path) -> Vec<String> {
+    let list = git(directory, &["notes", "--ref=offload-images", "list"]);
     let notes = list.lines().filter_map(|line| line.split_once(' '));
     notes
         .flat_map(|(note, _)| {
-            git(folder, &["cat-file", "blob", note]).lines().map(str::to_owned).collect::<Vec<_>>()
+            git(directory, &["cat-file", "blob", note]).lines().map(str::to_owned).collect::<Vec<_>>()
         })
         .collect()
 }
 
 #[test]
 fn the_nearest_commit_and_the_newest_image_count() {
-    let folder = tempfile::tempdir().unwrap();
-    git(folder.path(), &["init", "-q", "repo"]);
-    let path = folder.path().join("repo");
+    let directory = tempfile::tempdir().unwrap();
+    git(directory.path(), &["init", "-q", "repo"]);
+    let path = directory.path().join("repo");
     let [old, new] = [commit(&path), commit(&path)];
-    let repository = open(&path, folder.path());
+    let repository = open(&path, directory.path());
     let notes = Notes::new(&repository);
     let commits = repository.ancestors(10).unwrap();
     assert_eq!(commits, [new.clone(), old.clone()]);
@@ -77,26 +77,26 @@ fn the_nearest_commit_and_the_newest_image_count() {
 
 #[test]
 fn ten_clones_of_one_remote_keep_ten_notes() {
-    let folder = tempfile::tempdir().unwrap();
-    with_remote(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    with_remote(directory.path());
     for number in 0..10 {
-        git(folder.path(), &["clone", "-q", "bare", &format!("clone-{number}")]);
+        git(directory.path(), &["clone", "-q", "bare", &format!("clone-{number}")]);
     }
-    let config = std::fs::read(folder.path().join("clone-0/.git/config")).unwrap();
+    let config = std::fs::read(directory.path().join("clone-0/.git/config")).unwrap();
     std::thread::scope(|scope| {
         for number in 0..10 {
-            let folder = folder.path();
+            let directory = directory.path();
             scope.spawn(move || {
-                let repository = open(&folder.join(format!("clone-{number}")), folder);
+                let repository = open(&directory.join(format!("clone-{number}")), directory);
                 let head = repository.head().unwrap().unwrap();
                 let key = format!("key-{number}");
                 assert!(Notes::new(&repository).record(&head, &note(&key, "im", 1), None).unwrap());
             });
         }
     });
-    assert_eq!(lines(&folder.path().join("bare")).len(), 10);
-    assert_eq!(std::fs::read(folder.path().join("clone-0/.git/config")).unwrap(), config);
-    let repository = open(&folder.path().join("one"), folder.path());
+    assert_eq!(lines(&directory.path().join("bare")).len(), 10);
+    assert_eq!(std::fs::read(directory.path().join("clone-0/.git/config")).unwrap(), config);
+    let repository = open(&directory.path().join("one"), directory.path());
     let notes = Notes::new(&repository);
     assert!(notes.fetch().unwrap());
     let commits = repository.ancestors(10).unwrap();
@@ -105,13 +105,13 @@ fn ten_clones_of_one_remote_keep_ten_notes() {
 
 #[test]
 fn ten_at_once_in_one_clone_keep_ten_notes() {
-    let folder = tempfile::tempdir().unwrap();
-    with_remote(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    with_remote(directory.path());
     std::thread::scope(|scope| {
         for number in 0..10 {
-            let folder = folder.path();
+            let directory = directory.path();
             scope.spawn(move || {
-                let repository = open(&folder.join("one"), folder);
+                let repository = open(&directory.join("one"), directory);
                 let head = repository.head().unwrap().unwrap();
                 Notes::new(&repository)
                     .record(&head, &note(&format!("key-{number}"), "im", 1), None)
@@ -119,18 +119,18 @@ fn ten_at_once_in_one_clone_keep_ten_notes() {
             });
         }
     });
-    assert_eq!(lines(&folder.path().join("one")).len(), 10);
-    assert_eq!(lines(&folder.path().join("bare")).len(), 10);
-    let refs = git(&folder.path().join("one"), &["for-each-ref", "--format=%(refname)", "refs/notes"]);
+    assert_eq!(lines(&directory.path().join("one")).len(), 10);
+    assert_eq!(lines(&directory.path().join("bare")).len(), 10);
+    let refs = git(&directory.path().join("one"), &["for-each-ref", "--format=%(refname)", "refs/notes"]);
     assert_eq!(refs, REF);
 }
 
 #[test]
 fn a_remote_that_is_gone_is_told_and_the_note_is_kept_here() {
-    let folder = tempfile::tempdir().unwrap();
-    with_remote(folder.path());
-    std::fs::remove_dir_all(folder.path().join("bare")).unwrap();
-    let repository = open(&folder.path().join("one"), folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    with_remote(directory.path());
+    std::fs::remove_dir_all(directory.path().join("bare")).unwrap();
+    let repository = open(&directory.path().join("one"), directory.path());
     let notes = Notes::new(&repository);
     let error = format!("{:#}", notes.fetch().unwrap_err());
     assert!(error.contains("cannot fetch the image notes from `origin`"), "{error}");
@@ -141,18 +141,18 @@ fn a_remote_that_is_gone_is_told_and_the_note_is_kept_here() {
 
 #[test]
 fn a_remote_whose_hook_refuses_notes_is_asked_once() {
-    let folder = tempfile::tempdir().unwrap();
-    with_remote(folder.path());
-    let hook = folder.path().join("bare/hooks/pre-receive");
+    let directory = tempfile::tempdir().unwrap();
+    with_remote(directory.path());
+    let hook = directory.path().join("bare/hooks/pre-receive");
     let text = "#!/bin/sh\necho asked >> hook-log\necho 'notes are not allowed; fetch first' >&2\nexit 1\n";
     std::fs::write(&hook, text).unwrap();
     std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let repository = open(&folder.path().join("one"), folder.path());
+    let repository = open(&directory.path().join("one"), directory.path());
     let head = repository.head().unwrap().unwrap();
     let error =
         format!("{:#}", Notes::new(&repository).record(&head, &note("k", "im", 1), None).unwrap_err());
     assert!(error.contains("cannot send the image notes") && error.contains("not allowed"), "{error}");
-    assert_eq!(std::fs::read_to_string(folder.path().join("bare/hook-log")).unwrap(), "asked\n");
+    assert_eq!(std::fs::read_to_string(directory.path().join("bare/hook-log")).unwrap(), "asked\n");
 }
 
 #[test]
@@ -180,10 +180,10 @@ fn only_a_ref_that_others_moved_is_a_race() {
 
 #[test]
 fn a_commit_elsewhere_serves_if_it_is_known_here_the_newest_image_first() {
-    let folder = tempfile::tempdir().unwrap();
-    git(folder.path(), &["init", "-q", "repo"]);
-    let path = folder.path().join("repo");
-    let repository = open(&path, folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    git(directory.path(), &["init", "-q", "repo"]);
+    let path = directory.path().join("repo");
+    let repository = open(&path, directory.path());
     let notes = Notes::new(&repository);
     assert_eq!(notes.find_elsewhere("k").unwrap(), None);
     let mut amended = vec![commit(&path)];
@@ -197,11 +197,11 @@ fn a_commit_elsewhere_serves_if_it_is_known_here_the_newest_image_first() {
     notes.record(&amended[2], &note("other", "im", 9), None).unwrap();
     let gone = "1234567890123456789012345678901234567890";
     let text = serde_json::to_string(&note("k", "gone", 10)).unwrap();
-    let file = folder.path().join("text");
+    let file = directory.path().join("text");
     std::fs::write(&file, text).unwrap();
     // Others have noted a commit that was never fetched: git itself writes no such note.
     let blob = git(&path, &["hash-object", "-w", &file.to_string_lossy()]);
-    let index = folder.path().join("index");
+    let index = directory.path().join("index");
     let plumbing = |words: &[&str]| {
         let call =
             Call { env: vec![("GIT_INDEX_FILE".into(), index.display().to_string())], ..Call::new(words) };
@@ -219,11 +219,11 @@ fn a_commit_elsewhere_serves_if_it_is_known_here_the_newest_image_first() {
 
 #[test]
 fn what_a_killed_run_left_is_removed_after_an_hour() {
-    let folder = tempfile::tempdir().unwrap();
-    git(folder.path(), &["init", "-q", "repo"]);
-    let path = folder.path().join("repo");
+    let directory = tempfile::tempdir().unwrap();
+    git(directory.path(), &["init", "-q", "repo"]);
+    let path = directory.path().join("repo");
     let head = commit(&path);
-    let repository = open(&path, folder.path());
+    let repository = open(&path, directory.path());
     let notes = Notes::new(&repository);
     let name = notes.private("copy").name.clone();
     let now = name.split('-').nth(2).unwrap();

@@ -68,11 +68,11 @@ impl Chance {
     }
 }
 
-fn git(folder: &Path, words: &[&str]) {
+fn git(directory: &Path, words: &[&str]) {
     let mut command = Command::new("git");
     command.args(["-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false"]);
     let output =
-        command.args(words).current_dir(folder).env("GIT_CONFIG_GLOBAL", "/dev/null").output().unwrap();
+        command.args(words).current_dir(directory).env("GIT_CONFIG_GLOBAL", "/dev/null").output().unwrap();
     assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -170,42 +170,42 @@ fn shells() -> Vec<Vec<&'static str>> {
     all.into_iter().filter(works).collect()
 }
 
-fn run(shell: &[&str], script: &Path, folder: &Path) -> std::process::Output {
-    Command::new(shell[0]).args(&shell[1..]).arg(script).current_dir(folder).output().unwrap()
+fn run(shell: &[&str], script: &Path, directory: &Path) -> std::process::Output {
+    Command::new(shell[0]).args(&shell[1..]).arg(script).current_dir(directory).output().unwrap()
 }
 
 /// A repository with one commit of `put`'s making, and an export of it.
 struct Case {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     repository: Repository,
     base: String,
 }
 
 impl Case {
     fn new(fill: impl FnOnce(&Path)) -> Case {
-        let folder = tempfile::tempdir().unwrap();
-        let work = folder.path().join("work");
+        let directory = tempfile::tempdir().unwrap();
+        let work = directory.path().join("work");
         fs::create_dir(&work).unwrap();
         git(&work, &["init", "-q"]);
         fs::write(work.join(".gitignore"), "ignored\n").unwrap();
         fill(&work);
         git(&work, &["add", "-A"]);
         git(&work, &["commit", "-q", "-m", "base"]);
-        let repository = Repository::find(&work, folder.path(), &Cancel::new()).unwrap();
+        let repository = Repository::find(&work, directory.path(), &Cancel::new()).unwrap();
         let base = repository.head().unwrap().unwrap();
-        Case { folder, repository, base }
+        Case { directory, repository, base }
     }
 
     fn work(&self) -> PathBuf {
-        self.folder.path().join("work")
+        self.directory.path().join("work")
     }
 
     /// An export of the commit under `name`, and the script of what has changed since.
     fn export(&self, name: &str) -> (PathBuf, PathBuf) {
-        let copy = self.folder.path().join(name);
+        let copy = self.directory.path().join(name);
         fs::create_dir(&copy).unwrap();
         self.repository.export(&self.base, &copy).unwrap();
-        let script = self.folder.path().join("script");
+        let script = self.directory.path().join("script");
         let changes = self.repository.changes(&self.base, &[]).unwrap();
         fs::write(&script, super::script(&changes, &|_| true).unwrap().unwrap()).unwrap();
         (copy, script)
@@ -271,7 +271,7 @@ fn a_link_in_the_sandbox_leads_no_change_out_of_the_root() {
     fs::write(case.work().join("d/file"), "new").unwrap();
     fs::write(case.work().join("other"), "new").unwrap();
     let (copy, script) = case.export("copy");
-    let outside = case.folder.path().join("outside");
+    let outside = case.directory.path().join("outside");
     fs::rename(copy.join("d"), &outside).unwrap();
     symlink(&outside, copy.join("d")).unwrap();
     let output = run(&["sh"], &script, &copy);
@@ -334,7 +334,7 @@ fn the_difference_in_git_s_format_is_one_that_git_applies() {
     fs::write(work.join("results/x"), "x").unwrap();
     let index = fs::read(work.join(".git/index")).unwrap();
     let excluded = [case.repository.root().join("results")];
-    let patch = case.folder.path().join("patch");
+    let patch = case.directory.path().join("patch");
     // What people like to read is not what their scripts expect.
     for (key, value) in
         [("diff.noprefix", "true"), ("diff.mnemonicPrefix", "true"), ("diff.relative", "true")]
@@ -370,7 +370,7 @@ fn a_text_ends_where_it_is_too_long_and_what_has_vanished_is_deleted() {
     assert_eq!(super::script(&changes, &|bytes| bytes <= 100_000).unwrap(), None);
     let (copy, _) = case.export("copy");
     fs::remove_file(case.work().join("old")).unwrap();
-    let script = case.folder.path().join("script");
+    let script = case.directory.path().join("script");
     fs::write(&script, super::script(&changes, &|_| true).unwrap().unwrap()).unwrap();
     assert!(run(&["sh"], &script, &copy).status.success());
     equal(&case.work(), &copy, "vanished");
@@ -380,9 +380,9 @@ fn a_text_ends_where_it_is_too_long_and_what_has_vanished_is_deleted() {
 fn many_moved_files_take_few_programs_and_few_questions() {
     let case = Case::new(|work| {
         for number in 0..600 {
-            let folder = work.join(format!("old {}/x", number % 3));
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join(format!("é {number}")), number.to_string()).unwrap();
+            let directory = work.join(format!("old {}/x", number % 3));
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join(format!("é {number}")), number.to_string()).unwrap();
         }
     });
     let asked = || case.repository.calls.load(std::sync::atomic::Ordering::Relaxed);
@@ -398,9 +398,9 @@ fn many_moved_files_take_few_programs_and_few_questions() {
     assert_eq!(case.repository.changes(&case.base, &[]).unwrap().len(), 1200);
     assert_eq!(asked() - before, questions);
     let (copy, script) = case.export("copy");
-    let programs = case.folder.path().join("programs");
+    let programs = case.directory.path().join("programs");
     fs::create_dir(&programs).unwrap();
-    let log = case.folder.path().join("log");
+    let log = case.directory.path().join("log");
     for name in ["mkdir", "rm", "rmdir", "mv", "chmod", "ln"] {
         let text =
             format!("#!/bin/sh\necho {name} >> '{}'\nPATH=${{PATH#*:}} exec {name} \"$@\"\n", log.display());

@@ -15,7 +15,7 @@ use crate::model::Exit;
 use crate::process::{self, Finished, Streams};
 use crate::provider::ProviderError;
 use crate::provider::patience::patiently;
-use crate::provider::remote::{Common, Terms, Text, Transport, is_one_program, is_throttled};
+use crate::provider::remote::{RunContext, Shared, Text, Transport, is_one_program, is_throttled};
 
 /// The shell of all these commands.
 pub(super) const SHELL: &str = "/bin/sh";
@@ -63,12 +63,12 @@ pub struct Settings {
     /// Cores of one sandbox.
     pub cpu_cores: f64,
     /// What is the same for all providers.
-    pub terms: Terms,
+    pub terms: RunContext,
 }
 
 /// What a command said.
 #[derive(Clone, Debug)]
-pub(super) struct Said {
+pub(super) struct CommandOutput {
     pub(super) exit: Exit,
     /// The last line of its standard output that is not empty.
     pub(super) last: Option<String>,
@@ -76,7 +76,7 @@ pub(super) struct Said {
     pub(super) stderr: String,
 }
 
-impl Said {
+impl CommandOutput {
     /// The failure, if it is one, as a refusal or a wish for patience.
     pub(super) fn check(&self, key: &str) -> Result<(), ProviderError> {
         if self.exit == Exit::Code(0) {
@@ -122,7 +122,7 @@ pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> Filled {
 /// Runs commands for a provider and all of its sandboxes.
 pub(super) struct Shell {
     pub(super) settings: Settings,
-    pub(super) common: Arc<Common>,
+    pub(super) common: Arc<Shared>,
     /// Permissions to destroy: as many as may be in use at once.
     destroying: (Sender<()>, Receiver<()>),
 }
@@ -130,7 +130,7 @@ pub(super) struct Shell {
 impl Shell {
     pub(super) fn new(settings: Settings) -> Shell {
         let taken = settings.commands.exec.len() + 500;
-        let common = Common::new(&settings.terms, settings.terms.env.clone(), taken);
+        let common = Shared::new(&settings.terms, settings.terms.env.clone(), taken);
         Shell { common: Arc::new(common), settings, destroying: bounded(DESTROYED_AT_ONCE) }
     }
 
@@ -141,14 +141,14 @@ impl Shell {
     /// Runs `filled`, the command of `key`; its standard output goes to `stdout`, if that is given.
     ///
     /// # Errors
-    /// `Refused` where it cannot be started. What started and failed is told by [`Said::check`].
+    /// `Refused` where it cannot be started. What started and failed is told by [`CommandOutput::check`].
     pub(super) fn run(
         &self,
         key: &str,
         filled: &Filled,
         stdout: Option<&Path>,
         cancel: &Cancel,
-    ) -> Result<Said, ProviderError> {
+    ) -> Result<CommandOutput, ProviderError> {
         self.run_within(key, filled, (stdout, self.common.timeout), cancel)
     }
 
@@ -158,7 +158,7 @@ impl Shell {
         filled: &Filled,
         (stdout, deadline): (Option<&Path>, Duration),
         cancel: &Cancel,
-    ) -> Result<Said, ProviderError> {
+    ) -> Result<CommandOutput, ProviderError> {
         let number = self.common.number();
         let file = |kind: &str| self.common.scratch.join(format!("command-{number}.{kind}"));
         let (own, stderr) = (file("stdout"), file("stderr"));
@@ -187,10 +187,10 @@ impl Shell {
         let last = last_line(&streams.stdout);
         let stderr = self.common.mask.hide_tail(&files::tail(&streams.stderr, TAIL), TAIL);
         self.common.forget(&[&own, &streams.stderr]);
-        Ok(Said { exit: finished.exit, last, stderr })
+        Ok(CommandOutput { exit: finished.exit, last, stderr })
     }
 
-    /// `filled` as a command in the provider's folder: without a shell where it needs none, since with
+    /// `filled` as a command in the provider's directory: without a shell where it needs none, since with
     /// hundreds of sandboxes each start of a process counts.
     fn command(&self, filled: &Filled) -> CommandLine {
         let directory = &self.settings.directory;
@@ -198,7 +198,7 @@ impl Shell {
         let command = match words {
             Some(mut words) if !words.is_empty() => {
                 if words[0].contains('/') {
-                    // Whose folder a relative program counts from is not certain otherwise.
+                    // Whose directory a relative program counts from is not certain otherwise.
                     words[0] = directory.join(&words[0]).to_string_lossy().into_owned();
                 }
                 CommandLine::direct(words)
@@ -308,8 +308,9 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart() {
-        let said =
-            |exit, stderr: &str| Said { exit, last: None, stderr: stderr.into() }.check("create_command");
+        let said = |exit, stderr: &str| {
+            CommandOutput { exit, last: None, stderr: stderr.into() }.check("create_command")
+        };
         assert_eq!(said(Exit::Code(0), "Rate limit"), Ok(()));
         assert!(matches!(said(Exit::Code(75), ""), Err(ProviderError::Throttled(_))));
         assert!(matches!(said(Exit::Code(1), "429 Too Many Requests"), Err(ProviderError::Throttled(_))));

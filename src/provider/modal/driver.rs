@@ -70,7 +70,7 @@ type Answer = Result<Value, Failure>;
 
 /// What has been heard of a driver.
 #[derive(Default)]
-struct Heard {
+struct Inbox {
     /// Who waits, by the number of the request; `None` when nothing more will come.
     waiting: Mutex<Option<HashMap<u64, Sender<Answer>>>>,
     tail: Mutex<VecDeque<String>>,
@@ -79,14 +79,14 @@ struct Heard {
 }
 
 /// A driver that runs.
-struct Talk {
+struct Connection {
     dialogue: Dialogue,
-    heard: Arc<Heard>,
+    heard: Arc<Inbox>,
 }
 
 /// A request that waits for its answer.
-pub(super) struct Asked {
-    talk: Arc<Talk>,
+pub(super) struct PendingRequest {
+    talk: Arc<Connection>,
     id: u64,
     answer: Receiver<Answer>,
 }
@@ -107,7 +107,7 @@ pub(super) struct Driver {
     program: Program,
     mask: Arc<Mask>,
     /// `Err` where none can be had: whoever asks next learns it at once.
-    talk: Mutex<Option<Result<Arc<Talk>, Failure>>>,
+    talk: Mutex<Option<Result<Arc<Connection>, Failure>>>,
     starts: AtomicU32,
     requests: AtomicU64,
 }
@@ -119,10 +119,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The answer in a line of the driver, with the number of its request; `None` for any other line.
 pub fn read_answer(line: &str) -> Option<(u64, Result<Value, Failure>)> {
     let Line { id, result, error, message } = serde_json::from_str(line).ok()?;
-    Some((id, error.map_or(Ok(result), |class| Err(Failure::Said { class, message }))))
+    Some((id, error.map_or(Ok(result), |class| Err(Failure::Reported { class, message }))))
 }
 
-impl Heard {
+impl Inbox {
     fn line(&self, line: Option<&str>) {
         let Some(line) = line else {
             // Whoever waits learns it by the end of its channel.
@@ -151,7 +151,7 @@ impl Heard {
     }
 }
 
-impl Asked {
+impl PendingRequest {
     /// The answer. `Abandoned` as soon as `gives_up`.
     pub(super) fn wait(&self, deadline: Duration, mut gives_up: impl FnMut() -> bool) -> Answer {
         let until = Instant::now() + deadline;
@@ -173,7 +173,7 @@ impl Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for PendingRequest {
     fn drop(&mut self) {
         if let Some(waiting) = &mut *lock(&self.talk.heard.waiting) {
             waiting.remove(&self.id);
@@ -181,12 +181,12 @@ impl Drop for Asked {
     }
 }
 
-impl Talk {
-    fn start(program: &Program, mask: &Arc<Mask>) -> Result<Talk, Failure> {
+impl Connection {
+    fn start(program: &Program, mask: &Arc<Mask>) -> Result<Connection, Failure> {
         if let Some(missing) = &program.missing {
             return Err(Failure::Broken(missing.clone()));
         }
-        let heard = Arc::new(Heard { waiting: Mutex::new(Some(HashMap::new())), ..Heard::default() });
+        let heard = Arc::new(Inbox { waiting: Mutex::new(Some(HashMap::new())), ..Inbox::default() });
         let (ears, complaints) = (Arc::clone(&heard), Arc::clone(&heard));
         let (progress, mask) = (Arc::clone(&program.progress), Arc::clone(mask));
         let complain = move |line: Option<&str>| {
@@ -207,10 +207,10 @@ impl Talk {
             Box::new(complain),
         );
         let dialogue = dialogue.map_err(|error| Failure::Broken(error.to_string()))?;
-        Ok(Talk { dialogue, heard })
+        Ok(Connection { dialogue, heard })
     }
 
-    fn ask(self: &Arc<Talk>, id: u64, call: &str, request: &Value) -> Result<Asked, Failure> {
+    fn ask(self: &Arc<Connection>, id: u64, call: &str, request: &Value) -> Result<PendingRequest, Failure> {
         let (asker, answer) = bounded(1);
         match &mut *lock(&self.heard.waiting) {
             Some(waiting) => drop(waiting.insert(id, asker)),
@@ -220,7 +220,7 @@ impl Talk {
         request["id"] = json!(id);
         request["call"] = json!(call);
         self.dialogue.send(request.to_string());
-        Ok(Asked { talk: Arc::clone(self), id, answer })
+        Ok(PendingRequest { talk: Arc::clone(self), id, answer })
     }
 
     fn broken(&self) -> Failure {
@@ -241,7 +241,7 @@ impl Driver {
     }
 
     /// The driver that runs, or a new one that has found its app.
-    fn talk(&self, cancel: &Cancel) -> Result<Arc<Talk>, Failure> {
+    fn talk(&self, cancel: &Cancel) -> Result<Arc<Connection>, Failure> {
         let mut talk = lock(&self.talk);
         match &*talk {
             Some(Ok(talk)) if !talk.dialogue.is_over() => return Ok(Arc::clone(talk)),
@@ -259,11 +259,11 @@ impl Driver {
     }
 
     /// A driver that has found its app. What ends before it can say so has made nothing, and is tried again:
-    /// runs whose folders for temporary files differ may be in each other's way while uv makes the environment.
-    fn start(&self, cancel: &Cancel) -> Result<Arc<Talk>, Failure> {
+    /// runs whose directories for temporary files differ may be in each other's way while uv makes the environment.
+    fn start(&self, cancel: &Cancel) -> Result<Arc<Connection>, Failure> {
         let mut tries = 1;
         loop {
-            let new = Arc::new(Talk::start(&self.program, &self.mask)?);
+            let new = Arc::new(Connection::start(&self.program, &self.mask)?);
             match self.greet(&new, cancel) {
                 Ok(()) => return Ok(new),
                 Err(Failure::Broken(reason)) if tries < STARTS && !cancel.is_raised() => {
@@ -276,7 +276,7 @@ impl Driver {
         }
     }
 
-    fn greet(&self, talk: &Arc<Talk>, cancel: &Cancel) -> Result<(), Failure> {
+    fn greet(&self, talk: &Arc<Connection>, cancel: &Cancel) -> Result<(), Failure> {
         let Program { app, patience, .. } = &self.program;
         let request = json!({ "app": app, "patience": patience.as_secs_f64() });
         let answer = talk.ask(self.number(), "hello", &request)?.wait(START, || cancel.is_raised())?;
@@ -285,7 +285,12 @@ impl Driver {
     }
 
     /// Sends a request, which must be a JSON object.
-    pub(super) fn ask(&self, call: &str, request: &Value, cancel: &Cancel) -> Result<Asked, Failure> {
+    pub(super) fn ask(
+        &self,
+        call: &str,
+        request: &Value,
+        cancel: &Cancel,
+    ) -> Result<PendingRequest, Failure> {
         self.talk(cancel)?.ask(self.number(), call, request)
     }
 
@@ -302,8 +307,8 @@ impl Driver {
         let answer = asked.wait(deadline, || cancel.is_raised());
         talk.heard.images.fetch_sub(1, Ordering::Relaxed);
         answer.map_err(|failure| match failure {
-            Failure::Said { class, message } => {
-                Failure::Said { message: format!("{message}{}", talk.heard.tail()), class }
+            Failure::Reported { class, message } => {
+                Failure::Reported { message: format!("{message}{}", talk.heard.tail()), class }
             }
             failure => failure,
         })

@@ -6,7 +6,7 @@ use crate::provider::ProviderError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The SDK said no: its class of errors, and its words.
-    Said {
+    Reported {
         /// The name of the exception.
         class: String,
         /// What it says.
@@ -26,18 +26,18 @@ const NO_SERVER: &str = "see whether the network is there, and what MODAL_SERVER
 
 impl Failure {
     fn is(&self, classes: &[&str]) -> bool {
-        matches!(self, Failure::Said { class, .. } if classes.contains(&class.as_str()))
+        matches!(self, Failure::Reported { class, .. } if classes.contains(&class.as_str()))
     }
 
     fn text(&self) -> String {
         match self {
-            Failure::Said { message, .. } if self.is(&["AuthError"]) => {
+            Failure::Reported { message, .. } if self.is(&["AuthError"]) => {
                 format!("Modal does not accept the token ({NO_TOKEN}): {message}")
             }
-            Failure::Said { message, .. } if self.is(&["ConnectionError"]) => {
+            Failure::Reported { message, .. } if self.is(&["ConnectionError"]) => {
                 format!("Modal cannot be reached ({NO_SERVER}): {message}")
             }
-            Failure::Said { class, message } => format!("Modal: {message} ({class})"),
+            Failure::Reported { class, message } => format!("Modal: {message} ({class})"),
             Failure::Broken(reason) => reason.clone(),
             Failure::TimedOut => "Modal did not answer in time (`timeout_secs`)".into(),
             Failure::Abandoned => "the run was stopped before Modal answered".into(),
@@ -63,7 +63,9 @@ impl Failure {
         let text = self.text();
         match &self {
             _ if self.is_throttled() || self.is(&["ServiceError"]) => ProviderError::Throttled(text),
-            Failure::Said { .. } if !self.is(&["InternalError", "StreamTerminatedError", "TimeoutError"]) => {
+            Failure::Reported { .. }
+                if !self.is(&["InternalError", "StreamTerminatedError", "TimeoutError"]) =>
+            {
                 ProviderError::Refused(text)
             }
             _ => ProviderError::Lost(text),
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
 
     fn said(class: &str) -> Failure {
-        Failure::Said { class: class.into(), message: "so it is".into() }
+        Failure::Reported { class: class.into(), message: "so it is".into() }
     }
 
     #[test]

@@ -141,28 +141,30 @@ mod tests {
     use super::*;
 
     /// Runs `command`, then what [`text`] says of `files`, with these programs on PATH.
-    fn printed(folder: &Path, command: &str, files: &[&str], path: &str) -> PathBuf {
+    fn printed(directory: &Path, command: &str, files: &[&str], path: &str) -> PathBuf {
         let script = format!("{command}; s=$?; PATH={path}; {}", text("T0K", files, true));
-        let log = folder.join("log");
-        let output = std::process::Command::new("/bin/sh").arg("-c").arg(script).current_dir(folder).output();
+        let log = directory.join("log");
+        let output =
+            std::process::Command::new("/bin/sh").arg("-c").arg(script).current_dir(directory).output();
         std::fs::write(&log, output.unwrap().stdout).unwrap();
         log
     }
 
     #[test]
     fn files_come_back_as_they_are_with_and_without_base64() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> = (0..=255_u8).cycle().take(100_000).collect();
-        std::fs::write(folder.path().join("-a b"), &bytes).unwrap();
-        std::fs::write(folder.path().join("empty"), "").unwrap();
-        let bin = folder.path().join("bin");
+        std::fs::write(directory.path().join("-a b"), &bytes).unwrap();
+        std::fs::write(directory.path().join("empty"), "").unwrap();
+        let bin = directory.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
         let od = ["/usr/bin/od", "/bin/od"].into_iter().find(|od| Path::new(od).exists()).unwrap();
         std::os::unix::fs::symlink(od, bin.join("od")).unwrap();
         for path in ["$PATH", "bin"] {
-            let log = printed(folder.path(), "printf out; (exit 7)", &["./-a b", "missing", "empty"], path);
+            let log =
+                printed(directory.path(), "printf out; (exit 7)", &["./-a b", "missing", "empty"], path);
             let places: Vec<PathBuf> =
-                (0..3).map(|number| folder.path().join(format!("got-{number}"))).collect();
+                (0..3).map(|number| directory.path().join(format!("got-{number}"))).collect();
             let trailer = cut(&log, "T0K", &places).unwrap().unwrap();
             assert_eq!(trailer, Trailer { status: 7, files: vec![0, 2] }, "{path}");
             assert_eq!(std::fs::read(&places[0]).unwrap(), bytes, "{path}");
@@ -174,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_command_that_did_not_come_to_its_end_says_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("log");
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
         for text in ["", "out\nT0K exit 0\n", "T1K exit 0\nT1K end\n", "T0K end\n", "\nT0K exit x\nT0K end\n"]
         {
             std::fs::write(&log, text).unwrap();
@@ -186,12 +188,12 @@ mod tests {
 
     #[test]
     fn carriage_returns_and_a_farewell_are_no_matter() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("log");
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
         let bye = "bye\r\n".repeat(100_000) + &"bye".repeat(100_000);
         let text = format!("out\r\n\r\nT0K exit 137\r\nT0K file 0\r\nYWI=\r\nT0K end\r\n{bye}");
         std::fs::write(&log, text).unwrap();
-        let place = folder.path().join("got");
+        let place = directory.path().join("got");
         let trailer = cut(&log, "T0K", std::slice::from_ref(&place)).unwrap();
         assert_eq!(trailer, Some(Trailer { status: 137, files: vec![0] }));
         assert_eq!(std::fs::read(place).unwrap(), b"ab");

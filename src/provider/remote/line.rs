@@ -1,4 +1,4 @@
-//! The text that a sandbox's shell gets for a command: files first, then the folder, then the command in
+//! The text that a sandbox's shell gets for a command: files first, then the directory, then the command in
 //! its environment, then how it ended.
 
 use std::path::Path;
@@ -11,10 +11,10 @@ const NOT_BEGUN: &str = "|| exit 125; ";
 
 /// The surroundings of all commands in a sandbox.
 #[derive(Clone, Debug)]
-pub struct Inside {
+pub struct SandboxEnv {
     /// The root of the repository, told as `OFFLOAD_ROOT`.
     pub repo_root: Option<String>,
-    /// The folder in which tests run.
+    /// The directory in which tests run.
     pub project_root: Option<String>,
     /// Variables of all tests that lines set.
     pub env: Vec<(String, String)>,
@@ -45,7 +45,7 @@ fn path(path: &Path) -> String {
     quote(&path.to_string_lossy())
 }
 
-impl Inside {
+impl SandboxEnv {
     /// The text for `command`.
     pub(super) fn line(&self, command: &CommandLine, frame: &Frame<'_>) -> String {
         let mut text = String::new();
@@ -53,14 +53,14 @@ impl Inside {
             text += &format!("rm -rf {}; ", path(old));
         }
         for file in &command.files {
-            if let Some(folder) = file.path.parent() {
-                text += &format!("mkdir -p {} {NOT_BEGUN}", path(folder));
+            if let Some(directory) = file.path.parent() {
+                text += &format!("mkdir -p {} {NOT_BEGUN}", path(directory));
             }
             text += &format!("printf %s {} > {} {NOT_BEGUN}", quote(&file.content), path(&file.path));
         }
         for file in frame.report.into_iter().chain(frame.stamp).filter(|file| file.is_absolute()) {
-            if let Some(folder) = file.parent() {
-                text += &format!("mkdir -p {} {NOT_BEGUN}", path(folder));
+            if let Some(directory) = file.parent() {
+                text += &format!("mkdir -p {} {NOT_BEGUN}", path(directory));
             }
         }
         if let Some(stamp) = frame.stamp {
@@ -85,20 +85,20 @@ impl Inside {
     }
 
     /// Whether a sandbox has a file system of its own, as far as can be told: with a relative root it is a
-    /// folder among others.
+    /// directory among others.
     pub(super) fn is_apart(&self) -> bool {
         self.project_root.as_ref().is_none_or(|root| root.starts_with('/'))
     }
 
-    /// Goes to the folder of tests, or one below it.
+    /// Goes to the directory of tests, or one below it.
     pub(super) fn enter(&self, below: Option<&Path>) -> String {
         let mut text = String::new();
         if let Some(root) = &self.repo_root {
             text += &format!("OFFLOAD_ROOT=$(cd {} && pwd) && export OFFLOAD_ROOT {NOT_BEGUN}", quote(root));
         }
         let root = self.project_root.as_ref().map(|root| quote(root));
-        for folder in root.into_iter().chain(below.map(path)) {
-            text += &format!("cd {folder} {NOT_BEGUN}");
+        for directory in root.into_iter().chain(below.map(path)) {
+            text += &format!("cd {directory} {NOT_BEGUN}");
         }
         text
     }
@@ -131,19 +131,19 @@ mod tests {
 
     #[test]
     fn a_command_finds_its_files_folder_and_variables() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("it's a root");
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("it's a root");
         std::fs::create_dir_all(root.join("sub")).unwrap();
         std::fs::write(root.join("stale"), "").unwrap();
         let root = root.to_string_lossy().into_owned();
-        let inside = Inside {
+        let inside = SandboxEnv {
             repo_root: Some(root.clone()),
             project_root: Some(root.clone()),
             env: vec![("A".into(), "a 'b' $c".into())],
         };
-        let input = folder.path().join("new folder/in.txt");
+        let input = directory.path().join("new directory/in.txt");
         let mut command = CommandLine::shell(
-            "printf '%s\\n' \"$A|$OFFLOAD_ROOT|$PWD|$(cat ../'new folder/in.txt')|$PATH\"; ls; exit 3",
+            "printf '%s\\n' \"$A|$OFFLOAD_ROOT|$PWD|$(cat ../'new directory/in.txt')|$PATH\"; ls; exit 3",
         );
         command.files = vec![InputFile { path: input, content: "%s \\n 'x'".into() }];
         command.prepend_path = vec!["/one".into(), "/t w o".into()];
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_missing_root_is_no_end_of_the_command() {
         let inside =
-            Inside { repo_root: None, project_root: Some("/nowhere/at all".into()), env: Vec::new() };
+            SandboxEnv { repo_root: None, project_root: Some("/nowhere/at all".into()), env: Vec::new() };
         let frame = Frame { token: "TOK", old: None, own: None, stamp: None, report: None, content: true };
         let line = inside.line(&CommandLine::program(["true"]), &frame);
         let output = std::process::Command::new("/bin/sh").arg("-c").arg(&line).output().unwrap();

@@ -14,27 +14,27 @@ const PIECE: usize = 40 * 1024;
 /// `Refused` where it cannot be made, `Lost` where the run is to stop.
 pub fn patch(sandbox: &mut Remote, difference: &ThinDiff, cancel: &Cancel) -> Result<(), ProviderError> {
     let id = sandbox.id().to_owned();
-    let folder = sandbox.folder("diff");
-    let folder = shell_words::quote(&folder).into_owned();
+    let directory = sandbox.directory("diff");
+    let directory = shell_words::quote(&directory).into_owned();
     let inside = &sandbox.common().inside;
     let root = inside.repo_root.clone().unwrap_or_else(|| ".".into());
     let project = inside.project_root.clone().unwrap_or_else(|| root.clone());
-    let mut texts = send(&difference.script, "diff.sh", &folder);
-    let mut last = format!("( cd {} && sh {folder}/diff.sh )", shell_words::quote(&root));
+    let mut texts = send(&difference.script, "diff.sh", &directory);
+    let mut last = format!("( cd {} && sh {directory}/diff.sh )", shell_words::quote(&root));
     if let Some(then) = &difference.then {
         let patch = std::fs::read(&difference.patch).map_err(|error| {
             ProviderError::Refused(format!("cannot read `{}`: {error}", difference.patch.display()))
         })?;
-        texts.extend(send(&printing(&patch), "patch.sh", &folder));
+        texts.extend(send(&printing(&patch), "patch.sh", &directory));
         last += &format!(
-            " && sh {folder}/patch.sh > {folder}/patch && OFFLOAD_PATCH_FILE={folder}/patch && \
+            " && sh {directory}/patch.sh > {directory}/patch && OFFLOAD_PATCH_FILE={directory}/patch && \
              export OFFLOAD_PATCH_FILE && cd {} && sh -c {}",
             shell_words::quote(&project),
             shell_words::quote(then)
         );
     }
     // In a shell of its own, as it goes elsewhere. What it prints is for people.
-    texts.push(format!("( {last} ) 1>&2; s=$?; rm -rf {folder}; (exit $s)"));
+    texts.push(format!("( {last} ) 1>&2; s=$?; rm -rf {directory}; (exit $s)"));
     if texts.iter().map(String::len).sum::<usize>() <= PIECE {
         // Each call of a provider takes its time.
         let all = texts.iter().map(|text| format!("{{ {text}; }}")).collect::<Vec<_>>();
@@ -54,10 +54,10 @@ pub fn patch(sandbox: &mut Remote, difference: &ThinDiff, cancel: &Cancel) -> Re
     Ok(())
 }
 
-/// The texts that write `script` to a file in `folder` of a sandbox.
-fn send(script: &str, name: &str, folder: &str) -> Vec<String> {
-    let mut texts = vec![format!("mkdir -p {folder} && : > {folder}/{name}")];
-    let piece = |piece: String| format!("printf %s {} >> {folder}/{name}", shell_words::quote(&piece));
+/// The texts that write `script` to a file in `directory` of a sandbox.
+fn send(script: &str, name: &str, directory: &str) -> Vec<String> {
+    let mut texts = vec![format!("mkdir -p {directory} && : > {directory}/{name}")];
+    let piece = |piece: String| format!("printf %s {} >> {directory}/{name}", shell_words::quote(&piece));
     texts.extend(pieces(script, PIECE).into_iter().map(piece));
     texts
 }

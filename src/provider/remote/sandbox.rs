@@ -11,7 +11,7 @@ use glob::{MatchOptions, Pattern};
 
 use super::frame::{self, Trailer};
 use super::line::Frame;
-use super::{Common, Text, Transport, is_throttled};
+use super::{Shared, Text, Transport, is_throttled};
 use crate::cancel::Cancel;
 use crate::files;
 use crate::journal::Entry;
@@ -40,14 +40,14 @@ enum Report {
 
 /// A sandbox with files of its own.
 pub struct Remote {
-    common: Arc<Common>,
+    common: Arc<Shared>,
     transport: Arc<dyn Transport>,
     id: String,
     entry: Option<Entry>,
     is_usable: bool,
     /// What ends the command that runs now, and what is done around it.
     cancel: Cancel,
-    /// The folder of the last batch in the sandbox.
+    /// The directory of the last batch in the sandbox.
     batch: Option<PathBuf>,
     report: Report,
 }
@@ -60,7 +60,7 @@ fn to_exit(status: i32) -> Exit {
 impl Remote {
     /// The sandbox that `transport` reaches as `id`; `cancel` ends what is done before its first batch.
     pub fn new(
-        (common, transport): (Arc<Common>, Arc<dyn Transport>),
+        (common, transport): (Arc<Shared>, Arc<dyn Transport>),
         id: String,
         entry: Option<Entry>,
         cancel: &Cancel,
@@ -147,8 +147,8 @@ impl Remote {
         }
     }
 
-    /// The folder of the sandbox in which nothing of the user's is.
-    pub(super) fn folder(&self, name: &str) -> String {
+    /// The directory of the sandbox in which nothing of the user's is.
+    pub(super) fn directory(&self, name: &str) -> String {
         format!("{}-{name}-{}", self.common.prefix.display(), self.common.number())
     }
 
@@ -156,7 +156,7 @@ impl Remote {
         &self.id
     }
 
-    pub(super) fn common(&self) -> &Common {
+    pub(super) fn common(&self) -> &Shared {
         &self.common
     }
 
@@ -170,7 +170,7 @@ impl Remote {
 
     /// Copies files out of the sandbox: pairs of remote and local, which need not exist.
     fn copy(&mut self, pairs: &[(PathBuf, PathBuf)]) -> Result<(), ProviderError> {
-        // Whatever the provider's folder for relative paths is, the root is known.
+        // Whatever the provider's directory for relative paths is, the root is known.
         let root = PathBuf::from(self.common.inside.project_root.clone().unwrap_or_default());
         let full: Vec<_> = pairs.iter().map(|(remote, local)| (root.join(remote), local.clone())).collect();
         if let Some(copied) = self.transport.copy(&self.id, &full, &self.cancel) {
@@ -187,16 +187,16 @@ impl Remote {
     fn changed(&mut self, globs: &[String]) -> Result<Vec<PathBuf>> {
         let Some(batch) = &self.batch else { return Ok(Vec::new()) };
         let stamp = batch.join("started").to_string_lossy().into_owned();
-        let mut folders: Vec<String> = globs.iter().map(|glob| fixed_part(glob)).collect();
-        folders.sort();
-        folders.dedup();
-        let folders: Vec<_> = folders.iter().map(|folder| shell_words::quote(folder)).collect();
+        let mut directories: Vec<String> = globs.iter().map(|glob| fixed_part(glob)).collect();
+        directories.sort();
+        directories.dedup();
+        let directories: Vec<_> = directories.iter().map(|directory| shell_words::quote(directory)).collect();
         let list = format!("{stamp}.list");
         let (list, stamp) = (shell_words::quote(&list), shell_words::quote(&stamp));
         let text = format!(
             "{}find {} -type f -newer {stamp} -print0 2>/dev/null > {list}; true",
             self.common.inside.enter(None),
-            folders.join(" ")
+            directories.join(" ")
         );
         let place = self.temporary("list");
         let unquoted = batch.join("started.list").to_string_lossy().into_owned();
@@ -226,10 +226,10 @@ fn hide(raw: &Path, log: &Path, mask: &Mask) -> Result<(), ProviderError> {
     copy().map_err(|error| ProviderError::Lost(format!("cannot write `{}`: {error}", log.display())))
 }
 
-/// The folders of a glob pattern before the first that is not one name, to look for files in.
+/// The directories of a glob pattern before the first that is not one name, to look for files in.
 fn fixed_part(glob: &str) -> String {
-    let folders = glob.rsplit_once('/').map_or("", |(folders, _)| folders);
-    let fixed = folders.split('/').take_while(|part| !part.contains(['*', '?', '[']));
+    let directories = glob.rsplit_once('/').map_or("", |(directories, _)| directories);
+    let fixed = directories.split('/').take_while(|part| !part.contains(['*', '?', '[']));
     format!("./{}", fixed.collect::<Vec<_>>().join("/"))
 }
 
@@ -238,9 +238,9 @@ impl Sandbox for Remote {
         self.cancel = cancel.clone();
         let token = self.token();
         let old = self.batch.take();
-        // A result file may stand anywhere: only a folder of ours is removed.
-        let folder = order.report.and_then(Path::parent).filter(|folder| self.common.is_own(folder));
-        let batch = folder.map_or_else(|| self.folder("own").into(), Path::to_owned);
+        // A result file may stand anywhere: only a directory of ours is removed.
+        let directory = order.report.and_then(Path::parent).filter(|directory| self.common.is_own(directory));
+        let batch = directory.map_or_else(|| self.directory("own").into(), Path::to_owned);
         let stamp = batch.join("started");
         let content = self.transport.brings_reports();
         // Nobody asks for anything more of it.
@@ -332,7 +332,7 @@ impl Sandbox for Remote {
 
     fn destroy(mut self: Box<Self>) -> Result<(), ProviderError> {
         if let Some(batch) = self.batch.take().filter(|_| !self.common.inside.is_apart()) {
-            // The sandbox is a folder among others: what lies outside of it would stay.
+            // The sandbox is a directory among others: what lies outside of it would stay.
             let text = format!("rm -rf {}", shell_words::quote(&batch.to_string_lossy()));
             let streams = Streams {
                 stdout: self.temporary("stdout"),

@@ -95,12 +95,12 @@ fn deadlines_do_not_depend_on_the_clock_of_the_wall() {
     const OF_DATES: [&str; 5] =
         ["commands/recording.rs", "git/notes.rs", "image.rs", "journal.rs", "provider/local.rs"];
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
-    let mut folders = vec![std::path::PathBuf::from(root)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().flatten() {
+    let mut directories = vec![std::path::PathBuf::from(root)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if fs::read_to_string(&path).unwrap().contains("SystemTime") {
                 let name = path.strip_prefix(root).unwrap().display().to_string();
                 assert!(OF_DATES.contains(&&*name), "{name} reads the clock of the wall");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use offload::junit::{Caps, Recorded, Word, read_merged};
+use offload::internals::junit::{Caps, Recorded, Word, read_merged};
 
 use super::row::{Disk, Fault, Framework, Provider, Step};
 use super::scene::{Scene, ids};
@@ -172,7 +172,7 @@ fn gc(scene: &Scene, findings: &mut Findings) {
     findings.expect(gc.code == Some(0), || format!("gc: {}{}", gc.stdout, gc.stderr));
 }
 
-/// Nothing is left in the folder for temporary files, and no file half written.
+/// Nothing is left in the directory for temporary files, and no file half written.
 pub fn no_temporary_file(scene: &Scene, findings: &mut Findings) {
     let left = temporary(scene);
     findings.expect(left.is_empty(), || format!("temporary files: {left:?}"));
@@ -206,18 +206,18 @@ fn temporary(scene: &Scene) -> Vec<String> {
         None => names(&scene.project.path().join("tmp")),
     };
     let half_written = names_of_half_written(&scene.project.path().join("test-results"));
-    // When it breaks down, vitest leaves folders of its own there.
+    // When it breaks down, vitest leaves directories of its own there.
     let own = |name: &String| scene.row.framework != Framework::Vitest || name.contains("offload");
     names.into_iter().chain(half_written).filter(own).collect()
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-fn names_of_half_written(folder: &Path) -> Vec<String> {
-    names(folder).into_iter().filter(|name| name.starts_with(".offload-")).collect()
+fn names_of_half_written(directory: &Path) -> Vec<String> {
+    names(directory).into_iter().filter(|name| name.starts_with(".offload-")).collect()
 }
 
 /// These sandboxes have the file system of this machine.

@@ -49,7 +49,7 @@ pub enum Framework {
     Vitest,
 }
 
-/// Which folder is a disk of its own that fills.
+/// Which directory is a disk of its own that fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disk {
     Output,
@@ -162,7 +162,7 @@ impl Row {
         }
     }
 
-    /// The folder that is full.
+    /// The directory that is full.
     pub fn disk(&self) -> Option<Disk> {
         let journaled = matches!(self.step, Step::Prepare | Step::Create | Step::Destroy);
         let inside = matches!(self.step, Step::Exec | Step::Report) && self.provider != Provider::Local;

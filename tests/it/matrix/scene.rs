@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::row::{Disk, Fault, Framework, Provider, Row, Step};
 use crate::support::{Emulator, Outcome, Project, Running, nextest, python, vitest};
 
-/// Logs what it makes and destroys. A sandbox is a file in `live`; all share the folder of the project.
+/// Logs what it makes and destroys. A sandbox is a file in `live`; all share the directory of the project.
 const PROVIDER: &str = r#"
 kind=$1; shift
 mkdir -p n live
@@ -257,13 +257,13 @@ fn suite(framework: Framework, project: Project) -> Option<(Project, String)> {
 
 fn on_path(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file()).unwrap()
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file()).unwrap()
 }
 
 fn config(row: &Row, project: &Project, framework: &str, unique: &str) -> String {
     let commands = [Step::Prepare, Step::Create, Step::Download, Step::Destroy];
     let timeout = row.limit(&commands);
-    let root = |folder: &Path| format!("sandbox_repo_root = \"{}\"\n", folder.display());
+    let root = |directory: &Path| format!("sandbox_repo_root = \"{}\"\n", directory.display());
     let (provider, root) = match row.provider {
         Provider::Local => ("type = \"local\"\n".to_owned(), String::new()),
         Provider::Default => {

@@ -57,7 +57,7 @@ fn runs_in(root: &str) {
 fn a_difference_and_a_folder_go_by_subcommands_too() {
     let Some(emulator) = Emulator::start() else { return };
     let project = emulator.serve(Project::new());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/modal_sandbox.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bundled/modal_sandbox.py");
     let modal = |words: &[&str]| {
         let mut command = project.command("uv");
         let done = command.args(["run", "--quiet", "--no-project", script]).args(words).output().unwrap();

@@ -109,7 +109,7 @@ fn what_is_missing_is_one_clear_message() {
     std::fs::create_dir(&path).unwrap();
     for program in ["sh", "cat", "env", "git"] {
         let found = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-            .map(|folder| folder.join(program))
+            .map(|directory| directory.join(program))
             .find(|file| file.exists());
         std::os::unix::fs::symlink(found.unwrap(), path.join(program)).unwrap();
     }
@@ -118,7 +118,7 @@ fn what_is_missing_is_one_clear_message() {
     assert!(outcome.stderr.contains("`uv`, which runs Modal's SDK, is not on PATH"), "{}", outcome.stderr);
 }
 
-/// uv makes the script's environment under a lock in the folder for temporary files; where runs have folders
+/// uv makes the script's environment under a lock in the directory for temporary files; where runs have directories
 /// of their own, one may find a half-made environment and end.
 #[test]
 fn a_driver_that_does_not_come_up_is_started_again() {

@@ -70,11 +70,12 @@ fn what_a_dockerfile_copies_and_ignores_asks_for_another_image_when_it_changes()
 fn links_and_programs_come_as_they_are() {
     let Some((emulator, project)) = modal(&["pass 1"], "[groups.all]", "", "") else { return };
     let runner = std::fs::read_to_string(project.path().join("runner")).unwrap();
-    let check = "[ \"$(readlink 'deep er/folder')\" = ../real ] && [ -f 'deep er/folder/x' ] && \
+    let check = "[ \"$(readlink 'deep er/directory')\" = ../real ] && [ -f 'deep er/directory/x' ] && \
                  [ \"$(readlink file)\" = real/x ] && [ \"$(readlink none)\" = /nowhere/at/all ] && [ -x real/x ] || exit 9\n";
     let project = project.executable("real/x", "1").file("runner", &format!("{check}{runner}"));
     std::fs::create_dir(project.path().join("deep er")).unwrap();
-    for (target, link) in [("../real", "deep er/folder"), ("real/x", "file"), ("/nowhere/at/all", "none")] {
+    for (target, link) in [("../real", "deep er/directory"), ("real/x", "file"), ("/nowhere/at/all", "none")]
+    {
         std::os::unix::fs::symlink(target, project.path().join(link)).unwrap();
     }
     let project = committed(project);

@@ -27,7 +27,7 @@ pub(super) fn committed(project: Project) -> Project {
     project
 }
 
-/// Sandboxes that are folders, by the bundled script.
+/// Sandboxes that are directories, by the bundled script.
 pub(super) fn in_folders(project: Project, more: &str) -> Project {
     let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
     let start = config.find(CREATE).unwrap();
@@ -189,10 +189,10 @@ fn ten_runs_at_once_against_one_remote_keep_ten_notes() {
     git(&project, &["init", "-q", "--bare", "bare"]);
     git(&project, &["remote", "add", "origin", "bare"]);
     git(&project, &["push", "-q", "origin", "HEAD:refs/heads/main"]);
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut running = Vec::new();
     for number in 0..10 {
-        let clone = folder.path().join(format!("clone-{number}"));
+        let clone = directory.path().join(format!("clone-{number}"));
         let bare = project.path().join("bare");
         let done = Command::new("git").args(["clone", "-q", "-b", "main"]).arg(&bare).arg(&clone).status();
         assert!(done.unwrap().success());

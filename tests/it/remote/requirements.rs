@@ -2,7 +2,7 @@
 
 use crate::support::{Project, nextest, python};
 
-/// The configuration with the bundled script of folders instead of the one of Modal.
+/// The configuration with the bundled script of directories instead of the one of Modal.
 fn in_folders(config: &str, project: Project) -> Project {
     let config = config
         .replace("uv run @modal_sandbox.py", "sh @directory_sandbox.sh")

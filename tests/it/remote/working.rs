@@ -54,7 +54,7 @@ fn a_failed_test_runs_again_in_another_sandbox() {
 
 #[test]
 fn a_batch_that_hangs_is_overtaken_by_its_duplicate_and_its_sandbox_is_not_replaced() {
-    let unique = format!("offload-remote-hedge-{}", std::process::id());
+    let unique = format!("offload-remote-speculation-{}", std::process::id());
     let runner = "out=$1; shift; for id; do case $id in slow) [ -e armed ] && mkdir seen 2>/dev/null && \
                   sh -c 'sleep 600; : $0' \"$UNIQUE\" ;; esac; done; \
                   { echo '<testsuite>'; printf '<testcase name=\"%s\" time=\"0.01\"/>' \"$@\"; echo '</testsuite>'; } > \"$out\"";
@@ -108,9 +108,9 @@ fn files_that_match_come_back_each_once_under_their_batch() {
         let project =
             project.config(&config.replace("[report]", "[report]\ndownload_globs = [\"shots/**/*.png\"]"));
         project.offload(&["run", "--parallel", "1"]).expect_code(0);
-        let folder = project.path().join("test-results/downloads");
+        let directory = project.path().join("test-results/downloads");
         let mut found = Vec::new();
-        for batch in fs::read_dir(folder).unwrap().flatten() {
+        for batch in fs::read_dir(directory).unwrap().flatten() {
             for file in fs::read_dir(batch.path().join("shots/a b")).unwrap().flatten() {
                 let name = file.file_name().to_string_lossy().into_owned();
                 let content = fs::read(file.path()).unwrap();

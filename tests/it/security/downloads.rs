@@ -1,4 +1,4 @@
-//! What comes out of sandboxes stays in its folder, and what goes into images comes from the tree alone.
+//! What comes out of sandboxes stays in its directory, and what goes into images comes from the tree alone.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -98,13 +98,13 @@ fn an_image_has_links_as_links_and_nothing_from_behind_them() {
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("private"), "the-key-of-somebody").unwrap();
     symlink(outside.path().join("private"), project.path().join("src/file")).unwrap();
-    symlink(outside.path(), project.path().join("src/folder")).unwrap();
+    symlink(outside.path(), project.path().join("src/directory")).unwrap();
     let keep = "for word; do case $word in --context-dir=*) cp -RPp \"${word#*=}\" \"kept-$n\" ;; esac; done";
     let project = project.file("on-prepare", keep);
     let prepared = |name: &str| {
         let copied = project.path().join(name).join("src");
         assert!(copied.join("own").is_file());
-        for link in ["file", "folder"] {
+        for link in ["file", "directory"] {
             assert!(copied.join(link).is_symlink(), "{name}/{link}");
         }
     };
@@ -171,7 +171,7 @@ fn an_archive_from_a_sandbox_is_unpacked_in_its_folder_alone() {
     let project =
         Project::new().file("outside/victim", "mine").file("victim", "mine").file("unpack.py", UNPACKING);
     fs::create_dir(project.path().join("downloads")).unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/modal_sandbox.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bundled/modal_sandbox.py");
     let mut python = project.command(tools.join("bin/python"));
     let done = python.args(["unpack.py", script]).output().unwrap();
     let (said, complaint) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));

@@ -268,8 +268,9 @@ fn names_and_patterns_of_downloads_are_no_shell_text() {
                   mkdir \"in $name\"; echo > \"in $name/x\"; done < names; \
                   printf '<testsuite><testcase name=\"a\"/></testsuite>' > \"$out\"";
     let plain = |name: &&String| !name.contains(['*', '?', '[', ']', '\\']);
-    let folders: Vec<String> = names.iter().filter(plain).map(|name| toml(&format!("in {name}/x"))).collect();
-    let globs = format!("[report]\ndownload_globs = [\"shots/*\", {}]", folders.join(", "));
+    let directories: Vec<String> =
+        names.iter().filter(plain).map(|name| toml(&format!("in {name}/x"))).collect();
+    let globs = format!("[report]\ndownload_globs = [\"shots/*\", {}]", directories.join(", "));
     let download = "download_command = \"sh provider download {sandbox_id} {paths}\"";
     for project in [remote(&["a"], "[groups.all]", "", ""), remote(&["a"], "[groups.all]", download, "")] {
         let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
@@ -277,14 +278,14 @@ fn names_and_patterns_of_downloads_are_no_shell_text() {
         let project = project.file("runner", runner).file("names", &(names.join("\n") + "\n"));
         let outcome = project.offload(&["run"]).expect_code(0);
         assert!(!outcome.stderr.contains("warn"), "{}", outcome.stderr);
-        let folder = project.path().join("test-results/downloads/batch-0");
+        let directory = project.path().join("test-results/downloads/batch-0");
         for name in &names {
             let content =
-                fs::read_to_string(folder.join("shots").join(name)).unwrap_or_else(|_| panic!("{name}"));
+                fs::read_to_string(directory.join("shots").join(name)).unwrap_or_else(|_| panic!("{name}"));
             assert_eq!(content, *name);
         }
         for name in names.iter().filter(plain) {
-            assert!(folder.join(format!("in {name}/x")).exists(), "{name}");
+            assert!(directory.join(format!("in {name}/x")).exists(), "{name}");
         }
         harmless(&project);
         nothing_left(&project);

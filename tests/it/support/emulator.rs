@@ -85,7 +85,7 @@ impl Emulator {
         self.calls(&[]).iter().map(name).collect()
     }
 
-    /// What runs have left in the folder for temporary files; uv keeps its locks there.
+    /// What runs have left in the directory for temporary files; uv keeps its locks there.
     pub fn temporary(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path("tmp")).unwrap().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());

@@ -14,24 +14,24 @@ use super::processes::{Outcome, Running};
 /// Long enough for a build on a busy machine, short enough to end a hang.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A folder with the files of a project; removed when dropped.
+/// A directory with the files of a project; removed when dropped.
 pub struct Project {
-    folder: TempDir,
+    directory: TempDir,
     tools: Vec<PathBuf>,
     env: Vec<(String, String)>,
 }
 
 impl Project {
     pub fn new() -> Project {
-        let folder = TempDir::with_prefix("offload-it-").unwrap();
-        Project { folder, tools: Vec::new(), env: Vec::new() }
+        let directory = TempDir::with_prefix("offload-it-").unwrap();
+        Project { directory, tools: Vec::new(), env: Vec::new() }
     }
 
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
-    /// Writes a file and the folders it needs.
+    /// Writes a file and the directories it needs.
     #[must_use]
     pub fn file(self, path: &str, content: &str) -> Project {
         let target = self.path().join(path);
@@ -61,10 +61,10 @@ impl Project {
         self
     }
 
-    /// Puts a folder of programs in front of PATH.
+    /// Puts a directory of programs in front of PATH.
     #[must_use]
-    pub fn tool(mut self, folder: &Path) -> Project {
-        self.tools.push(folder.to_owned());
+    pub fn tool(mut self, directory: &Path) -> Project {
+        self.tools.push(directory.to_owned());
         self
     }
 
@@ -96,8 +96,8 @@ impl Project {
             command.env_remove(key);
         }
         let inherited = std::env::var_os("PATH").unwrap_or_default();
-        let folders = self.tools.iter().cloned().chain(std::env::split_paths(&inherited));
-        command.env("PATH", std::env::join_paths(folders).unwrap()).env("NO_COLOR", "1");
+        let directories = self.tools.iter().cloned().chain(std::env::split_paths(&inherited));
+        command.env("PATH", std::env::join_paths(directories).unwrap()).env("NO_COLOR", "1");
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command
     }

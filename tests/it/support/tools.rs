@@ -1,4 +1,4 @@
-//! Real tools in pinned versions, made once below the target folder and kept for later runs.
+//! Real tools in pinned versions, made once below the target directory and kept for later runs.
 //!
 //! Where a tool cannot be had, the test that asks for it says so and returns early; in CI it fails.
 
@@ -27,32 +27,33 @@ pub fn python_old() -> Option<&'static Path> {
     MADE.get_or_init(|| environment("pytest-old", PYTEST_OLD)).as_deref()
 }
 
-/// A `node_modules` folder with vitest, to be linked into a project.
+/// A `node_modules` directory with vitest, to be linked into a project.
 pub fn vitest() -> Option<&'static Path> {
     static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let make = || {
-        provide("vitest", VITEST, |folder| {
-            fs::write(folder.join("package.json"), VITEST).map_err(|error| error.to_string())?;
-            execute(Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(folder))
+        provide("vitest", VITEST, |directory| {
+            fs::write(directory.join("package.json"), VITEST).map_err(|error| error.to_string())?;
+            execute(Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(directory))
         })
     };
-    MADE.get_or_init(|| make().map(|folder| folder.join("node_modules"))).as_deref()
+    MADE.get_or_init(|| make().map(|directory| directory.join("node_modules"))).as_deref()
 }
 
-/// A folder that holds `cargo-nextest`.
+/// A directory that holds `cargo-nextest`.
 pub fn nextest() -> Option<&'static Path> {
     static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let make = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        if let Some(folder) =
-            std::env::split_paths(&path).find(|folder| folder.join("cargo-nextest").is_file())
+        if let Some(directory) =
+            std::env::split_paths(&path).find(|directory| directory.join("cargo-nextest").is_file())
         {
-            return Some(folder);
+            return Some(directory);
         }
         let install = ["install", "cargo-nextest", "--locked", "--version", NEXTEST, "--root"];
-        let made =
-            provide("nextest", NEXTEST, |folder| execute(Command::new("cargo").args(install).arg(folder)));
-        made.map(|folder| folder.join("bin"))
+        let made = provide("nextest", NEXTEST, |directory| {
+            execute(Command::new("cargo").args(install).arg(directory))
+        });
+        made.map(|directory| directory.join("bin"))
     };
     MADE.get_or_init(make).as_deref()
 }
@@ -60,16 +61,16 @@ pub fn nextest() -> Option<&'static Path> {
 /// A virtual environment with Modal's SDK and uv, which has fetched all that the bundled script asks for.
 pub fn modal() -> Option<&'static Path> {
     static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/modal_sandbox.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bundled/modal_sandbox.py");
     let make = || {
         let recipe = format!("{MODAL} {UV} {MODAL_OLD}");
-        provide("modal", &recipe, |folder| {
-            execute(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+        provide("modal", &recipe, |directory| {
+            execute(Command::new("python3").args(["-m", "venv"]).arg(directory))?;
             let pip = ["-m", "pip", "install", "-q", MODAL, UV];
-            execute(Command::new(folder.join("bin/python")).args(pip))?;
-            let cache = folder.parent().unwrap().join("uv-cache");
+            execute(Command::new(directory.join("bin/python")).args(pip))?;
+            let cache = directory.parent().unwrap().join("uv-cache");
             for version in [MODAL, MODAL_OLD] {
-                let mut uv = Command::new(folder.join("bin/uv"));
+                let mut uv = Command::new(directory.join("bin/uv"));
                 uv.env("UV_CACHE_DIR", &cache).args(["run", "--no-project", "--with", version]);
                 execute(uv.args([script, "--help"]))?;
             }
@@ -80,33 +81,33 @@ pub fn modal() -> Option<&'static Path> {
 }
 
 fn environment(name: &str, requirement: &str) -> Option<PathBuf> {
-    let made = provide(name, requirement, |folder| {
-        execute(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
-        execute(Command::new(folder.join("bin/python")).args(["-m", "pip", "install", "-q", requirement]))
+    let made = provide(name, requirement, |directory| {
+        execute(Command::new("python3").args(["-m", "venv"]).arg(directory))?;
+        execute(Command::new(directory.join("bin/python")).args(["-m", "pip", "install", "-q", requirement]))
     });
-    made.map(|folder| folder.join("bin/python"))
+    made.map(|directory| directory.join("bin/python"))
 }
 
-/// The folder of a tool. A stamp is written last, so that a half-made tool or another version of it is
+/// The directory of a tool. A stamp is written last, so that a half-made tool or another version of it is
 /// made again; a lock lets only one of several test programs make it.
 fn provide(name: &str, recipe: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Option<PathBuf> {
     let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-tools");
     fs::create_dir_all(&tools).unwrap();
     let lock = File::create(tools.join(format!("{name}.lock"))).unwrap();
     lock.lock().unwrap();
-    let folder = tools.join(name);
-    let stamp = folder.join("complete");
+    let directory = tools.join(name);
+    let stamp = directory.join("complete");
     if fs::read_to_string(&stamp).is_ok_and(|made| made == recipe) {
-        return Some(folder);
+        return Some(directory);
     }
-    if folder.exists() {
-        fs::remove_dir_all(&folder).unwrap();
+    if directory.exists() {
+        fs::remove_dir_all(&directory).unwrap();
     }
-    fs::create_dir_all(&folder).unwrap();
-    match make(&folder) {
+    fs::create_dir_all(&directory).unwrap();
+    match make(&directory) {
         Ok(()) => {
             fs::write(stamp, recipe).unwrap();
-            Some(folder)
+            Some(directory)
         }
         Err(why) => absent(name, &why),
     }

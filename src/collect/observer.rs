@@ -1,33 +1,30 @@
-//! What happens on the collector's thread: reports are read, results judged, logs named, progress shown.
+//! Runs on the collector's thread: reads reports, has results judged, names logs.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::bench::Workbench;
-use crate::collect::{BatchOutcome, Collector, Hedge, Policy, Reading, Results, Step, reading};
+use super::{BatchOutcome, Collector, Policy, Reading, Results, Speculation, Step, reading};
 use crate::event::{Event, Execution, Reaction};
+use crate::framework::RunSite;
 use crate::model::Batch;
-use crate::plan::Seen;
-use crate::progress::Progress;
-use crate::summary::Summary;
+use crate::summary::{BatchTiming, Summary};
 use crate::trace::Track;
 
 /// The outcome of each batch that was executed, by its number.
 pub type Outcomes = HashMap<u32, BatchOutcome>;
 
 /// Hears all events of a run.
-pub struct Watch<'a> {
-    bench: &'a Workbench<'a>,
+pub struct Observer<'a> {
+    site: &'a RunSite<'a>,
     collector: Collector<'a>,
-    hedge: Option<Hedge<'a>>,
+    speculation: Option<Speculation<'a>>,
     started: Instant,
     outcomes: Outcomes,
-    progress: Progress,
     retired: Vec<String>,
     /// Whether any batch was started.
     any_started: bool,
-    seen: Vec<Seen>,
+    seen: Vec<BatchTiming>,
 }
 
 /// The end of a run.
@@ -37,21 +34,22 @@ pub struct Ended {
     /// What each batch came to.
     pub outcomes: Outcomes,
     /// What batches took that went well.
-    pub seen: Vec<Seen>,
+    pub seen: Vec<BatchTiming>,
     /// Why sandboxes were given up, where no test has a result because of that.
     pub nothing: Option<String>,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> Observer<'a> {
     /// A watch over a run; batches that come up are numbered from `next_batch`.
-    pub fn new(bench: &'a Workbench<'a>, policy: Policy, next_batch: u32, progress: Progress) -> Watch<'a> {
-        Watch {
-            bench,
-            collector: Collector::new(bench.commands.suite, policy, next_batch),
-            hedge: policy.hedge.map(|rule| Hedge::new(rule, bench.commands.suite, next_batch as usize)),
+    pub fn new(site: &'a RunSite<'a>, policy: Policy, next_batch: u32) -> Observer<'a> {
+        Observer {
+            site,
+            collector: Collector::new(site.commands.suite, policy, next_batch),
+            speculation: policy
+                .speculation
+                .map(|rule| Speculation::new(rule, site.commands.suite, next_batch as usize)),
             started: Instant::now(),
             outcomes: Outcomes::new(),
-            progress,
             retired: Vec::new(),
             any_started: false,
             seen: Vec::new(),
@@ -61,30 +59,26 @@ impl<'a> Watch<'a> {
     /// Takes in one event and tells what follows from it.
     pub fn hear(&mut self, event: Event) -> Reaction {
         let now = self.started.elapsed();
-        if let Some(hedge) = &mut self.hedge {
-            hedge.hear(&event, now);
+        if let Some(speculation) = &mut self.speculation {
+            speculation.hear(&event, now);
         }
         let mut step = self.judge(event);
         if step.stop {
-            self.bench.stop.raise_gracefully();
+            self.site.stop.raise_gracefully();
         }
         let duplicate = self.duplicate(now, step.batches.len());
         step.batches.extend(duplicate);
-        if self.progress.is_due() {
-            let (judged, bad) = self.collector.counts();
-            self.progress.show(judged, bad);
-        }
         Reaction { batches: step.batches, abandon: step.abandon }
     }
 
     /// The duplicate of a batch that is late at `now`, after so many batches were queued.
     fn duplicate(&mut self, now: Duration, queued: usize) -> Option<Batch> {
-        let hedge = self.hedge.as_mut()?;
-        hedge.queued(queued);
-        if self.bench.stop.is_raised() {
-            hedge.stop();
+        let speculation = self.speculation.as_mut()?;
+        speculation.queued(queued);
+        if self.site.stop.is_raised() {
+            speculation.stop();
         }
-        let late = hedge.late(now)?;
+        let late = speculation.late(now)?;
         let duplicate = self.collector.duplicate(&late.batch);
         log::info!(
             "batch {} is late: {:.1} s instead of {:.1} s; its tests run a second time as batch {}",
@@ -102,17 +96,12 @@ impl<'a> Watch<'a> {
                 log::debug!("sandbox {slot} is ready");
                 Step::default()
             }
-            Event::Started { slot, batch } => {
+            Event::Started { .. } => {
                 self.any_started = true;
-                self.progress.started(slot, format!("batch {} ({} tests)", batch.index, batch.tests.len()));
                 Step::default()
             }
-            Event::Finished { slot, batch, execution } => {
-                self.progress.ended(slot);
-                self.finished(slot, &batch, &execution)
-            }
-            Event::Lost { slot, batch, error } => {
-                self.progress.ended(slot);
+            Event::Finished { slot, batch, execution } => self.finished(slot, &batch, &execution),
+            Event::Lost { batch, error, .. } => {
                 let number = batch.index;
                 let step = self.collector.lost(batch, &error);
                 let again = if step.batches.is_empty() { "" } else { " and runs again" };
@@ -120,8 +109,7 @@ impl<'a> Watch<'a> {
                 self.close(number, step.outcome);
                 step
             }
-            Event::Refused { slot, batch, error } => {
-                self.progress.ended(slot);
+            Event::Refused { batch, error, .. } => {
                 let step = self.collector.refused(&batch, &error);
                 self.close(batch.index, step.outcome);
                 step
@@ -144,11 +132,11 @@ impl<'a> Watch<'a> {
         let results = match &execution.report {
             Some(report) if !self.collector.ignores(batch.index) => {
                 let _span =
-                    self.bench.trace.span(Track::Results(slot), || format!("read batch {}", batch.index));
-                let scratch = self.bench.inside(batch.index);
-                let commands = &self.bench.commands;
+                    self.site.trace.span(Track::Results(slot), || format!("read batch {}", batch.index));
+                let scratch = self.site.inside(batch.index);
+                let commands = &self.site.commands;
                 let matcher = commands.framework.matcher(&batch.tests, &commands.context(&scratch));
-                Results::Report(reading::read(report, &*matcher, &self.bench.mask))
+                Results::Report(reading::read(report, &*matcher, &self.site.mask))
             }
             _ => Results::ExitStatus,
         };
@@ -161,19 +149,19 @@ impl<'a> Watch<'a> {
         };
         let step = self.collector.finished(batch, execution, results);
         if let (Some(tests), Some(BatchOutcome::Success)) = (tests, step.outcome) {
-            self.seen.push(Seen { elapsed: execution.whole, tests, files: self.files(batch) });
+            self.seen.push(BatchTiming { elapsed: execution.whole, tests, files: self.files(batch) });
         }
         if let Some(twin) = step.abandon {
             log::info!("batch {} was done before batch {twin}, which has the same tests", batch.index);
         }
         self.close(batch.index, step.outcome);
-        // The folder is private to this execution; what cannot be removed now goes with its parent.
-        let _ = std::fs::remove_dir_all(self.bench.scratch(batch.index));
+        // The directory is private to this execution; what cannot be removed now goes with its parent.
+        let _ = std::fs::remove_dir_all(self.site.scratch(batch.index));
         step
     }
 
     fn files(&self, batch: &Batch) -> u32 {
-        let tests = batch.tests.iter().map(|index| self.bench.commands.suite.test(*index));
+        let tests = batch.tests.iter().map(|index| self.site.commands.suite.test(*index));
         let files: HashSet<&str> = tests.filter_map(|test| test.file.as_deref()).collect();
         u32::try_from(files.len()).unwrap_or(u32::MAX)
     }
@@ -188,8 +176,8 @@ impl<'a> Watch<'a> {
         }
         let mut before_now = ended.elapsed();
         for (index, result) in reading.found.iter().rev() {
-            let name = self.bench.commands.suite.test(*index).id.to_string();
-            self.bench.trace.add(Track::Sandbox(slot), name, before_now, result.duration);
+            let name = self.site.commands.suite.test(*index).id.to_string();
+            self.site.trace.add(Track::Sandbox(slot), name, before_now, result.duration);
             before_now += result.duration;
         }
     }
@@ -199,9 +187,9 @@ impl<'a> Watch<'a> {
         let Some(outcome) = outcome else { return };
         self.outcomes.insert(batch, outcome);
         for kind in ["stdout", "stderr"] {
-            let from = self.bench.output.path().join(format!("logs/batch-{batch}.{kind}"));
+            let from = self.site.output.path().join(format!("logs/batch-{batch}.{kind}"));
             let name = PathBuf::from(format!("logs/batch-{batch}.{kind}.{}", outcome.word()));
-            let renamed = self.bench.output.place(&name).map(|to| std::fs::rename(&from, to));
+            let renamed = self.site.output.place(&name).map(|to| std::fs::rename(&from, to));
             match renamed {
                 Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
                     log::warn!("cannot rename `{}`: {error}", from.display());
@@ -212,9 +200,13 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Ends the watch.
+    /// How many tests are judged so far, and how many of them badly.
+    pub fn counts(&self) -> (usize, usize) {
+        self.collector.counts()
+    }
+
+    /// The end of the run.
     pub fn finish(mut self) -> Ended {
-        self.progress.finish();
         let nothing = if self.any_started { None } else { self.retired.pop() };
         let summary = self.collector.finish();
         Ended { summary, outcomes: self.outcomes, seen: self.seen, nothing }

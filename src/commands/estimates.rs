@@ -18,7 +18,7 @@ const FEWEST_DEGREES: u32 = 10;
 
 /// What earlier runs tell.
 #[derive(Clone, Debug)]
-pub struct Experience {
+pub struct Estimates {
     /// How long tests take.
     known: HashMap<String, Duration>,
     default: Duration,
@@ -26,24 +26,24 @@ pub struct Experience {
     noise: Option<f64>,
 }
 
-impl Experience {
+impl Estimates {
     /// Gathers it from the history and, for tests that the history does not know, the last report.
     /// `name` is that of the configuration file.
-    pub fn gather(config: &Config, name: &str) -> Experience {
-        let mut experience = Experience {
+    pub fn gather(config: &Config, name: &str) -> Estimates {
+        let mut estimates = Estimates {
             known: last_report(config),
             default: DEFAULT_DURATION,
             overhead: usual_overhead(config),
             noise: None,
         };
         if let Some(settings) = &config.history {
-            experience.default = settings.default_duration;
+            estimates.default = settings.default_duration;
             match History::load(&settings.path) {
-                Ok(history) => experience.add(&history, name),
+                Ok(history) => estimates.add(&history, name),
                 Err(error) => log::warn!("planning without the history: {error:#}"),
             }
         }
-        experience
+        estimates
     }
 
     fn add(&mut self, history: &History, name: &str) {

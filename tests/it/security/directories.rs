@@ -1,4 +1,4 @@
-//! Files and folders of ours that others must not read, write, or have made before us.
+//! Files and directories of ours that others must not read, write, or have made before us.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -14,9 +14,9 @@ fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
 }
 
-fn below(folder: &Path) -> Vec<std::path::PathBuf> {
+fn below(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
+    for entry in fs::read_dir(directory).unwrap().flatten() {
         if entry.path().is_dir() {
             all.extend(below(&entry.path()));
         }
@@ -102,19 +102,19 @@ const SOMEBODY: u32 = 61_235;
 #[test]
 fn a_cache_folder_of_somebody_else_is_refused() {
     let project = bundled();
-    let folder = project.path().join("cache/offload/scripts");
-    fs::create_dir_all(&folder).unwrap();
-    fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+    let directory = project.path().join("cache/offload/scripts");
+    fs::create_dir_all(&directory).unwrap();
+    fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
     refuses_cache(&project, "can be written by others");
-    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
-    // Only root can give a folder away.
-    if chown(&folder, Some(SOMEBODY), None).is_ok() {
+    fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+    // Only root can give a directory away.
+    if chown(&directory, Some(SOMEBODY), None).is_ok() {
         refuses_cache(&project, "belongs to somebody else");
     }
-    fs::remove_dir_all(&folder).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
     fs::create_dir(project.path().join("elsewhere")).unwrap();
     fs::set_permissions(project.path().join("elsewhere"), Permissions::from_mode(0o777)).unwrap();
-    symlink("../../elsewhere", &folder).unwrap();
+    symlink("../../elsewhere", &directory).unwrap();
     refuses_cache(&project, "can be written by others");
 }
 
@@ -134,18 +134,18 @@ fn a_journal_of_somebody_else_is_neither_read_nor_written() {
         .file("planted.toml", config)
         .file("state/runs/old/run.json", &about)
         .file("state/runs/old/sandbox-0.json", "{\"slot\":0,\"id\":\"sb-1\",\"at\":0}");
-    for (folder, others) in [("state", 0o777), ("state/runs", 0o777)] {
-        let folder = project.path().join(folder);
-        fs::set_permissions(&folder, Permissions::from_mode(others)).unwrap();
+    for (directory, others) in [("state", 0o777), ("state/runs", 0o777)] {
+        let directory = project.path().join(directory);
+        fs::set_permissions(&directory, Permissions::from_mode(others)).unwrap();
         let outcome = project.offload(&["gc"]).expect_code(4);
         assert!(outcome.stderr.contains("can be written by others"), "{}", outcome.stderr);
         let outcome = project.offload(&["run"]).expect_code(0);
         assert!(outcome.stderr.contains("there is no journal of sandboxes"), "{}", outcome.stderr);
-        fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
-        if chown(&folder, Some(SOMEBODY), None).is_ok() {
+        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+        if chown(&directory, Some(SOMEBODY), None).is_ok() {
             let outcome = project.offload(&["gc"]).expect_code(4);
             assert!(outcome.stderr.contains("belongs to somebody else"), "{}", outcome.stderr);
-            chown(&folder, Some(nix::unistd::getuid().as_raw()), None).unwrap();
+            chown(&directory, Some(nix::unistd::getuid().as_raw()), None).unwrap();
         }
         assert!(!project.path().join("pwned").exists());
     }

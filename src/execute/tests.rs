@@ -90,7 +90,7 @@ impl Sandbox for Box_<'static> {
 /// Does to a batch what a function says.
 struct Script<F>(F);
 
-impl<F: Fn(usize, &Batch, &Cancel) -> Result<Exit, ProviderError> + Sync> Bench for Script<F> {
+impl<F: Fn(usize, &Batch, &Cancel) -> Result<Exit, ProviderError> + Sync> Executor for Script<F> {
     fn execute(
         &self,
         slot: usize,

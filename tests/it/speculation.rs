@@ -45,7 +45,7 @@ fn armed(more: &str, groups: &str, (first, second): (&str, &str), unique: &str) 
 }
 
 fn unique(name: &str) -> String {
-    format!("offload-test-hedge-{name}-{}", std::process::id())
+    format!("offload-test-speculation-{name}-{}", std::process::id())
 }
 
 /// Ends within less than the batch's deadline and what the hanging test would take.

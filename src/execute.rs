@@ -15,6 +15,7 @@ use crate::event::{Event, Execution, Reaction};
 use crate::model::{Batch, Origin};
 use crate::provider::{Provider, ProviderError, Sandbox};
 
+pub mod executor;
 mod worker;
 
 use worker::Worker;
@@ -35,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const STOPPED: &str = "the run was stopped before it started";
 
 /// Turns a batch into an execution in a sandbox. The one place where a batch becomes a command.
-pub trait Bench: Sync {
+pub trait Executor: Sync {
     /// Executes `batch` to its end, or until `cancel` is raised: for the run as a whole, or for this
     /// batch alone, and then the sandbox is to be of use for others.
     ///
@@ -59,7 +60,7 @@ pub struct Pool<'a> {
     /// How many idle ones are kept beside those that may be needed, as long as anything runs.
     pub spare: usize,
     /// What they do.
-    pub bench: &'a dyn Bench,
+    pub bench: &'a dyn Executor,
     /// Ends what runs and drops what waits.
     pub cancel: &'a Cancel,
 }

@@ -7,7 +7,7 @@ use crate::model::{Batch, Origin};
 
 /// Which batches have a twin, and which of them do not count.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Twins {
+pub(super) struct SpeculativePairs {
     /// Both ways: two batches of which either may still stand.
     pairs: HashMap<u32, u32>,
     /// Batches whose twin stands.
@@ -16,7 +16,7 @@ pub(super) struct Twins {
     last: HashSet<u32>,
 }
 
-impl Twins {
+impl SpeculativePairs {
     fn part(&mut self, batch: u32) -> Option<u32> {
         let twin = self.pairs.remove(&batch)?;
         self.pairs.remove(&twin);
@@ -46,13 +46,13 @@ impl Collector<'_> {
     pub fn duplicate(&mut self, batch: &Batch) -> Batch {
         let root = self.root(batch.index);
         let index = self.number(root);
-        self.twins.pairs.extend([(batch.index, index), (index, batch.index)]);
-        Batch { index, origin: Origin::Hedged, ..batch.clone() }
+        self.speculative.pairs.extend([(batch.index, index), (index, batch.index)]);
+        Batch { index, origin: Origin::Speculative, ..batch.clone() }
     }
 
     /// Whether nothing counts that this batch reports, because its twin was done first.
     pub fn ignores(&self, batch: u32) -> bool {
-        self.twins.losers.contains(&batch)
+        self.speculative.losers.contains(&batch)
     }
 
     /// The end of a batch that could not be done does not count where its twin was done or still may
@@ -61,7 +61,7 @@ impl Collector<'_> {
         if self.ignores(batch) {
             Some(Step::end(BatchOutcome::Cancelled))
         } else {
-            self.twins.leave(batch).then(|| Step::end(BatchOutcome::Error))
+            self.speculative.leave(batch).then(|| Step::end(BatchOutcome::Error))
         }
     }
 }

@@ -15,7 +15,7 @@ const LEAST: Duration = Duration::from_secs(1);
 
 /// What the rule depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hedging {
+pub struct SpeculationRule {
     /// What a batch takes besides its tests.
     pub overhead: Duration,
 }
@@ -38,7 +38,7 @@ pub struct Late {
 
 /// Keeps the state of the run as far as the rule needs it. All times are since the run's start.
 #[derive(Clone, Debug)]
-pub struct Hedge<'a> {
+pub struct Speculation<'a> {
     suite: &'a Suite,
     overhead: Duration,
     /// How many more duplicates there may be.
@@ -51,10 +51,10 @@ pub struct Hedge<'a> {
     stopped: bool,
 }
 
-impl<'a> Hedge<'a> {
+impl<'a> Speculation<'a> {
     /// The rule for a run of `suite` that starts with `planned` batches in its queue.
-    pub fn new(rule: Hedging, suite: &'a Suite, planned: usize) -> Hedge<'a> {
-        Hedge {
+    pub fn new(rule: SpeculationRule, suite: &'a Suite, planned: usize) -> Speculation<'a> {
+        Speculation {
             suite,
             overhead: rule.overhead,
             left: planned.div_ceil(ONE_IN),
@@ -74,7 +74,7 @@ impl<'a> Hedge<'a> {
             Event::Started { slot, batch } => {
                 self.waiting = self.waiting.saturating_sub(1);
                 self.idle.remove(slot);
-                if batch.origin != Origin::Hedged && is_measured(self.suite, batch) {
+                if batch.origin != Origin::Speculative && is_measured(self.suite, batch) {
                     self.candidates.insert(batch.index, Running { batch: batch.clone(), since: now });
                 }
             }

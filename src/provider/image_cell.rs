@@ -19,7 +19,7 @@ const ENOUGH: usize = 3;
 pub type Renew<'a> = Box<dyn Fn(&Cancel) -> Result<Image, ProviderError> + Send + Sync + 'a>;
 
 /// The image of all sandboxes of a run.
-pub struct Renewal<'a> {
+pub struct ImageCell<'a> {
     state: Mutex<State>,
     changed: Condvar,
     /// `None` for an image that is not from a cache.
@@ -43,9 +43,9 @@ struct State {
     failure: Option<ProviderError>,
 }
 
-impl<'a> Renewal<'a> {
+impl<'a> ImageCell<'a> {
     /// `image`, which `renew` can make anew.
-    pub fn new(image: Image, renew: Option<Renew<'a>>) -> Renewal<'a> {
+    pub fn new(image: Image, renew: Option<Renew<'a>>) -> ImageCell<'a> {
         let state = State {
             image,
             is_new: false,
@@ -56,7 +56,7 @@ impl<'a> Renewal<'a> {
             refusals: 0,
             failure: None,
         };
-        Renewal { state: Mutex::new(state), changed: Condvar::new(), renew }
+        ImageCell { state: Mutex::new(state), changed: Condvar::new(), renew }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -148,8 +148,8 @@ mod tests {
         ProviderError::Refused("no such image".into())
     }
 
-    fn renewal(renewed: &'static AtomicUsize) -> Renewal<'static> {
-        Renewal::new(
+    fn image_cell(renewed: &'static AtomicUsize) -> ImageCell<'static> {
+        ImageCell::new(
             image("old"),
             Some(Box::new(|_| {
                 renewed.fetch_add(1, Ordering::SeqCst);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     /// Ten at once; which of them get something from an image.
-    fn ten(renewal: &Renewal<'_>, gives: impl Fn(usize, &Image) -> bool + Sync) -> usize {
+    fn ten(image_cell: &ImageCell<'_>, gives: impl Fn(usize, &Image) -> bool + Sync) -> usize {
         let made = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for number in 0..10 {
@@ -169,7 +169,7 @@ mod tests {
                         std::thread::sleep(Duration::from_millis(5 * number as u64));
                         if gives(number, image) { Ok(()) } else { Err(refused()) }
                     };
-                    if renewal.create(&Cancel::new(), make).is_ok() {
+                    if image_cell.create(&Cancel::new(), make).is_ok() {
                         made.fetch_add(1, Ordering::SeqCst);
                     }
                 });
@@ -181,20 +181,20 @@ mod tests {
     #[test]
     fn an_image_that_is_gone_is_made_anew_once_for_all() {
         static RENEWED: AtomicUsize = AtomicUsize::new(0);
-        let made = ten(&renewal(&RENEWED), |_, image| image.id.as_deref() == Some("new"));
+        let made = ten(&image_cell(&RENEWED), |_, image| image.id.as_deref() == Some("new"));
         assert_eq!((made, RENEWED.load(Ordering::SeqCst)), (10, 1));
     }
 
     #[test]
     fn an_image_that_gives_a_sandbox_to_anybody_is_there() {
         static RENEWED: AtomicUsize = AtomicUsize::new(0);
-        let made = ten(&renewal(&RENEWED), |number, _| number > 2);
+        let made = ten(&image_cell(&RENEWED), |number, _| number > 2);
         assert_eq!((made, RENEWED.load(Ordering::SeqCst)), (7, 0));
     }
 
     #[test]
     fn an_image_that_was_just_made_is_not_doubted() {
-        let fresh = Renewal::new(image("fresh"), None);
+        let fresh = ImageCell::new(image("fresh"), None);
         assert_eq!(ten(&fresh, |_, _| false), 0);
     }
 }

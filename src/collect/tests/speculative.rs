@@ -7,7 +7,7 @@ fn paired(suite: &Suite, fail_fast: bool) -> (Collector<'_>, Batch, Batch) {
     let mut collector = Collector::new(suite, policy(fail_fast), 1);
     let first = all(suite);
     let second = collector.duplicate(&first);
-    assert_eq!((second.index, second.origin, &second.tests), (1, Origin::Hedged, &first.tests));
+    assert_eq!((second.index, second.origin, &second.tests), (1, Origin::Speculative, &first.tests));
     (collector, first, second)
 }
 
@@ -86,7 +86,7 @@ fn a_lost_twin_runs_again_only_where_both_are_lost_and_then_once() {
         let step = collector.lost(left, "no sandbox either");
         let [again] = &step.batches[..] else { panic!("{:?}", step.batches) };
         // It has had its duplicate.
-        assert_eq!((again.index, again.origin, again.tests.len()), (2, Origin::Hedged, 2));
+        assert_eq!((again.index, again.origin, again.tests.len()), (2, Origin::Speculative, 2));
         let step = collector.finished(again, &execution(Exit::Code(0)), passes(&suite));
         assert_eq!(step.abandon, None);
         assert_eq!(collector.finish().status(), Status::Passed);
