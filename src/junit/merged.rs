@@ -18,18 +18,20 @@ pub enum Word {
     Passed,
     /// Failed.
     Failed,
-    /// Something around it went wrong.
+    /// Something outside the test itself went wrong.
     Errored,
     /// Passed after it had failed.
     Flaky,
-    /// Left out by the runner.
+    /// Skipped by the runner.
     Skipped,
     /// Failed as expected.
     ExpectedFailure,
-    /// Ended by the deadline of its batch.
+    /// Stopped at the deadline of its batch.
     TimedOut,
     /// Has no result.
     NotRun,
+    /// No test: an error of the run.
+    RunError,
 }
 
 impl Word {
@@ -61,18 +63,19 @@ impl fmt::Display for Word {
             Word::ExpectedFailure => "XFAILED",
             Word::TimedOut => "TIMED OUT",
             Word::NotRun => "NOT RUN",
+            Word::RunError => "RUN ERROR",
         })
     }
 }
 
-/// What the merged report says of a test.
+/// What the merged report says about a test, or about an error of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// The id, exactly as it was discovered.
+    /// The ID, exactly as it was discovered; of an error of the run its reason.
     pub id: String,
     /// How it ended.
     pub word: Word,
-    /// The result with its texts; of a flaky test those of its first failure.
+    /// The result with its texts; a flaky test has those of its first failure.
     pub result: CaseResult,
     /// The batches of its attempts, in order; empty in reports that are not ours.
     pub batches: Vec<u32>,
@@ -80,13 +83,14 @@ pub struct Recorded {
 
 impl From<Record> for Recorded {
     fn from(record: Record) -> Recorded {
-        let Record { case, id, batches } = record;
-        let word = Word::of(&case.result);
+        let Record { case, id, batches, is_run_error } = record;
+        let word = if is_run_error { Word::RunError } else { Word::of(&case.result) };
         Recorded { id: id.unwrap_or(case.name), word, result: case.result, batches }
     }
 }
 
-/// Reads a merged report and hands out each test, in order, until `each` breaks off.
+/// Reads a merged report and hands out each test, in order, then the errors of the run, until `each`
+/// breaks off.
 pub fn read_merged(
     input: impl Read,
     caps: Caps,
@@ -96,8 +100,7 @@ pub fn read_merged(
     read_records(&mut input, caps, &mut |record| each(record.into()))
 }
 
-/// How long the tests of a merged report took that passed, flaky ones included; of a broken report as
-/// many as can be read.
+/// The durations of tests that passed, including flaky ones. Of a broken report, as many as can be read.
 pub fn previous_durations(input: impl Read) -> HashMap<String, Duration> {
     let mut durations = HashMap::new();
     read_merged(input, Caps { text: 0 }, &mut |test| {
