@@ -45,10 +45,17 @@ const FORCED_END: Duration = Duration::from_secs(3);
 #[command(name = "offload", version, about = ABOUT, after_help = EXIT_CODES)]
 struct Arguments {
     /// Path to the configuration file
-    #[arg(short, long, global = true, value_name = "PATH", default_value = "offload.toml")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "PATH",
+        default_value = "offload.toml",
+        display_order = 100
+    )]
     config: PathBuf,
     /// Print more detail to stderr
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 100)]
     verbose: bool,
     #[command(subcommand)]
     command: Command,

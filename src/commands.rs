@@ -21,8 +21,6 @@ pub mod validate;
 /// How a command writes what it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OutputFormat {
-    /// Lines and tables
     Text,
-    /// JSON
     Json,
 }

@@ -17,7 +17,7 @@ Lists:
   slowest     ordered by the duration of recent passes
   flakiest    tests that both passed and failed, ordered by failure rate; those with fewer than
               5 attempts come last
-  newly slow  the last 3 passes took at least 1.5 times, and 0.1 s, longer than earlier ones";
+  newly slow  the last 3 passes took 1.5 times as long as earlier ones, and 0.1 seconds longer";
 
 const SETTINGS: &str = "\
 Adds a line to `.gitattributes`, which you should commit, and the driver to the git configuration

@@ -196,7 +196,7 @@ fn names_that_match_no_test_end_as_not_run_without_running_again() {
             .iter()
             .map(|test| Extra { name: format!("other {}", test.0), outcome: Outcome::Passed, message: None })
             .collect();
-        (Exit::Code(1), Reading { extras, nearest: vec!["other 0".into()], ..Reading::default() })
+        (Exit::Code(1), Reading { extras, nearest: vec!["`other 0`".into()], ..Reading::default() })
     };
     assert_eq!(drive(&mut collector, all(&suite), &mut { extra }), 1);
     let summary = collector.finish();

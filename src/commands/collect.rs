@@ -16,11 +16,8 @@ use crate::trace::Trace;
 /// What to do when no tests are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum NoTests {
-    /// Exit with code 0
     Pass,
-    /// Print a warning and exit with code 0
     Warn,
-    /// Print an error and exit with code 1
     Fail,
 }
 

@@ -52,9 +52,9 @@ pub fn warn_of_extras(summary: &Summary, suite: &Suite) {
     let nearest: Vec<String> = known.iter().take(NEAREST).map(|(_, id)| format!("`{id}`")).collect();
     let results = count(summary.extras.len(), "result");
     let name =
-        if extra.name.is_empty() { "has no name".into() } else { format!("is named `{}`", extra.name) };
+        if extra.name.is_empty() { "a case without a name".into() } else { format!("`{}`", extra.name) };
     log::warn!(
-        "{results} for tests that were not discovered; the first one {name}; similar test IDs: {} \
+        "found {results} for tests that were not discovered, first {name}; similar test IDs: {} \
          (`test_id_format` maps names to IDs)",
         nearest.join(", ")
     );

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::config::{FrameworkType, ProviderType};
 use crate::error::{Problem, Status};
@@ -39,6 +39,9 @@ fn write_new(path: &Path, text: &str) -> Result<bool> {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
+    if !directory.is_dir() {
+        return Err(anyhow!("`{}` is not a directory", directory.display())).with_context(cannot);
+    }
     let mut builder = tempfile::Builder::new();
     // Leave the permissions to the umask; a temporary file would be private to its owner.
     let builder = builder.permissions(Permissions::from_mode(0o666));

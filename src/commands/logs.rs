@@ -102,8 +102,13 @@ fn show(test: &Recorded, palette: Palette, out: &mut dyn Write) -> io::Result<()
         _ => palette.red(test.word).to_string(),
     };
     writeln!(out, "=== {} [{word}] ===", one_line(&test.id))?;
-    if let Some(details) = &test.result.details {
-        show_details(details, out)?;
+    match &test.result.details {
+        // Its message is its name.
+        Some(details) if test.word == Word::RunError => {
+            show_details(&Details { message: None, ..(**details).clone() }, out)?;
+        }
+        Some(details) => show_details(details, out)?,
+        None => {}
     }
     if test.batches.len() > 1 {
         let batches: Vec<String> = test.batches.iter().map(u32::to_string).collect();
@@ -226,7 +231,6 @@ after 2 s
 === t.py::test_lost [NOT RUN] ===
 no sandbox
 === it broke [RUN ERROR] ===
-it broke
 batch 3
 ";
         assert_eq!((status, text.as_str()), (Status::Passed, expected));

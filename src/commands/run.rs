@@ -245,13 +245,12 @@ impl Parts<'_> {
         let tests = suite.tests().len();
         let measured = suite.tests().iter().filter(|test| test.measured).count();
         let predicted = (2 * measured >= tests).then_some(plan.predicted);
-        let time = predicted.map_or_else(
-            || "duration unknown".into(),
-            |predicted| format!("predicted to take {:.1} s", predicted.as_secs_f64()),
-        );
+        let time = predicted
+            .map(|predicted| format!(", predicted to take {:.1} s", predicted.as_secs_f64()))
+            .unwrap_or_default();
         let (tests, sandboxes) = (count(tests, "test"), count(machines, "sandbox"));
         let batches = count(plan.batches.len(), "batch");
-        self.options.screen.line(&format!("offload: {tests} in {batches} on {sandboxes}, {time}"));
+        self.options.screen.line(&format!("offload: {tests} in {batches} on {sandboxes}{time}"));
         predicted
     }
 

@@ -37,10 +37,13 @@ impl Text<'_> {
         // What broke a batch is not repeated where it stayed the reason of tests.
         let is_known = |incident: &Incident<'_>| shown.iter().any(|block| block.reason == incident.reason);
         for broken in incidents(&report.summary.broken).iter().filter(|broken| !is_known(broken)) {
-            self.incident("BROKEN", broken, &mut quoted)?;
+            self.incident("BROKEN", broken)?;
+            self.line("    its tests without a result were run again")?;
+            self.quote(&broken.batches, &mut quoted)?;
         }
         for error in &incidents(&report.summary.errors) {
-            self.incident("ERROR", error, &mut quoted)?;
+            self.incident("ERROR", error)?;
+            self.quote(&error.batches, &mut quoted)?;
         }
         self.totals(circumstances)?;
         if let Some(Forecast { predicted, took }) = circumstances.forecast {
@@ -93,7 +96,7 @@ impl Text<'_> {
         }
     }
 
-    fn incident(&mut self, word: &str, incident: &Incident<'_>, quoted: &mut HashSet<u32>) -> io::Result<()> {
+    fn incident(&mut self, word: &str, incident: &Incident<'_>) -> io::Result<()> {
         let (word, place) = (self.paint(word), incident.place());
         let colon = if place.is_empty() { "" } else { ": " };
         let mut lines = headlines(incident.reason).into_iter();
@@ -101,7 +104,7 @@ impl Text<'_> {
         for line in lines {
             self.line(format!("    {line}"))?;
         }
-        self.quote(&incident.batches, quoted)
+        Ok(())
     }
 
     /// Quotes the ends of the logs of the first of `batches` that has any, each batch once in a summary.

@@ -59,7 +59,7 @@ fn execs_that_always_fail_end_the_run_with_a_reason_for_each_test() {
     let project = remote(&["pass 1", "pass 2"], SOLO, "", "").file("on-exec", "echo 'no route' >&2; exit 1");
     let outcome = project.offload(&["run"]).expect_code(1);
     assert!(
-        outcome.stdout.contains("NOT RUN 2 tests\n") && outcome.stdout.contains("no route"),
+        outcome.stdout.contains("NOT RUN pass 1\n") && outcome.stdout.contains("no route"),
         "{}",
         outcome.stdout
     );
