@@ -28,7 +28,7 @@ pub struct Case {
     pub name: String,
     /// The attribute `file`, where there is one.
     pub file: Option<String>,
-    /// Its result.
+    /// What it gave.
     pub result: CaseResult,
 }
 

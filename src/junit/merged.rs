@@ -18,15 +18,15 @@ pub enum Word {
     Passed,
     /// Failed.
     Failed,
-    /// Something outside the test itself went wrong.
+    /// Something around it went wrong.
     Errored,
     /// Passed after it had failed.
     Flaky,
-    /// Skipped by the runner.
+    /// Left out by the runner.
     Skipped,
     /// Failed as expected.
     ExpectedFailure,
-    /// Stopped at the deadline of its batch.
+    /// Ended by the deadline of its batch.
     TimedOut,
     /// Has no result.
     NotRun,
@@ -68,14 +68,14 @@ impl fmt::Display for Word {
     }
 }
 
-/// What the merged report says about a test, or about an error of the run.
+/// What the merged report says of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// The ID, exactly as it was discovered; of an error of the run its reason.
+    /// The id, exactly as it was discovered.
     pub id: String,
     /// How it ended.
     pub word: Word,
-    /// The result with its texts; a flaky test has those of its first failure.
+    /// The result with its texts; of a flaky test those of its first failure.
     pub result: CaseResult,
     /// The batches of its attempts, in order; empty in reports that are not ours.
     pub batches: Vec<u32>,
@@ -89,8 +89,7 @@ impl From<Record> for Recorded {
     }
 }
 
-/// Reads a merged report and hands out each test, in order, then the errors of the run, until `each`
-/// breaks off.
+/// Reads a merged report and hands out each test, in order, until `each` breaks off.
 pub fn read_merged(
     input: impl Read,
     caps: Caps,
@@ -100,7 +99,8 @@ pub fn read_merged(
     read_records(&mut input, caps, &mut |record| each(record.into()))
 }
 
-/// The durations of tests that passed, including flaky ones. Of a broken report, as many as can be read.
+/// How long the tests of a merged report took that passed, flaky ones included; of a broken report as
+/// many as can be read.
 pub fn previous_durations(input: impl Read) -> HashMap<String, Duration> {
     let mut durations = HashMap::new();
     read_merged(input, Caps { text: 0 }, &mut |test| {
