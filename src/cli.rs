@@ -3,24 +3,26 @@
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::cancel::Cancel;
 use crate::color::{Palette, Terminals};
 use crate::commands::collect::{self, NoTests};
 use crate::commands::{OutputFormat, build, gc, init, logs, plan, validate};
 use crate::config::{self, Config};
 use crate::error::{Problem, Status, printable};
+use crate::process::guard;
 use crate::progress::{Screen, Style};
 
 mod history;
 mod run;
+mod signals;
 
 use history::HistoryCommand;
 use run::RunArguments;
+use signals::cancel_on_signals;
 
 const ABOUT: &str = "Run a test suite in parallel sandboxes";
 
@@ -37,9 +39,6 @@ const PLAN_NOTES: &str = "\
 `plan` lists the tests but runs none. Predictions come from the history, or from the last report.
 The knee is the number of sandboxes with the best trade-off between time and cost: beyond it, each
 additional sandbox saves less than it costs.";
-
-/// How long the program lives after a second signal, at most.
-const FORCED_END: Duration = Duration::from_secs(3);
 
 #[derive(Parser)]
 #[command(name = "offload", version, about = ABOUT, after_help = EXIT_CODES)]
@@ -129,6 +128,12 @@ enum Command {
     /// Show or merge the test history
     #[command(subcommand)]
     History(HistoryCommand),
+    /// End the local processes of a run that was killed; runs start this themselves
+    #[command(name = guard::SUBCOMMAND, hide = true)]
+    GuardProcesses {
+        /// What the environment of these processes contains
+        token: String,
+    },
 }
 
 /// Runs the program.
@@ -284,6 +289,10 @@ fn dispatch(
             logs::run(&report.output_dir.join(report.junit_file), &filter, console.palette, output)
         }
         Command::History(command) => history::dispatch(config, command, output),
+        Command::GuardProcesses { token } => {
+            guard::watch(token, io::stdin());
+            Ok(Status::Passed)
+        }
     }
 }
 
@@ -294,33 +303,4 @@ fn load(path: &Path) -> Result<Config, Problem> {
 /// The name of a configuration file, which is part of each key in the history.
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Ends the program even if a thread is stuck, for instance in a write to a full pipe. By then its
-/// children have been killed.
-#[expect(clippy::exit, reason = "the threads that would have to return are stuck")]
-fn force_end() {
-    std::thread::spawn(|| {
-        std::thread::sleep(FORCED_END);
-        std::process::exit(i32::from(Status::Interrupted.code()));
-    });
-}
-
-/// A flag that SIGINT, SIGTERM and SIGHUP raise; the second one with force.
-fn cancel_on_signals() -> Result<Cancel, Problem> {
-    let cancel = Cancel::new();
-    let flag = cancel.clone();
-    ctrlc::set_handler(move || {
-        let again = flag.is_raised();
-        flag.raise();
-        if again {
-            force_end();
-        }
-        log::warn!(
-            "{}",
-            if again { "stopping at once" } else { "stopping; a second signal ends all at once" }
-        );
-    })
-    .map_err(|error| anyhow::Error::new(error).context("cannot listen for signals"))?;
-    Ok(cancel)
 }

@@ -320,7 +320,8 @@ impl<'a> Collector<'a> {
         // Two kinds of runner believe that they are done: one that ended well with a whole report,
         // and one that reported as many cases as were asked for, but under other names.
         let whole = end.reading.error.is_none();
-        if (whole && end.execution.exit == Exit::Code(0)) || end.cases >= end.batch.tests.len() || hopeless {
+        let is_done = end.cases >= end.batch.tests.len() && end.execution.exit != Exit::TimedOut;
+        if (whole && end.execution.exit == Exit::Code(0)) || is_done || hopeless {
             return;
         }
         let progress = missing.len() < end.batch.tests.len();
