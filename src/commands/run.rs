@@ -32,7 +32,7 @@ use crate::image::Found;
 use crate::model::{Attempt, Suite};
 use crate::plan::Plan;
 use crate::progress::{Progress, Screen};
-use crate::provider::Provider;
+use crate::provider::{Provider, RunEnd};
 use crate::report::{Circumstances, Forecast, Report};
 use crate::trace::{Trace, Track};
 
@@ -243,6 +243,7 @@ impl Parts<'_> {
             (Some(observer), event) => hear(observer, &mut progress, event),
             (None, _) => Reaction::default(),
         });
+        self.provider.finish(if stop.is_raised() { RunEnd::Interrupted } else { RunEnd::Complete });
         drop(span);
         let fatal = bench.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (status, nothing) =
