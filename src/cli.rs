@@ -88,8 +88,12 @@ enum Command {
     },
     /// Show what a run would do for its image: which one it has, and what has changed since
     CheckpointStatus,
-    /// Destroy the sandboxes that runs left which were killed, and remove their temporary files
-    Gc,
+    /// Destroy sandboxes left behind by killed runs, and remove their temporary files
+    Gc {
+        /// Drop creates that were ended before they printed an id, after listing them: whatever they left is gone
+        #[arg(long)]
+        forget: bool,
+    },
     /// Check the configuration and show what it says
     Validate,
     /// Write a new configuration
@@ -253,10 +257,13 @@ fn dispatch(
         Command::Build { copy_dir, env, no_cache } => {
             let options =
                 build::Options { env: env.clone(), copy_dirs: copy_dir.clone(), no_cache: *no_cache };
-            build::run((&load(config)?, screen), &options, &cancel_on_signals()?, output)
+            build::run(&load(config)?, screen, &options, &cancel_on_signals()?, output)
         }
-        Command::CheckpointStatus => build::status((&load(config)?, screen), &cancel_on_signals()?, output),
-        Command::Gc => gc::run(screen, &cancel_on_signals()?, output),
+        Command::CheckpointStatus => build::status(&load(config)?, screen, &cancel_on_signals()?, output),
+        Command::Gc { forget } => {
+            let unknown = if *forget { gc::Unknown::Forget } else { gc::Unknown::Keep };
+            gc::run(screen, unknown, &cancel_on_signals()?, output)
+        }
         Command::Collect { format, no_tests } => {
             let cancel = cancel_on_signals()?;
             collect::run(&load(config)?, ((*format).into(), (*no_tests).into()), &[], &cancel, output)

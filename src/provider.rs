@@ -122,7 +122,7 @@ pub trait Builder: Send + Sync {
     fn patch(&self, base: &str, difference: ThinDiff, cancel: &Cancel) -> Result<Image, ProviderError>;
 }
 
-/// Looks after sandboxes that their run has left.
+/// Cleans up after a run.
 pub trait Reaper {
     /// Destroys a sandbox; one that is gone already is no error.
     ///
@@ -130,14 +130,9 @@ pub trait Reaper {
     /// When it may still be there.
     fn destroy(&self, id: &str) -> Result<(), ProviderError>;
 
-    /// Destroys what the provider itself knows to be of `run`, and gives the ids.
-    ///
-    /// # Errors
-    /// When something may still be there.
-    fn sweep(&self, run: &str) -> Result<Vec<String>, ProviderError> {
-        let _ = run;
-        Ok(Vec::new())
-    }
+    /// Destroys all sandboxes that carry the name of the run, and gives their ids; `None` where the provider cannot
+    /// find them. Where it fails, some may still be there.
+    fn sweep(&self) -> Option<Result<Vec<String>, ProviderError>>;
 }
 
 /// How a run came to its end.

@@ -113,9 +113,10 @@ const COMMANDS: &str = "\
 [provider]
 type = \"default\"
 prepare_command = \"sh @directory_sandbox.sh prepare\"               # its last line names the image
-create_command = \"sh @directory_sandbox.sh create {image_id}\"       # its last line names the sandbox
+create_command = \"sh @directory_sandbox.sh create {image_id} {sandbox_name}\"  # its last line names the sandbox
 exec_command = \"sh @directory_sandbox.sh exec {sandbox_id} {command}\"  # runs a command in it
 destroy_command = \"sh @directory_sandbox.sh destroy {sandbox_id}\"
+sweep_command = \"sh @directory_sandbox.sh sweep {run_name}\"    # destroys all sandboxes of a run
 # download_command = \"\"  # copies {paths}, remote:local pairs, out of {sandbox_id}
 ";
 

@@ -122,7 +122,7 @@ fn with_commands<T>(
         surroundings: &setup.site.surroundings,
         fail_fast: false,
     };
-    let source = SandboxSource::new((config, setup), &[], &Screen::new(Style::Lines), &Cancel::new())?;
+    let source = SandboxSource::new(config, setup, &[], &Screen::new(Style::Lines), &Cancel::new())?;
     let provider = source.provider(Found::default(), None);
     let shared = provider.shares_files().then_some(discovery.shared.as_path());
     let commands = Commands { shared, root: provider.root(), ..commands };

@@ -13,7 +13,7 @@ use super::hints;
 use super::limits;
 use super::planning::Planning;
 use super::recording;
-use super::sandboxes::{self, SandboxSource, Timed};
+use super::sandboxes::{self, ImageChoice, SandboxSource, Timed};
 use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::collect::observer::{Ended, Observer};
@@ -67,6 +67,14 @@ pub struct Options {
 }
 
 impl Options {
+    fn image_choice(&self) -> ImageChoice<'_> {
+        match &self.image {
+            Some(id) => ImageChoice::Given(id),
+            None if self.no_cache => ImageChoice::Fresh,
+            None => ImageChoice::Cached,
+        }
+    }
+
     /// The name of the configuration file, by which the history knows its tests.
     fn name(&self) -> String {
         self.config.file_name().unwrap_or_default().to_string_lossy().into_owned()
@@ -94,7 +102,7 @@ pub fn run(
     })?;
     let directory = OutputDir::claim(&config.report.output_dir)?;
     let preparing = cancel.child();
-    let source = SandboxSource::new((config, &setup), &options.copy_dirs, &options.screen, &preparing)?;
+    let source = SandboxSource::new(config, &setup, &options.copy_dirs, &options.screen, &preparing)?;
     let junit = Path::new(&config.report.junit_file);
     directory.clear(junit)?;
     options.screen.announce("listing the tests");
@@ -143,7 +151,7 @@ fn start(
         let estimates = scope.spawn(|| Estimates::gather(config, &options.name()));
         let image = scope.spawn(|| {
             let _span = options.trace.span(Track::Image, || "image".into());
-            let image = sandboxes::image(source, (options.image.as_deref(), options.no_cache), preparing);
+            let image = sandboxes::image(source, options.image_choice(), preparing);
             if image.is_err() && !preparing.is_raised() {
                 listing.raise_gracefully();
             }

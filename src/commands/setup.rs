@@ -1,7 +1,9 @@
 //! From the configuration to a framework, a provider and a place to list tests.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
@@ -78,10 +80,8 @@ impl Setup {
             scratch: scratch.path().to_owned(),
             mask: Arc::new(mask(config, extra)),
         };
-        let name = scratch.path().file_name().unwrap_or_default().to_string_lossy();
-        let run = format!("{name}-{}", std::process::id());
         let groups = config.groups.iter().map(group).collect();
-        Ok(Setup { framework, groups, site, scratch, env, run })
+        Ok(Setup { framework, groups, site, scratch, env, run: run_name() })
     }
 
     /// Lists all tests.
@@ -94,6 +94,12 @@ impl Setup {
             Problem::new(status, error)
         })
     }
+}
+
+/// A name that no other run has, on any machine: providers may label sandboxes with it. Short, lower case, digits and
+/// hyphens only.
+fn run_name() -> String {
+    format!("offload-{:016x}", RandomState::new().hash_one((SystemTime::now(), std::process::id())))
 }
 
 /// The directory of this machine in which the project's tests are.

@@ -16,13 +16,13 @@ fn patched_by_a_command() -> Project {
 }
 
 #[test]
-fn a_cached_image_that_is_gone_is_made_anew_for_a_changed_tree_too() {
+fn a_cached_image_that_is_gone_is_rebuilt_for_a_changed_tree_too() {
     let project = patched_by_a_command();
     project.offload(&["run"]).expect_code(0);
     let project = project.file("seen-images", "").file("new", "x");
     let outcome = project.offload(&["run"]).expect_code(0);
     assert!(
-        outcome.stderr.contains("made anew: ") && outcome.stderr.contains("no im-1"),
+        outcome.stderr.contains("and is rebuilt: ") && outcome.stderr.contains("no im-1"),
         "{}",
         outcome.stderr
     );
@@ -91,7 +91,7 @@ fn the_command_after_a_change_runs_in_the_project_and_fails_the_image() {
     for name in ["init", "sub/then"] {
         fs::write(project.path().join(name), "3").unwrap();
         let outcome = project.offload(&["build"]).expect_code(4);
-        assert!(outcome.stderr.contains("cannot make the image"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("cannot build the image"), "{}", outcome.stderr);
         fs::write(project.path().join(name), "0").unwrap();
     }
 }
