@@ -157,6 +157,25 @@ fn a_lock_file_in_the_folder_of_the_project_asks_for_another_image() {
 }
 
 #[test]
+fn what_the_command_that_makes_an_image_is_given_is_part_of_its_recipe() {
+    let project = committed(remote(&["pass 1"], "[groups.all]", PREPARE, ""))
+        .file("on-prepare", "echo \"$OFFLOAD_REPO_ROOT\" >> seen");
+    let key = || {
+        let status = project.offload(&["checkpoint-status"]).expect_code(0).stdout;
+        status.lines().next().unwrap_or_default().to_owned()
+    };
+    let first = key();
+    assert_eq!(key(), first, "the name of the run is no part of it");
+    project.offload(&["build"]).expect_code(0);
+    let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+    let root = project.path().display().to_string();
+    fs::write(project.path().join("offload.toml"), config.replace(&root, "/elsewhere")).unwrap();
+    assert_ne!(key(), first);
+    project.offload(&["build"]).expect_code(0);
+    assert_eq!(fs::read_to_string(project.path().join("seen")).unwrap(), format!("{root}\n/elsewhere\n"));
+}
+
+#[test]
 fn submodules_are_said_to_be_empty_when_an_image_is_made() {
     let project = committed(remote(&["pass 1"], "[groups.all]", PREPARE, ""));
     let head = git(&project, &["rev-parse", "HEAD"]);
