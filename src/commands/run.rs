@@ -228,7 +228,7 @@ impl Parts<'_> {
         let mut progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
         let mut observer = Some(Observer::new(&bench.site, policy, next));
         let spare = usize::from(policy.speculation.is_some());
-        let pool = Pool { provider: self.provider, machines, spare, bench: &bench, cancel: &stop };
+        let pool = Pool { provider: self.provider, machines, spare, executor: &bench, cancel: &stop };
         let mut span = Some(self.options.trace.span(Track::Phases, || "run".into()));
         let begun = Instant::now();
         let mut told = None;

@@ -55,7 +55,7 @@ impl SandboxSource {
         cancel: &Cancel,
     ) -> Result<SandboxSource, Problem> {
         if let config::Provider::Local(provider) = &config.provider {
-            return Ok(SandboxSource::Local(setup::local_provider(config, provider, &setup.env)?));
+            return Ok(SandboxSource::Local(setup::local_provider(config, provider, setup)?));
         }
         let scratch = setup.scratch.path().join("image");
         std::fs::create_dir_all(&scratch).with_context(|| format!("cannot make `{}`", scratch.display()))?;

@@ -338,6 +338,11 @@ impl Provider for Command<'_> {
             log::warn!("{}", warning(&names, self.shell.can_sweep()));
         }
     }
+
+    fn creates_may_be_ended(&self) -> bool {
+        // Clients do not undo a request when they are ended.
+        false
+    }
 }
 
 /// What is to be said of creates that may have left a sandbox.
