@@ -144,15 +144,6 @@ pub enum RunEnd {
     Interrupted,
 }
 
-/// How a run came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunEnd {
-    /// By itself.
-    Complete,
-    /// It was asked to stop.
-    Interrupted,
-}
-
 /// Gives the place in the output directory for a file that a sandbox calls by this relative path.
 pub type Place<'a> = &'a dyn Fn(&Path) -> Result<PathBuf>;
 

@@ -249,7 +249,7 @@ fn destroy(makers: Option<&Makers>, task: Task, cancel: &Cancel) -> Result<Outco
         if Instant::now() >= until || cancel.is_raised() {
             bail!("the sandbox `{}` is still being created; its id is not known yet", task.sandbox.name());
         }
-        std::thread::sleep(SLICE);
+        cancel.wait(SLICE);
     }
     let Some(id) = task.sandbox.id() else { return Ok(Outcome::Unknown(task)) };
     let Some(makers) = makers else { bail!("the sandbox `{id}` was not destroyed") };

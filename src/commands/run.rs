@@ -251,7 +251,7 @@ impl Parts<'_> {
             (Some(observer), event) => hear(observer, &mut progress, event),
             (None, _) => Reaction::default(),
         });
-        self.provider.finish(if stop.is_raised() { RunEnd::Interrupted } else { RunEnd::Complete });
+        self.provider.finish(if cancel.is_raised() { RunEnd::Interrupted } else { RunEnd::Complete });
         drop(span);
         let fatal = bench.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (status, nothing) =

@@ -9,7 +9,7 @@ use crate::cancel::Cancel;
 use crate::command::CommandLine;
 use crate::journal::{Entry, Journal, may_be_id};
 use crate::provider::image_cell::ImageCell;
-use crate::provider::patience::{patiently, rest};
+use crate::provider::patience::patiently;
 use crate::provider::remote::{Remote, Transport, begin, enter, patch};
 use crate::provider::{
     BuildContext, Builder, Image, Provider, ProviderError, Reaper, RunEnd, Sandbox, ThinDiff,
@@ -270,7 +270,7 @@ impl Command<'_> {
             if swept.len() >= expected || is_last {
                 break;
             }
-            rest(LATE, &Cancel::new());
+            std::thread::sleep(LATE);
         }
         if !swept.is_empty() {
             log::info!("`sweep_command` destroyed {}", swept.join(", "));
@@ -337,11 +337,6 @@ impl Provider for Command<'_> {
             let names: Vec<_> = unknown.iter().map(|making| format!("`{}`", making.name)).collect();
             log::warn!("{}", warning(&names, self.shell.can_sweep()));
         }
-    }
-
-    fn creates_may_be_ended(&self) -> bool {
-        // Clients do not undo a request when they are ended.
-        false
     }
 }
 

@@ -12,7 +12,7 @@ use crate::command::CommandLine;
 use crate::config;
 use crate::journal::{Entry, Journal};
 use crate::provider::image_cell::ImageCell;
-use crate::provider::patience::{patiently, rest};
+use crate::provider::patience::patiently;
 use crate::provider::remote::{Remote, RunContext, Shared, Transport, begin, enter};
 use crate::provider::{
     BuildContext, Builder, Image, ONE_ARGUMENT, Provider, ProviderError, Reaper, Sandbox, ThinDiff,
@@ -93,7 +93,7 @@ impl Pace {
             *next = turn + self.between;
             turn
         };
-        rest(turn.saturating_duration_since(Instant::now()), cancel);
+        cancel.wait(turn.saturating_duration_since(Instant::now()));
     }
 }
 

@@ -13,8 +13,8 @@ const TRIES: u32 = 12;
 const FIRST: Duration = Duration::from_millis(500);
 /// No wait is longer.
 const LONGEST: Duration = Duration::from_secs(30);
-/// How often a waiting thread looks at the cancel flag.
-const SLICE: Duration = Duration::from_millis(50);
+/// No wait is shorter.
+const SHORTEST: Duration = Duration::from_millis(50);
 
 /// How often the destruction of a sandbox is tried.
 const DESTROY_TRIES: u32 = 3;
@@ -33,7 +33,7 @@ pub fn patiently<T>(
         match action() {
             Err(ProviderError::Throttled(message)) if !cancel.is_raised() => {
                 log::debug!("the provider asks for patience: {message}");
-                rest(wait(attempt), cancel);
+                cancel.wait(wait(attempt));
             }
             result => return result,
         }
@@ -82,19 +82,7 @@ pub fn destroy_with_tries<T>(
 pub(super) fn wait(attempt: u32) -> Duration {
     let most = FIRST.saturating_mul(1 << attempt.min(10)).min(LONGEST);
     let chance = RandomState::new().hash_one(attempt) % 1000;
-    most.mul_f64(chance as f64 / 1000.0).max(SLICE)
-}
-
-/// Waits for `time`, or until `cancel` is raised.
-pub(super) fn rest(time: Duration, cancel: &Cancel) {
-    let until = Instant::now() + time;
-    while !cancel.is_raised() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(SLICE));
-    }
+    most.mul_f64(chance as f64 / 1000.0).max(SHORTEST)
 }
 
 #[cfg(test)]

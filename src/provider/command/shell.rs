@@ -11,9 +11,8 @@ use crate::cancel::Cancel;
 use crate::command::{self, CommandLine};
 use crate::config::CommandProvider;
 use crate::files;
-use crate::mask::Mask;
 use crate::model::Exit;
-use crate::process::{self, Finished, Streams};
+use crate::process::{self, Capture, Finished, Streams};
 use crate::provider::ProviderError;
 use crate::provider::patience::{destroy_with_tries, patiently};
 use crate::provider::remote::{RunContext, Shared, Text, Transport, is_one_program, is_throttled, to_exit};
@@ -48,6 +47,8 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub(super) struct CommandOutput {
     pub(super) exit: Exit,
+    /// Whether it left processes behind.
+    is_leaky: bool,
     /// The last line of its standard output that is not blank.
     pub(super) last: Option<String>,
     /// The end of its standard error.
@@ -55,6 +56,12 @@ pub(super) struct CommandOutput {
 }
 
 impl CommandOutput {
+    /// Of a command whose output was thrown away.
+    fn unheard(finished: Finished) -> CommandOutput {
+        let Finished { exit, leaked, .. } = finished;
+        CommandOutput { exit, is_leaky: leaked, last: None, stderr: String::new() }
+    }
+
     /// The failure, if it is one: throttled or refused. A command that was ended did not ask for patience, whatever
     /// it printed.
     pub(super) fn check(&self, key: &str) -> Result<(), ProviderError> {
@@ -152,33 +159,37 @@ impl Shell {
         cancel: &Cancel,
     ) -> Result<CommandOutput, ProviderError> {
         let Filled { key, text, .. } = filled;
-        let (own, stderr) =
-            (self.shared.temporary("command.stdout"), self.shared.temporary("command.stderr"));
-        // Nobody reads these files but us; what is shown of them is masked.
-        let streams =
-            Streams { stdout: stdout.unwrap_or(&own).to_owned(), stderr, mask: Arc::new(Mask::default()) };
         log::debug!("{key}: {}", self.shared.mask.hide(text));
         let command = self.command(filled);
-        let mut finished = process::run(&command, SHELL, &streams, deadline, cancel);
-        if finished.is_err() && *key == DESTROY {
+        // Nobody reads what it prints but us; what is shown of it is masked.
+        let capture = Capture { shell: SHELL, scratch: &self.shared.scratch, stdout, deadline, cancel };
+        let output = match capture.run(&command) {
+            Ok(captured) => CommandOutput {
+                exit: captured.finished.exit,
+                is_leaky: captured.finished.leaked,
+                last: captured.last_line(),
+                stderr: self.shared.mask.hide_tail(&captured.stderr_tail(TAIL), TAIL),
+            },
             // A full disk has no room for what it prints, and that is no reason to keep a sandbox.
-            let nowhere = || PathBuf::from("/dev/null");
-            let unheard = Streams { stdout: nowhere(), stderr: nowhere(), mask: Arc::default() };
-            finished = process::run(&command, SHELL, &unheard, deadline, cancel);
-        }
-        let finished = finished
-            .map_err(|error| self.shared.mask.hide_before(process::CUT, &format!("`{key}`: {error}")))
-            .map_err(ProviderError::Refused)?;
-        if finished.leaked {
+            Err(_) if *key == DESTROY => {
+                let nowhere = || PathBuf::from("/dev/null");
+                let unheard = Streams { stdout: nowhere(), stderr: nowhere(), mask: Arc::default() };
+                let finished = process::run(&command, SHELL, &unheard, deadline, cancel);
+                finished.map(CommandOutput::unheard).map_err(|error| self.cannot_start(key, &error))?
+            }
+            Err(error) => return Err(self.cannot_start(key, &error)),
+        };
+        if output.is_leaky {
             log::warn!(
                 "`{key}` left processes behind, which were ended; what is to stay must leave its process \
                  group (`setsid`)"
             );
         }
-        let last = files::last_line(&streams.stdout);
-        let stderr = self.shared.mask.hide_tail(&files::tail(&streams.stderr, TAIL), TAIL);
-        self.shared.forget(&[&own, &streams.stderr]);
-        Ok(CommandOutput { exit: finished.exit, last, stderr })
+        Ok(output)
+    }
+
+    fn cannot_start(&self, key: &str, error: &std::io::Error) -> ProviderError {
+        ProviderError::Refused(self.shared.mask.hide_before(process::CUT, &format!("`{key}`: {error}")))
     }
 
     /// Runs a command that destroys something, several times if need be.
@@ -291,7 +302,8 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart() {
-        let output = |exit, stderr: &str| CommandOutput { exit, last: None, stderr: stderr.into() };
+        let output =
+            |exit, stderr: &str| CommandOutput { exit, is_leaky: false, last: None, stderr: stderr.into() };
         let check = |exit, stderr: &str| output(exit, stderr).check("create_command");
         assert_eq!(check(Exit::Code(0), "Rate limit"), Ok(()));
         assert!(matches!(check(Exit::Code(75), ""), Err(ProviderError::Throttled(_))));

@@ -18,7 +18,7 @@ use crate::error::printable;
 use crate::mask::Mask;
 use crate::model::Exit;
 use crate::process::dialogue::Dialogue;
-use crate::provider::patience::{rest, wait};
+use crate::provider::patience::wait;
 
 const SHELL: &str = "/bin/sh";
 /// The first start on a machine fetches the SDK.
@@ -269,7 +269,7 @@ impl Driver {
                 Ok(()) => return Ok(new),
                 Err(Failure::Broken(reason)) if tries < STARTS && !cancel.is_raised() => {
                     log::debug!("{reason}");
-                    rest(wait(tries), cancel);
+                    cancel.wait(wait(tries));
                     tries += 1;
                 }
                 Err(failure) => return Err(failure),
