@@ -3,7 +3,6 @@
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
@@ -101,7 +100,7 @@ impl Setup {
 /// A name that no other run has, on any machine: providers may label sandboxes with it. Short, lower case, digits and
 /// hyphens only.
 fn run_name() -> String {
-    format!("offload-{:016x}", RandomState::new().hash_one((SystemTime::now(), std::process::id())))
+    format!("offload-{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// The directory of this machine in which the project's tests are.
