@@ -152,7 +152,12 @@ impl Lister<'_> {
         // Not every program fails when its list is cut off.
         files::check_room(&site.scratch).context("the list may be incomplete")?;
         let output = list_output(order, &captured)?;
+        let is_cut = captured.finished.leaked && output.file.is_none();
         let listing = match output.exit {
+            Exit::Code(0) if is_cut => Err(anyhow!(
+                "it left processes behind, which may have had more to print: the list may be incomplete; a list \
+                 command must end last, and what it starts for later must have a session of its own (`setsid`)"
+            )),
             Exit::TimedOut => Err(anyhow!(
                 "it did not end within {} s (`discovery_timeout_secs`): {}",
                 site.timeout.as_secs_f64(),
