@@ -208,6 +208,8 @@ pub struct CommandProvider {
     pub destroy_command: String,
     /// Copies files out of a sandbox.
     pub download_command: Option<String>,
+    /// Destroys all sandboxes of a run, by its name.
+    pub sweep_command: Option<String>,
     /// Where these commands run.
     pub working_dir: Option<PathBuf>,
     /// The deadline of these commands.
@@ -237,8 +239,8 @@ pub struct Modal {
     pub cpu_cores: f64,
     /// Memory of one sandbox in GiB.
     pub memory_gb: Option<f64>,
-    /// Passed to `Sandbox.create()`, as JSON text.
-    pub experimental_options: String,
+    /// Passed to `Sandbox.create()`.
+    pub experimental_options: serde_json::Value,
     /// The app of Modal that sandboxes belong to.
     pub app: String,
     /// The version of Modal's SDK; `None`: the newest that fits.
