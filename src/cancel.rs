@@ -26,6 +26,8 @@ pub struct Cancel {
 
 #[derive(Debug, Default)]
 struct Node {
+    /// Keeps the way from the root to this node, on which a raise travels.
+    _parent: Option<Arc<Node>>,
     level: AtomicU8,
     state: Mutex<State>,
     changed: Condvar,
@@ -78,9 +80,10 @@ impl Cancel {
 
     /// A flag of its own that is also raised whenever `self` is.
     pub fn child(&self) -> Cancel {
-        let child = Cancel::new();
         let mut state = self.node.lock();
-        child.node.level.store(self.node.level(), Ordering::SeqCst);
+        let level = AtomicU8::new(self.node.level());
+        let node = Node { _parent: Some(Arc::clone(&self.node)), level, ..Node::default() };
+        let child = Cancel { node: Arc::new(node) };
         if state.children.len() == state.children.capacity() {
             state.children.retain(|child| child.strong_count() > 0);
         }
