@@ -4,13 +4,14 @@
 //! holds. A run that ends says so; where the pipe ends without that word, the guard kills everything that
 //! carries the run's marker.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use wait_timeout::ChildExt;
 
@@ -38,8 +39,7 @@ pub struct Guard {
 impl Guard {
     /// A guard that is started by `program`, this program itself, with the first command it has to guard.
     pub fn new(program: Option<PathBuf>) -> Guard {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let token = format!("{}-{now:x}", std::process::id());
+        let token = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
         Guard { token, commands: AtomicU64::new(0), program, child: Mutex::new(None) }
     }
 
