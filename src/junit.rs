@@ -17,7 +17,7 @@ use crate::model::CaseResult;
 
 pub use merged::{Recorded, Word, previous_durations, read_merged};
 pub use read::Caps;
-pub use write::Entry;
+pub use write::{Entry, RunError};
 
 /// One `<testcase>` of a report, of whichever dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Case {
 const ID_PROPERTY: &str = "offload.id";
 /// The property of a case that holds the numbers of its attempts' batches, in order, with spaces between.
 const BATCHES_PROPERTY: &str = "offload.batches";
+/// The property of a case that is no test but an error of the run.
+const RUN_ERROR_PROPERTY: &str = "offload.run-error";
 /// The `type` of an `<error>` of a test that its batch's deadline ended.
 const TIMEOUT_TYPE: &str = "timeout";
 /// The `type` of an `<error>` of a test without a result.

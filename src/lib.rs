@@ -4,10 +4,12 @@
 
 // Floor 0: nouns.
 mod cancel;
+mod color;
 mod command;
 mod error;
 mod mask;
 mod model;
+mod words;
 
 // Floor 1: mechanisms.
 mod event;

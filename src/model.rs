@@ -242,6 +242,8 @@ pub struct Details {
     pub stdout: Option<String>,
     /// What the test wrote to standard error, as far as kept.
     pub stderr: Option<String>,
+    /// `offload` itself says this, as the runner did not report the test.
+    pub is_stated: bool,
 }
 
 impl Details {
@@ -273,7 +275,7 @@ impl CaseResult {
 
     /// A result that we state ourselves, with a message.
     pub fn stated(outcome: Outcome, duration: Duration, message: impl Into<String>) -> CaseResult {
-        let details = Details { message: Some(message.into()), ..Details::default() };
+        let details = Details { message: Some(message.into()), is_stated: true, ..Details::default() };
         CaseResult { details: Some(Box::new(details)), ..CaseResult::new(outcome, duration) }
     }
 
@@ -319,7 +321,29 @@ pub enum Verdict {
     /// Left out by the runner, or failed as expected.
     Skipped,
     /// No attempt has a result; the reason why.
-    NotRun(String),
+    NotRun(Reason),
+}
+
+/// What went wrong, apart from the result of a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The cause; the same words for the same cause, whichever batch it was.
+    pub text: Arc<str>,
+    /// The batch whose logs tell more.
+    pub batch: Option<u32>,
+}
+
+impl Reason {
+    /// A reason that the logs of `batch` explain.
+    pub fn of_batch(batch: u32, text: impl Into<Arc<str>>) -> Reason {
+        Reason { text: text.into(), batch: Some(batch) }
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for Reason {
+    fn from(text: T) -> Reason {
+        Reason { text: text.into(), batch: None }
+    }
 }
 
 /// How a process ended.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use xml::attribute::OwnedAttribute;
 
 use super::cut::{Cut, shorten};
-use super::{BATCHES_PROPERTY, Case, ID_PROPERTY, XFAIL_TYPE, escape};
+use super::{BATCHES_PROPERTY, Case, ID_PROPERTY, RUN_ERROR_PROPERTY, XFAIL_TYPE, escape};
 use crate::model::{CaseResult, Details, Outcome};
 
 /// A case and what our own reports say of it beside that.
@@ -18,6 +18,8 @@ pub(super) struct Record {
     pub(super) id: Option<String>,
     /// The batches of its attempts.
     pub(super) batches: Vec<u32>,
+    /// It is no test but an error of the run.
+    pub(super) is_run_error: bool,
 }
 
 /// What an element says of its case; a later one outranks an earlier one.
@@ -57,6 +59,7 @@ struct Open {
     duration: Duration,
     id: Option<String>,
     batches: Vec<u32>,
+    is_run_error: bool,
     /// What the attributes of the case say.
     status: Option<Mark>,
     /// What the elements in it say.
@@ -226,6 +229,7 @@ impl Open {
             duration: Duration::ZERO,
             id: None,
             batches: Vec::new(),
+            is_run_error: false,
             status: None,
             mark: None,
             expected: false,
@@ -306,6 +310,7 @@ impl Open {
         match name.as_str() {
             ID_PROPERTY => self.id = Some(escape::reverse(&value)),
             BATCHES_PROPERTY => self.batches = value.split(' ').flat_map(str::parse).collect(),
+            RUN_ERROR_PROPERTY => self.is_run_error = true,
             _ => {}
         }
     }
@@ -328,6 +333,7 @@ impl Open {
             text: self.text.written().map(|text| trimmed(&text).to_owned()),
             stdout: self.stdout.written(),
             stderr: self.stderr.written(),
+            is_stated: false,
         };
         let result = CaseResult {
             outcome,
@@ -336,7 +342,7 @@ impl Open {
             details: (details != Details::default()).then(|| Box::new(details)),
         };
         let case = Case { classname: self.classname, name: self.name, file: self.file, result };
-        Record { case, id: self.id, batches: self.batches }
+        Record { case, id: self.id, batches: self.batches, is_run_error: self.is_run_error }
     }
 }
 
