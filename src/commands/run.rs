@@ -75,7 +75,7 @@ pub struct Options {
 }
 
 impl Options {
-    pub(super) fn image_choice(&self) -> ImageChoice<'_> {
+    fn image_choice(&self) -> ImageChoice<'_> {
         match &self.image {
             Some(id) => ImageChoice::Given(id),
             None if self.no_cache => ImageChoice::Fresh,
