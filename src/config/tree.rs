@@ -1,5 +1,5 @@
 //! A TOML text as a tree: every key and value with its place, tables in file order, environment
-//! variables replaced. The one user of the TOML library.
+//! variables replaced.
 
 use std::ops::Range;
 
