@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-const STARS: &[u8] = b"***";
+/// Stands in place of a secret.
+pub const STARS: &str = "***";
 
 /// So deep stand quotes within quotes, from a plain value to a sandbox's shell within a provider's.
 const QUOTES: usize = 4;
@@ -71,11 +72,11 @@ impl Mask {
             start = lengths.max().unwrap_or(0);
         }
         if start > 0 {
-            hidden.extend_from_slice(STARS);
+            hidden.extend_from_slice(STARS.as_bytes());
         }
         let done = start + self.pass(&bytes[start..], cut == Cut::Before, &mut hidden);
         if done < bytes.len() {
-            hidden.extend_from_slice(STARS);
+            hidden.extend_from_slice(STARS.as_bytes());
         }
         String::from_utf8_lossy(&hidden).into_owned()
     }
@@ -116,7 +117,7 @@ impl Mask {
             }
             match self.secrets.iter().find(|secret| rest.starts_with(secret)) {
                 Some(secret) => {
-                    output.extend_from_slice(STARS);
+                    output.extend_from_slice(STARS.as_bytes());
                     place += secret.len();
                 }
                 None => {

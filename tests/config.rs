@@ -187,7 +187,7 @@ build_inputs = ["uv.lock"]
     assert_eq!(config.groups[0].name, "all of it");
     assert_eq!(config.checkpoint.as_ref().unwrap().build_inputs, ["uv.lock"]);
     let inherited = |name: &str| (name == "TOKEN").then(|| "third".to_owned());
-    assert_eq!(config.secrets(&inherited), ["second", "third", "value"]);
+    assert_eq!(config.secrets(&inherited), ["value", "second", "third"]);
 }
 
 #[test]

@@ -354,7 +354,7 @@ mod tests {
             problem.error.to_string(),
             format!(
                 "{file}:2:8: unknown type `locl` in [provider], did you mean `local`?\n\
-                 {file}:5:1: `groups` must hold at least one group, e.g. [groups.all]"
+                 {file}:5:1: `groups` must contain at least one group, e.g. [groups.all]"
             )
         );
         assert_eq!((problem.status, out.len()), (Status::Usage, 0));
