@@ -74,6 +74,15 @@ pub struct TestCase {
     pub measured: bool,
 }
 
+/// How long a test is expected to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// The expected duration.
+    pub duration: Duration,
+    /// Whether it comes from earlier runs of the same test, not from other tests or a default.
+    pub measured: bool,
+}
+
 impl TestCase {
     /// The id without its parameters: what stands before the first `[`.
     pub fn family(&self) -> &str {
@@ -127,10 +136,10 @@ impl Suite {
         true
     }
 
-    /// Sets how long each test is expected to run, and whether that was measured.
-    pub fn expect(&mut self, mut estimate: impl FnMut(&TestCase) -> (Duration, bool)) {
+    /// Sets the estimate of each test.
+    pub fn expect(&mut self, mut estimate: impl FnMut(&TestCase) -> Estimate) {
         for test in &mut self.tests {
-            (test.expected, test.measured) = estimate(test);
+            Estimate { duration: test.expected, measured: test.measured } = estimate(test);
         }
     }
 
