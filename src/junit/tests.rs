@@ -1,4 +1,4 @@
-//! What is written is read again, whatever it holds.
+//! Tests of writing reports and reading them back.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -52,7 +52,7 @@ fn read_again(text: &str) -> Vec<Recorded> {
     found
 }
 
-/// Pseudo-random numbers; the same ones each time.
+/// A small seeded generator, so that failures can be reproduced.
 struct Dice(u64);
 
 impl Dice {
@@ -112,7 +112,7 @@ impl Dice {
     }
 }
 
-/// The word that the report must give a test, and the attempt whose time it must have.
+/// The expected word for a test, and the attempt whose duration the report must have.
 fn expected(test: &Test) -> (Word, Option<&Attempt>) {
     match &test.verdict {
         Verdict::Passed => (Word::Passed, test.attempts.last()),
@@ -287,7 +287,7 @@ fn totals_count_tests_not_attempts() {
     assert_eq!(totals, Totals { tests: 2, failures: 2, errors: 0, skipped: 0, time });
 }
 
-/// A report of which one text goes on and on.
+/// A report with one endless text.
 struct Endless {
     start: &'static [u8],
     left: u64,
