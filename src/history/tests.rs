@@ -1,10 +1,10 @@
-//! Claims about the history.
+//! Tests of the history.
 
 use std::collections::HashSet;
 
 use super::*;
 
-/// A small generator (xorshift64), so that a failure can be repeated.
+/// A small seeded generator (xorshift64), so that failures can be reproduced.
 struct Random(u64);
 
 impl Random {
@@ -28,8 +28,8 @@ fn sample(run: &str, at: u64, seconds: f64) -> Sample {
     Sample { run: run.into(), at, seconds }
 }
 
-/// Adds what `attempts` attempts of the run `run` gave.
-fn record(history: &mut History, random: &mut Random, run: &str, (attempts, capacity): (u64, usize)) {
+/// Adds the results of `attempts` attempts in the run `run`.
+fn record(history: &mut History, random: &mut Random, run: &str, attempts: u64, capacity: usize) {
     for _ in 0..attempts {
         let sample = sample(run, 1_700_000_000_000 + random.below(50), random.below(3_000_000) as f64 / 7e4);
         let failed = random.below(4) == 0;
@@ -60,15 +60,15 @@ fn all(history: &History) -> impl Iterator<Item = (&str, &str, &Record)> {
     configs.flat_map(|(config, tests)| tests.iter().map(move |(id, record)| (&**config, &**id, record)))
 }
 
-/// Base and two sides that went on from it.
+/// A base and two descendants.
 fn three(random: &mut Random, capacity: usize) -> [History; 3] {
     let mut base = History::default();
     let count = random.below(40);
-    record(&mut base, random, "base", (count, capacity));
+    record(&mut base, random, "base", count, capacity);
     let (mut ours, mut theirs) = (base.clone(), base.clone());
     let (one, other) = (random.below(40), random.below(40));
-    record(&mut ours, random, "ours", (one, capacity));
-    record(&mut theirs, random, "theirs", (other, capacity));
+    record(&mut ours, random, "ours", one, capacity);
+    record(&mut theirs, random, "theirs", other, capacity);
     [base, ours, theirs]
 }
 
@@ -165,14 +165,14 @@ fn counts_at_capacity_are_those_of_both_sides() {
     let merged = merge(&base, &ours, &theirs, 4);
     let merged = merged.get("c", "a").unwrap();
     assert_eq!((merged.attempts, merged.failures, merged.passed.len()), (108, 14, 4));
-    // Both went on from the base, and one observation came to both.
+    // Both descend from the base, and both have one observation.
     let grown = |attempts, news: &[&str]| {
         let news = news.iter().map(|run| sample(run, 30, 1.0));
         with(attempts, 10, samples("base", 0, 4).into_iter().chain(news).collect())
     };
     let merged = merge(&base, &grown(102, &["1", "2"]), &grown(103, &["1", "3", "4"]), 20);
     assert_eq!(merged.get("c", "a").unwrap().attempts, 104);
-    // With no base: they share a past where they share a sample.
+    // Without a base, they share a past if they share a sample.
     let more = with(102, 11, [samples("base", 0, 4), samples("new", 9, 2)].concat());
     let merged = merge(&History::default(), &base, &more, 20);
     assert_eq!(merged.get("c", "a").unwrap().attempts, 102);
@@ -206,7 +206,7 @@ fn the_reservoir_prefers_recent_samples_and_keeps_all_below_capacity() {
     assert!(last[8] < 20, "nine recent ones: {last:?}");
     assert!(record.passed.is_sorted());
 
-    // Of 400 tests with 40 samples each: how often which rank stayed.
+    // For 400 tests with 40 samples each: how often each rank stayed.
     let mut kept = [0_u32; 40];
     for test in 0..400 {
         let mut samples: Vec<Sample> = (0..40).map(|at| sample("r", at, 1.0)).collect();
@@ -216,7 +216,7 @@ fn the_reservoir_prefers_recent_samples_and_keeps_all_below_capacity() {
     }
     let tens: Vec<u32> = kept.chunks(10).map(|ten| ten.iter().sum()).collect();
     assert!(tens.is_sorted_by(|newer, older| newer > older), "{tens:?}");
-    // Ten draws with weights e^(-rank/10) take about 2,200 : 1,080 : 470 : 190 of the four tens.
+    // Ten draws with weights e^(-rank/10) take about 2,200 : 1,080 : 470 : 190 from the four groups of ten.
     assert!((2000..2500).contains(&tens[0]) && (80..350).contains(&tens[3]), "{tens:?}");
 }
 
@@ -243,7 +243,7 @@ fn a_broken_line_costs_itself_and_is_told_once_with_its_number() {
     let faults = Faults { lines: 2, samples: 1, first: 7 };
     assert_eq!(
         faults.to_string(),
-        "2 unreadable lines and 1 unreadable sample passed over, the first in line 7"
+        "skipped 2 unreadable lines and 1 unreadable sample, the first in line 7"
     );
 }
 
@@ -328,7 +328,7 @@ fn between_conflict_markers_both_sides_are_kept() {
     let record = history.get("c", "a").unwrap();
     assert_eq!((record.attempts, record.passed.len(), &*record.last_run), (14, 3, "t"));
     assert_eq!(history.len(), 3);
-    // Nothing in common: two that know nothing of each other.
+    // Without a common sample they are unrelated.
     let apart = good(&(ours.replace("[\"b\",1,1.0],", "") + &theirs.replace("[\"b\",1,1.0],", "")));
     assert_eq!(apart.get("c", "a").unwrap().attempts, 25);
 }

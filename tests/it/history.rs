@@ -136,7 +136,7 @@ fn without_the_driver_the_same_merge_conflicts_and_the_conflict_is_read() {
     assert!(shown.stdout.starts_with("`h` knows of `offload.toml`: tests 3, samples 9, runs 3\n"));
     assert_eq!(
         shown.stderr,
-        "offload: warn: history `h`: 3 unreadable lines passed over, the first in line 1\n"
+        "offload: warn: history `h`: skipped 3 unreadable lines, the first in line 1\n"
     );
 }
 
