@@ -9,7 +9,7 @@ use crossbeam::channel::unbounded;
 
 use crate::cancel::Cancel;
 use crate::files;
-use crate::framework::{Facts, Framework, ListCommand, ListOutput, Listing, Surroundings, describe_failure};
+use crate::framework::{Facts, Framework, ListCommand, ListOutput, Listing, Surroundings, last_lines};
 use crate::mask::Mask;
 use crate::model::{Exit, Group, GroupIndex, Suite};
 use crate::process::{self, Streams};
@@ -165,9 +165,9 @@ fn list(
     let line = site.mask.hide(&command.to_shell());
     match finished.exit {
         Exit::TimedOut => bail!(
-            "`{line}` did not end within {} s (`discovery_timeout_secs`): {}",
+            "`{line}` did not end within {} s (`discovery_timeout_secs`){}",
             site.timeout.as_secs_f64(),
-            describe_failure(&output)
+            last_lines(&output)
         ),
         Exit::Cancelled => bail!("`{line}` was cancelled"),
         Exit::Code(_) | Exit::Signal(_) => {

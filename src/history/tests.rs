@@ -241,10 +241,7 @@ fn a_broken_line_costs_itself_and_is_told_once_with_its_number() {
         assert_eq!(history, good(&(simple("a") + &simple("bb"))), "{bad}");
     }
     let faults = Faults { lines: 2, samples: 1, first: 7 };
-    assert_eq!(
-        faults.to_string(),
-        "skipped 2 unreadable lines and 1 unreadable sample, the first in line 7"
-    );
+    assert_eq!(faults.to_string(), "skipped 2 unreadable lines and 1 unreadable sample, the first in line 7");
 }
 
 #[test]
