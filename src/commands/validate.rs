@@ -31,8 +31,8 @@ fn check(
     for warning in programs.chain(missing_scripts(&config)).chain(missing_placeholders(&config)) {
         log::warn!("{warning}");
     }
-    let scripts = provider_commands(&config).into_iter().filter_map(|(_, text)| text);
-    if scripts.flat_map(|text| bundled::used(text)).next().is_some() {
+    let mut commands = provider_commands(&config).into_iter().filter_map(|(_, text)| text);
+    if commands.any(|text| bundled::is_used(text)) {
         let cache = bundled::cache_dir(&|name| environment(name).map(Into::into));
         log::info!("bundled scripts are written to `{}`", cache.display());
     }
