@@ -95,8 +95,8 @@ pub fn path(name: &str, cache: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Replaces each bundled script in `command` with the quoted path of a file in `cache`, which is written first. Other words
-/// stay as they are.
+/// Replaces each bundled script in `command` with the quoted path of a file in `cache`, which is written first.
+/// Other words stay as they are.
 ///
 /// # Errors
 /// If a script cannot be written.

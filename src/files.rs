@@ -25,8 +25,8 @@ const MOST_LINKS: usize = 40;
 /// How often to try a lock that another process holds.
 const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Writes a file that appears at `path` completely or not at all, with the permissions of the file it replaces. Removes
-/// unfinished files of killed processes from the directory.
+/// Writes a file that appears at `path` completely or not at all, with the permissions of the file it replaces.
+/// Removes unfinished files of killed processes from the directory.
 ///
 /// # Errors
 /// If the directory is full or not writable, or `fill` fails; `path` is then unchanged.
@@ -72,8 +72,8 @@ pub fn is_half_written(path: &Path) -> bool {
     name.starts_with(prefix) && name.ends_with(suffix)
 }
 
-/// Removes files that nobody is writing any more. If this locks a new file before its writer does, the writer loses the
-/// file and reports an error.
+/// Removes files that nobody is writing any more. If this locks a new file before its writer does, the writer loses
+/// the file and reports an error.
 fn remove_half_written(directory: &Path) {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in entries.filter(|path| is_half_written(path)) {
@@ -104,7 +104,8 @@ fn parent_of(path: &Path) -> &Path {
 /// Creates a private directory unless it exists.
 ///
 /// # Errors
-/// If it cannot be created, or if it exists but others own it or can write to it, so that its content cannot be trusted.
+/// If it cannot be created, or if it exists but others own it or can write to it, so that its content cannot be
+/// trusted.
 pub fn make_private(directory: &Path) -> Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.with_context(|| format!("cannot create the directory `{}`", directory.display()))?;

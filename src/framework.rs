@@ -109,15 +109,15 @@ pub enum Grain {
 
 /// A way to discover and run tests.
 pub trait Framework: Send + Sync {
-    /// The commands that list the tests of `groups`; they run in parallel. `scratch` is an existing private directory for
-    /// their files.
+    /// The commands that list the tests of `groups`; they run in parallel. `scratch` is an existing private
+    /// directory for their files.
     fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>>;
 
     /// Parses the output of one of these commands.
     ///
     /// # Errors
-    /// If the listing may be incomplete because the command failed or its output is invalid. An empty listing is not an
-    /// error.
+    /// If the listing may be incomplete because the command failed or its output is invalid. An empty listing is
+    /// not an error.
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing>;
 
     /// The command that runs exactly `tests`, which belong to `group` and are in discovery order.

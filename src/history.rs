@@ -1,5 +1,5 @@
-//! The history: how long each test took and how often it failed, kept between runs in a JSON Lines file. What to record
-//! and how to use estimates is decided elsewhere.
+//! The history: how long each test took and how often it failed, kept between runs in a JSON Lines file. What to
+//! record and how to use estimates is decided elsewhere.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -42,8 +42,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// The sample rounded to whole microseconds, so that all JSON readers get the same number. `None` if the duration is
-    /// invalid.
+    /// The sample rounded to whole microseconds, so that all JSON readers get the same number. `None` if the
+    /// duration is invalid.
     fn tidied(self) -> Option<Sample> {
         let seconds = is_duration(self.seconds).then(|| (self.seconds * 1e6).round() / 1e6)?;
         Some(Sample { seconds, ..self })
@@ -193,8 +193,8 @@ impl History {
         records.map(|record| record.passed.len().max(record.failed.len())).max().unwrap_or(0)
     }
 
-    /// Counts an observation of the test `id` and adds its sample, keeping at most `capacity` per outcome. If its duration
-    /// is invalid (negative, infinite, or years), the observation counts but the sample is dropped.
+    /// Counts an observation of the test `id` and adds its sample, keeping at most `capacity` per outcome. If its
+    /// duration is invalid (negative, infinite, or years), the observation counts but the sample is dropped.
     pub fn add(&mut self, config: &str, id: &str, observation: Observation, capacity: usize) {
         let (sample, failed) = match observation {
             Observation::Passed(sample) => (sample, false),

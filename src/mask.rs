@@ -94,8 +94,8 @@ impl Mask {
         }
     }
 
-    /// Masks `bytes` into `output` and returns how many were processed. Unless this is the `last` part, a possible start of
-    /// a secret at the end is not processed.
+    /// Masks `bytes` into `output` and returns how many were processed. Unless this is the `last` part, a possible
+    /// start of a secret at the end is not processed.
     fn pass(&self, bytes: &[u8], last: bool, output: &mut Vec<u8>) -> usize {
         if self.is_empty() {
             output.extend_from_slice(bytes);

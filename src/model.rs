@@ -106,8 +106,8 @@ impl Suite {
         Suite { groups, ..Suite::default() }
     }
 
-    /// Adds a test that `group` lists, in `file`. Returns `false` if the test is known already: it stays in the group that
-    /// listed it first, with the larger number of attempts.
+    /// Adds a test that `group` lists, in `file`. Returns `false` if the test is known already: it stays in the
+    /// group that listed it first, with the larger number of attempts.
     pub fn add(&mut self, group: GroupIndex, id: TestId, file: Option<Arc<str>>) -> bool {
         let Group { max_attempts, solo, .. } = self.groups[usize::from(group.0)];
         if let Some(&known) = self.by_id.get(&id) {
@@ -291,7 +291,8 @@ impl CaseResult {
         self.details.as_ref()?.message.as_deref()
     }
 
-    /// What to show of a failure: the message, or the text if it starts with the message, or else the text or the kind.
+    /// What to show of a failure: the message, or the text if it starts with the message, or else the text or the
+    /// kind.
     pub fn headline(&self) -> Option<&str> {
         let details = self.details.as_ref()?;
         let text = details.text.as_deref().map(str::trim_start).filter(|text| !text.is_empty());

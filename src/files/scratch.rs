@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 /// The prefix of the names of these directories.
 const PREFIX: &str = "offload-";
-/// The name of the lock file, which contains the name of the machine: on some shared file systems each machine has its own
-/// locks.
+/// The name of the lock file, which contains the name of the machine: on some shared file systems each machine has
+/// its own locks.
 const HOLD: &str = ".held";
 
 /// A private directory within the system's temporary directory. It is removed on drop.

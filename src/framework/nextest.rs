@@ -1,5 +1,5 @@
-//! cargo-nextest. Discovery builds and lists; local batches run what discovery built, without calling cargo's resolver
-//! or compiler again.
+//! cargo-nextest. Discovery builds and lists; local batches run what discovery built, without calling cargo's
+//! resolver or compiler again.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -169,8 +169,8 @@ impl Nextest {
         ])
     }
 
-    /// The profile, configuration files and report of a batch. The project's configuration outranks a tool configuration,
-    /// so if a named profile sets a JUnit path itself, it is replaced in a copy.
+    /// The profile, configuration files and report of a batch. The project's configuration outranks a tool
+    /// configuration, so if a named profile sets a JUnit path itself, it is replaced in a copy.
     fn configuration(
         &self,
         arguments: &Arguments,
@@ -284,8 +284,8 @@ impl Nextest {
         format_id(&self.format, binary, name)
     }
 
-    /// The expression that selects exactly `tests`. If all listed tests of a binary are wanted, only the binary is named,
-    /// unless the group selects tests itself.
+    /// The expression that selects exactly `tests`. If all listed tests of a binary are wanted, only the binary is
+    /// named, unless the group selects tests itself.
     fn filterset(&self, tests: &[TestIndex], group: GroupIndex, suite: &Suite, selects: bool) -> String {
         let mut binaries: Vec<(&str, Vec<&str>)> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();

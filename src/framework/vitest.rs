@@ -1,8 +1,8 @@
 //! vitest. Discovery makes it load all files but run no tests; batches name their files.
 //!
-//! `vitest list` is not used: version 1 does not have it, version 5 guesses names from the source, so `test.each` is not
-//! expanded, and no version lists skipped tests. A run whose `-t` matches nothing collects the same tests in all versions;
-//! a small reporter writes them to a file.
+//! `vitest list` is not used: version 1 does not have it, version 5 guesses names from the source, so `test.each`
+//! is not expanded, and no version lists skipped tests. A run whose `-t` matches nothing collects the same tests in
+//! all versions; a small reporter writes them to a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -94,8 +94,8 @@ impl Vitest {
         let mut start = self.command.clone();
         start.push("--run".to_owned());
         start.extend(filters.selection);
-        // Without isolation, shared imports are loaded only once, which takes a quarter of the time. If that fails, try
-        // again with vitest's default, unless the user chose.
+        // Without isolation, shared imports are loaded only once, which takes a quarter of the time. If that fails,
+        // try again with vitest's default, unless the user chose.
         let isolated = shell_words::join([start.as_slice(), &rest].concat());
         let is_choice = |word: &String| word.starts_with("--isolate") || word == "--no-isolate";
         let script = if rest.iter().any(is_choice) {
@@ -278,8 +278,8 @@ impl Matcher for Titles<'_> {
         case.result.outcome != Outcome::Skipped
     }
 
-    /// A failing case named after a suite or a file means that a hook failed or the file did not load. vitest 1 reports
-    /// the tests within as passed, later versions as skipped.
+    /// A failing case named after a suite or a file means that a hook failed or the file did not load. vitest 1
+    /// reports the tests within as passed, later versions as skipped.
     fn covers(&self, case: &Case) -> Vec<TestIndex> {
         let whole = case.name == case.classname;
         let above = format!("{} > ", clean(&case.name));

@@ -5,8 +5,9 @@ use std::collections::btree_map::Entry;
 use super::reservoir::{Draw, reduce};
 use super::{History, Record, Sample};
 
-/// Merges `ours` and `theirs`, which both descend from `base`. Each test keeps at most `capacity` samples per outcome. The
-/// merge is symmetric, and a side that learned nothing has no effect. A record that only one side removed stays.
+/// Merges `ours` and `theirs`, which both descend from `base`. Each test keeps at most `capacity` samples per
+/// outcome. The merge is symmetric, and a side that learned nothing has no effect. A record that only one side
+/// removed stays.
 pub fn merge(base: &History, ours: &History, theirs: &History, capacity: usize) -> History {
     let mut merged = ours.clone();
     for (config, records) in &theirs.records {
@@ -87,8 +88,8 @@ fn count(base: u64, ours: u64, theirs: u64, counted_twice: usize) -> u64 {
     base.saturating_add(since).saturating_sub(counted_twice as u64).max(ours).max(theirs)
 }
 
-/// Merges two records without a known base. If they have samples in common, they share a past, and only the samples that
-/// one of them lacks are added to its counts.
+/// Merges two records without a known base. If they have samples in common, they share a past, and only the samples
+/// that one of them lacks are added to its counts.
 pub fn without_base(one: &Record, other: &Record) -> Record {
     if one == other {
         return one.clone();

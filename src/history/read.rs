@@ -1,5 +1,5 @@
-//! Reads a history in blocks of whole lines on all cores, without loading the whole text. Unreadable lines and samples
-//! are skipped and counted.
+//! Reads a history in blocks of whole lines on all cores, without loading the whole text. Unreadable lines and
+//! samples are skipped and counted.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};

@@ -1,10 +1,10 @@
-//! Decides which samples to keep when there are too many: weighted sampling without replacement that favors recent ones
-//! (P. S. Efraimidis and P. G. Spirakis, "Weighted random sampling with a reservoir", Information Processing Letters 97,
-//! 2006).
+//! Decides which samples to keep when there are too many: weighted sampling without replacement that favors recent
+//! ones (P. S. Efraimidis and P. G. Spirakis, "Weighted random sampling with a reservoir", Information Processing
+//! Letters 97, 2006).
 //!
-//! Each sample draws u in (0, 1), and those with the largest u^(1/w) stay. The weight w is e^(-r/10) for the r-th newest
-//! sample. The draw is a hash of the sample itself, so that everyone with the same samples keeps the same ones, and of the
-//! newest sample, so that an old one that was lucky once has to be lucky again each time.
+//! Each sample draws u in (0, 1), and those with the largest u^(1/w) stay. The weight w is e^(-r/10) for the r-th
+//! newest sample. The draw is a hash of the sample itself, so that everyone with the same samples keeps the same
+//! ones, and of the newest sample, so that an old one that was lucky once has to be lucky again each time.
 
 use super::Sample;
 

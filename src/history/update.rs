@@ -12,12 +12,12 @@ use crate::files;
 /// How long to wait for another process to finish its update.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Reads the history at `path`, applies `change` and replaces the file atomically, while other processes wait. If `path`
-/// is a symbolic link, its target is replaced.
+/// Reads the history at `path`, applies `change` and replaces the file atomically, while other processes wait. If
+/// `path` is a symbolic link, its target is replaced.
 ///
 /// # Errors
-/// If the file exists but cannot be read, if it cannot be written, or if others hold the lock for more than 10 s. The file
-/// is then unchanged.
+/// If the file exists but cannot be read, if it cannot be written, or if others hold the lock for more than 10 s.
+/// The file is then unchanged.
 pub fn update(path: &Path, change: impl FnOnce(&mut History)) -> Result<()> {
     let target =
         files::behind_links(path).with_context(|| format!("cannot follow the link `{}`", path.display()))?;

@@ -145,8 +145,8 @@ impl<R: Read> Decoder<R> {
     }
 }
 
-/// The encoding that an XML declaration at the start of `bytes` names. A declared UTF-16 is wrong, since the declaration
-/// could be read as single bytes.
+/// The encoding that an XML declaration at the start of `bytes` names. A declared UTF-16 is wrong, since the
+/// declaration could be read as single bytes.
 fn declared(bytes: &[u8]) -> Encoding {
     let start = String::from_utf8_lossy(bytes);
     let label = start

@@ -1,5 +1,5 @@
-//! Reads reports as a stream: each case is handed out when its element ends, and memory is bounded by the caps, not by
-//! the size of the report.
+//! Reads reports as a stream: each case is handed out when its element ends, and memory is bounded by the caps, not
+//! by the size of the report.
 
 use std::io::Read;
 use std::ops::ControlFlow;

@@ -1,6 +1,6 @@
 //! Prepares any report for a strict XML parser, in bounded memory: converts it to UTF-8, removes comments,
-//! declarations, CDATA, unknown entities and forbidden characters, and shortens long texts and attribute values. Errors
-//! in tags are left to the parser.
+//! declarations, CDATA, unknown entities and forbidden characters, and shortens long texts and attribute values.
+//! Errors in tags are left to the parser.
 //!
 //! The parser is slow on texts and values, so it sees a number in place of each, for which [`Tidy::take`] returns the
 //! text.

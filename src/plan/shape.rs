@@ -53,8 +53,8 @@ impl Shape {
         }
     }
 
-    /// The sizes of the batches in seconds, largest first. `long` tests of `long_load` seconds in total have their own
-    /// batches and are not included.
+    /// The sizes of the batches in seconds, largest first. `long` tests of `long_load` seconds in total have their
+    /// own batches and are not included.
     pub(super) fn sizes(self, amount: Amount, long: u32, long_load: f64) -> Vec<f64> {
         let machines = f64::from(amount.machines);
         match self {

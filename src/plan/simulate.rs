@@ -149,8 +149,8 @@ pub(super) struct Timed<'a> {
     pub(super) longest: f64,
 }
 
-/// When the last batch ends, in seconds, if each starts on the machine that is free first. `slowness` gives the factor
-/// by which a machine is slower.
+/// When the last batch ends, in seconds, if each starts on the machine that is free first. `slowness` gives the
+/// factor by which a machine is slower.
 pub fn list_schedule(
     durations: impl IntoIterator<Item = f64>,
     machines: u32,

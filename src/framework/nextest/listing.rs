@@ -46,8 +46,8 @@ struct Match {
     status: String,
 }
 
-/// Reads `stdout`; `id` builds a test id from a binary's id and a test's name. The binary's id is the file of its tests, so
-/// that they are kept together.
+/// Reads `stdout`; `id` builds a test id from a binary's id and a test's name. The binary's id is the file of its
+/// tests, so that they are kept together.
 pub(super) fn read(stdout: &str, id: impl Fn(&str, &str) -> String, group: GroupIndex) -> Result<Read> {
     let start = stdout.find('{').context("cargo nextest list printed no JSON")?;
     let list: List =

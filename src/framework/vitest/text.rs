@@ -12,8 +12,8 @@ pub(super) fn escape_glob(file: &str) -> String {
     glob
 }
 
-/// An expression for `-t` that matches joined titles. vitest joins titles with a space up to version 4 and with ` > ` since
-/// version 5. A space may stand for any white space in the title.
+/// An expression for `-t` that matches joined titles. vitest joins titles with a space up to version 4 and with ` >
+/// ` since version 5. A space may stand for any white space in the title.
 pub(super) fn escape(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len() + 16);
     for (place, part) in name.split(" > ").enumerate() {
