@@ -8,6 +8,7 @@ mod command;
 mod error;
 mod mask;
 mod model;
+mod random;
 
 // Floor 1: mechanisms.
 mod event;

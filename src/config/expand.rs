@@ -79,6 +79,7 @@ fn closing_brace(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn environment(name: &str) -> Option<String> {
         match name {
@@ -97,14 +98,8 @@ mod tests {
     /// Random texts made of the pieces that matter, the same ones each time.
     fn texts() -> impl Iterator<Item = String> {
         let pieces = ["$", "{", "}", "${", "A", "no", ":-", "%%:*", " ", "ü", "'", "$$", "(", "1"];
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state >> 33).unwrap()
-        };
-        (0..5000).map(move |_| (0..next() % 12).map(|_| pieces[next() % pieces.len()]).collect())
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        (0..5000).map(move |_| (0..random.below(12)).map(|_| random.pick(&pieces)).collect())
     }
 
     #[test]

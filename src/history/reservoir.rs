@@ -7,6 +7,7 @@
 //! ones, and of the newest sample, so that an old one that was lucky once has to be lucky again each time.
 
 use super::Sample;
+use crate::random;
 
 /// By how much the logarithm of the weight decreases from each sample to the next older one.
 const AGEING: f64 = 0.1;
@@ -30,8 +31,8 @@ impl Draw {
 
     /// Lower for samples that stay: ln(-ln(u^(1/w))), which cannot overflow.
     fn score(self, rank: usize) -> f64 {
-        // 52 bits and a half, so that u is neither 0 nor 1.
-        let u = ((spread(self.0) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
+        // With FNV alone, texts that differ only at the end have similar upper bits.
+        let u = random::fraction(random::mix(self.0));
         (-u.ln()).ln() + AGEING * rank as f64
     }
 }
@@ -42,13 +43,6 @@ const PRIME: u64 = 0x0100_0000_01b3;
 /// FNV-1a.
 fn fnv(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
-}
-
-/// The last step of SplitMix64: with FNV alone, texts that differ at the end have similar upper bits.
-fn spread(hash: u64) -> u64 {
-    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
 }
 
 /// Reduces `samples` to at most `capacity`; they are sorted before and after.

@@ -3,22 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-
-/// A small seeded generator (xorshift64), so that failures can be reproduced.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    fn pick<'a>(&mut self, all: &[&'a str]) -> &'a str {
-        all[usize::try_from(self.below(all.len() as u64)).unwrap()]
-    }
-}
+use crate::random::Random;
 
 const CONFIGS: [&str; 2] = ["offload.toml", "ci \"x\".toml"];
 const IDS: [&str; 6] =

@@ -116,7 +116,8 @@ mod tests {
     use crate::framework::Grain;
     use crate::plan::Overhead;
     use crate::plan::simulate::scenarios;
-    use crate::plan::tests::{self, Random, Row, suite};
+    use crate::plan::tests::{self, Row, suite};
+    use crate::random::Random;
 
     const PLAIN: Candidate = Candidate { shape: Shape::Equal(1), unit: Unit::Test, groups: Groups::After };
 

@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::work::Work;
 use super::{Conditions, DEFAULT_NOISE};
+use crate::random;
 
 /// The number of simulated runs with equal machines; half as many have a slow one.
 const CALM: u64 = 12;
@@ -17,19 +18,16 @@ const UNKNOWN_SPREAD: f64 = 1.0;
 /// If no test was ever measured: multiples of the default duration that tests may take on average, equally likely.
 const SCALES: [f64; 5] = [0.005, 0.05, 0.5, 5.0, 30.0];
 
-/// A stateless generator, so that the order of draws does not matter (splitmix64: G. L. Steele, D. Lea, C. H. Flood,
-/// "Fast splittable pseudorandom number generators", OOPSLA 2014).
+/// Stateless, so that the order of draws does not matter.
 fn hash(seed: u64, number: u64) -> u64 {
-    let mut bits =
-        seed.wrapping_mul(0xa076_1d64_78bd_642f).wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
+    let (seed, number) =
+        (seed.wrapping_mul(0xa076_1d64_78bd_642f), number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    random::mix(seed.wrapping_add(number))
 }
 
 /// Between 0 and 1, exclusive.
 fn uniform(seed: u64, number: u64) -> f64 {
-    ((hash(seed, number) >> 12) as f64 + 0.5) / (1u64 << 52) as f64
+    random::fraction(hash(seed, number))
 }
 
 /// Lognormal with mean 1 and the given spread of the logarithm (Box and Muller, 1958).

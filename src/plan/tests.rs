@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::model::Group;
+use crate::random::Random;
 
 const NONE: Overhead = Overhead::new(Duration::ZERO, Duration::ZERO);
 const SMALL: Overhead = Overhead::new(Duration::from_millis(10), Duration::from_millis(1));
@@ -13,18 +14,6 @@ const UNLIMITED: Limits<'_> = Limits { timeout: Duration::from_secs(1_000_000), 
 fn plan(suite: &Suite, machines: usize, overhead: Overhead) -> Plan {
     let conditions = Conditions { machines, grain: Grain::Test, overhead, noise: Some(0.0) };
     Plan::new(suite, &conditions, &UNLIMITED)
-}
-
-/// A small seeded generator (xorshift64), so that failures can be reproduced.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
 }
 
 /// A test of a suite.
