@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_is_whole_however_many_want_it_and_mended_when_it_is_not() {
+    fn a_script_is_complete_under_concurrency_and_replaced_if_damaged() {
         let directory = tempfile::tempdir().unwrap();
         let content = SCRIPTS[0].content;
         std::thread::scope(|scope| {

@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_run_made_is_removed_by_the_next() {
+    fn a_run_only_removes_files_of_earlier_runs() {
         let directory = tempfile::tempdir().unwrap();
         let output = directory.path().join("out");
         std::fs::create_dir_all(output.join("logs")).unwrap();
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_half_written_goes_with_the_next_write_unless_it_is_being_written() {
+    fn an_unfinished_file_is_removed_by_the_next_write_unless_it_is_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let place = |name: &str| directory.path().join(name);
         for name in [".offload-gone.half-written", ".offload-config", "mine.half-written"] {

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_masked_wherever_the_writes_are_cut() {
+    fn a_secret_split_across_writes_is_masked() {
         let mask = Mask::new(["hunter2".into(), String::new(), "hunter".into(), "nter2x".into()]);
         let text = b"a hunter2 b hunterhunter2 hunt hunter2 hun";
         for cut in 0..text.len() {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_masked_as_it_stands_in_a_command_too() {
+    fn a_quoted_secret_is_masked() {
         let secret = "it's \"s3cr3t\" $x";
         let mask = Mask::new([secret.into()]);
         let once = shell_words::join(["env", secret]);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_a_secret_is_left_where_a_text_is_cut() {
+    fn no_part_of_a_secret_is_left_at_a_cut() {
         let mask = Mask::new(["s3cr3t é value".into()]);
         let text = "a s3cr3t é value b s3cr3t é value c";
         for place in (0..text.len()).filter(|place| text.is_char_boundary(*place)) {

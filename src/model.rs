@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headline_is_the_message_or_what_goes_on_from_it() {
+    fn the_headline_is_the_message_or_the_text_that_continues_it() {
         let headline = |message: Option<&str>, text: Option<&str>| {
             let own = |text: Option<&str>| text.map(str::to_owned);
             let details = Details {

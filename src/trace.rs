@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_named_or_kept_when_it_is_off() {
+    fn nothing_is_recorded_when_it_is_off() {
         let trace = Trace::off();
         drop(trace.span(Track::Phases, || unreachable!("no name is made")));
         let mut output = Vec::new();

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_doubled_dollar_before_a_brace_is_a_literal_one() {
+    fn a_double_dollar_before_a_brace_is_a_literal_dollar() {
         assert_eq!(expanded("$${A}"), "${A}");
         assert_eq!(expanded("$${A:-x} ${A}"), "${A:-x} 1");
         assert_eq!(expanded("$$${A}"), "$${A}");
@@ -166,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn escaping_every_reference_gives_any_text_back() {
+    fn escaping_every_reference_keeps_any_text() {
         for text in texts() {
             assert_eq!(expanded(&text.replace("${", "$${")), text);
         }
     }
 
     #[test]
-    fn what_stands_around_a_reference_does_not_matter() {
+    fn the_text_around_a_reference_does_not_matter() {
         for text in texts().filter(|text| expand(text, &environment).is_ok()) {
             // A `$` at the end would combine with what follows, and an open brace would include it.
             if text.ends_with('$') || text.contains('{') {

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_word_forgives_typing_and_missing_endings_but_not_everything() {
+    fn the_nearest_word_tolerates_typos_and_missing_endings() {
         let known = ["max_parallel", "test_timeout_secs", "working_dir"];
         assert_eq!(nearest("max_paralel", known), Some("max_parallel"));
         assert_eq!(nearest("test_timeout", known), Some("test_timeout_secs"));

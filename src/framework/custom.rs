@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_is_not_looked_at_again() {
+    fn inserted_values_are_not_filled_again() {
         assert_eq!(
             fill_run("run {tests} > {result_file} ${x}", "'{result_file}' '{tests}'", Some("a b")),
             "run '{result_file}' '{tests}' > 'a b' ${x}"

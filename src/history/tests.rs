@@ -109,7 +109,7 @@ fn merging_is_commutative_and_idempotent_and_keeps_what_one_side_learned() {
 }
 
 #[test]
-fn below_capacity_no_sample_and_no_count_is_lost_or_told_twice() {
+fn below_capacity_no_sample_or_count_is_lost_or_counted_twice() {
     let mut random = Random(11);
     for _ in 0..300 {
         let [base, ours, theirs] = three(&mut random, 1000);
@@ -206,7 +206,7 @@ fn the_reservoir_prefers_recent_samples_and_keeps_all_below_capacity() {
 }
 
 #[test]
-fn a_broken_line_costs_itself_and_is_told_once_with_its_number() {
+fn a_broken_line_is_skipped_and_reported_with_its_number() {
     let bad = [
         "garbage",
         "{}",
@@ -230,7 +230,7 @@ fn a_broken_line_costs_itself_and_is_told_once_with_its_number() {
 }
 
 #[test]
-fn an_impossible_sample_costs_itself() {
+fn an_impossible_sample_is_skipped() {
     for bad in ["-1.0", "1e999", "-1e999", "null", "\"1\"", "1e9", "[[[]]]", "0.5,1"] {
         let ok = format!("[\"r\",1,0.5],[\"r\",2,{bad}],[\"r\",3,0.0]");
         let (history, faults) = read(
@@ -249,7 +249,7 @@ fn an_impossible_sample_costs_itself() {
 }
 
 #[test]
-fn impossible_counts_are_mended_and_unknown_fields_ignored() {
+fn impossible_counts_are_corrected_and_unknown_fields_ignored() {
     let ok = "[[\"r\",2,1],[\"r\",1,-0.0]]";
     let text = line(
         "a",
@@ -316,7 +316,7 @@ fn between_conflict_markers_both_sides_are_kept() {
 }
 
 #[test]
-fn no_bytes_panic_or_cost_a_line_that_they_are_not_in() {
+fn no_damage_panics_or_affects_other_lines() {
     let mut random = Random(41);
     let [_, history, _] = three(&mut random, 6);
     let clean = text(&history);
@@ -366,7 +366,7 @@ fn blocks_are_cut_between_lines_and_lines_longer_than_blocks_are_read() {
 }
 
 #[test]
-fn a_test_is_expected_to_take_what_its_recent_passes_took() {
+fn the_estimate_is_based_on_recent_passes() {
     let typical = |passed: &[f64], failed: &[f64]| {
         let samples = |seconds: &[f64]| -> Vec<Sample> {
             (0..).zip(seconds).map(|(at, seconds)| sample("r", at, *seconds)).collect()
@@ -389,7 +389,7 @@ fn a_test_is_expected_to_take_what_its_recent_passes_took() {
 }
 
 #[test]
-fn a_history_tells_how_much_it_knows() {
+fn a_history_knows_its_size() {
     let mut history = History::default();
     assert!(history.is_empty() && history.largest_reservoir() == 0);
     for number in 0..5 {

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_error_and_stays() {
+    fn an_unreadable_file_is_an_error_and_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("history");
         assert_eq!(History::load(&path).unwrap(), History::default());
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn several_at_once_lose_nothing() {
+    fn concurrent_updates_lose_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = &directory.path().join("history");
         std::thread::scope(|scope| {

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_keeps_its_ends_however_it_is_fed() {
+    fn a_long_text_keeps_its_ends_no_matter_how_it_is_pushed() {
         let text: String = (0..1000).map(|number| format!("{number:04}")).collect();
         for step in [1, 7, 64, 4000] {
             let mut cut = Cut::new(40);
@@ -138,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn a_text_just_over_the_limit_loses_only_what_is_over() {
+    fn a_text_just_over_the_limit_loses_only_the_excess() {
         assert_eq!(shorten("0123456789a", 10), "01234\n[... 1 bytes left out ...]\n6789a");
     }
 
     #[test]
-    fn what_was_left_out_is_found_again() {
+    fn the_line_in_place_of_the_middle_is_found() {
         let text = shorten("0123456789abc", 10).into_owned();
         let line = "\n[... 3 bytes left out ...]\n";
         assert_eq!(parts(&text), Some(("01234", line, "89abc")));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn no_character_is_torn() {
+    fn no_character_is_split() {
         for length in 5..40 {
             let text = "é日😀x".repeat(length);
             for limit in 2..30 {

@@ -220,13 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn characters_that_two_reads_cut_are_whole() {
+    fn characters_split_across_reads_are_whole() {
         let text = format!("<a>{}</a>", "é日😀".repeat(SNIFFED));
         assert_eq!(decode(text.as_bytes()), text);
     }
 
     #[test]
-    fn pairs_that_two_reads_cut_are_whole() {
+    fn surrogate_pairs_split_across_reads_are_whole() {
         let text = format!("<a>{}</a>", "😀".repeat(SNIFFED));
         let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!(decode(&little), text);

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_number_gives_its_text_once_also_where_some_are_skipped() {
+    fn each_number_gives_its_text_once_even_if_some_are_skipped() {
         let (mut kept, mut out) = (Kept::default(), Vec::new());
         for text in ["a", "b", "c"] {
             kept.put(Cow::Borrowed(text), &mut out);

@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_declarations_and_instructions_go() {
+    fn comments_declarations_and_instructions_are_removed() {
         let input = "<?xml version='1.1'?><!DOCTYPE a [<!ENTITY b '>'> ]>\
                      <a><!-- - -- <b> ---><b/><?c d?e?></a>";
         assert_eq!(tidy(input), "<a><b/></a>");
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn values_keep_line_ends_and_may_hold_what_tags_are_made_of() {
+    fn values_keep_line_ends_and_may_contain_markup() {
         assert_eq!(tidy("<a b='<\n\">'/>"), "<a b=\"<\n\">\"/>");
     }
 
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut() {
+    fn long_text_is_shortened() {
         let output = tidy(&format!("<a>{}&amp;<![CDATA[{}]]></a>", "x".repeat(300), "y".repeat(300)));
         let expected = format!("<a>{}\n[... 501 bytes left out ...]\n{}</a>", "x".repeat(50), "y".repeat(50));
         assert_eq!(output, expected);

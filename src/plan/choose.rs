@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_make_a_difference_only_where_there_are_several() {
+    fn groups_matter_only_if_there_are_several() {
         let (one, two) = (suite(&rows(), &[false]), suite(&rows(), &[false, false]));
         let count = |suite| ways(&Work::new(suite)).count();
         assert_eq!((count(&one), count(&two)), (2, 4));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_score_is_the_mean_of_makespans_in_parts_of_the_bound() {
+    fn a_score_is_the_mean_makespan_relative_to_the_bound() {
         let suite = suite(&rows(), &[false]);
         let (work, conditions) = (Work::new(&suite), conditions(1.0));
         let scenarios = scenarios(&work, &conditions);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_test_bounds_a_batch_whose_runner_runs_several_at_a_time() {
+    fn the_longest_test_bounds_a_batch_of_a_parallel_runner() {
         let suite = suite(&rows(), &[false]);
         let work = Work::new(&suite);
         for (pace, longest) in [(1.0, 0.0), (0.5, 3.0)] {

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn overheads_are_found_in_batches_that_have_them() {
+    fn overheads_are_learned_from_batches() {
         let batches: Vec<BatchTiming> = [(3.0, 1), (7.0, 4), (0.5, 2), (20.0, 30), (1.0, 9)]
             .iter()
             .map(|(tests, files)| seen(0.6 + 0.05 * f64::from(*files) + tests, *tests, *files))
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_runs_tests_side_by_side_has_a_pace() {
+    fn a_parallel_runner_has_a_pace_below_1() {
         let learned = Overhead::learn(&[seen(5.0, 10.0, 0), seen(2.0, 4.0, 0)]).unwrap();
         assert!((learned.pace - 0.5).abs() < 1e-9 && close(learned.per_batch, 0.0), "{learned:?}");
     }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_with_as_many_files_say_nothing_of_a_file() {
+    fn batches_with_equal_numbers_of_files_say_nothing_about_files() {
         let batches = [seen(1.0, 0.0, 2), seen(2.0, 0.0, 2), seen(3.0, 0.0, 2), seen(2.5, 0.0, 3)];
         // Between these three and the fourth the slopes are 1.5, 0.5 and -0.5.
         let learned = Overhead::learn(&batches).unwrap();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_batches_move_little_and_none_give_nothing() {
+    fn outliers_hardly_matter_and_no_batches_give_nothing() {
         assert_eq!(Overhead::learn(&[]), None);
         let mut batches = vec![seen(1.5, 1.0, 1); 9];
         batches.push(seen(500.0, 1.0, 1));

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_piece_comes_first_and_into_the_bin_with_most_room() {
+    fn the_longest_piece_goes_first_into_the_emptiest_bin() {
         let suite = singles(&[1, 2, 7, 3, 5, 4], 0);
         let work = Work::new(&suite);
         let bins = fill(&work, &[11.0, 11.0], work.singles(), Grain::Test);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_measured_comes_before_all() {
+    fn unmeasured_tests_come_first() {
         // Its estimate is the 90th percentile of the measured tests.
         let suite = singles(&[9, 1, 0, 0], 0);
         let work = Work::new(&suite);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_divided_where_a_bin_has_no_room_for_it() {
+    fn a_file_is_split_if_it_does_not_fit_into_a_bin() {
         let rows: Vec<Row> =
             (0..8).map(|number| Row::new(Some("f"), format!("f::t{number}"), 1000)).collect();
         let suite = suite(&rows, &[false]);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_bins_go_to_the_group_that_lacks_most_and_are_made_to_fit() {
+    fn the_largest_bins_go_to_the_group_with_most_work_and_are_scaled_to_fit() {
         let suite = singles(&[6, 6, 3, 3], 2);
         let work = Work::new(&suite);
         let shares = |sizes: &[f64], groups| {
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn long_tests_have_batches_of_their_own_and_leave_the_others_their_share() {
+    fn long_tests_get_their_own_batches_and_others_keep_their_share() {
         let suite = singles(&[20, 2, 2, 2, 2, 2, 2], 0);
         let work = Work::new(&suite);
         let amount = Amount { total: 32.0, shared: 32.0, machines: 2 };
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_file_has_a_batch_of_its_own_only_where_its_tests_cannot_be_chosen() {
+    fn a_long_file_gets_its_own_batch_only_if_its_tests_cannot_be_selected() {
         let row = |number| {
             let (file, millis) =
                 if number < 5 { ("f".to_owned(), 4000) } else { (format!("g{number}"), 2000) };
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_that_run_alone_are_counted_into_equal_bins_and_set_apart_from_others() {
+    fn solo_tests_count_towards_equal_bins_and_have_their_own_batches() {
         let rows: Vec<Row> = (0..4).map(|number| Row::new(None, format!("t{number}"), 1000)).collect();
         let suite = suite(&rows, &[true]);
         let work = Work::new(&suite);

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_are_at_least_as_long_as_their_overhead_twice_and_never_many() {
+    fn batches_take_at_least_twice_their_overhead_and_are_never_too_many() {
         let amount = Amount { total: 960.0, shared: 960.0, machines: 10 };
         let least = |overhead| {
             let shapes = Shape::all(amount, overhead).into_iter();

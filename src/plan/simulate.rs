@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_spread_evenly_and_do_not_depend_on_each_other() {
+    fn numbers_are_uniform_and_uncorrelated() {
         for seed in 0..5 {
             let numbers: Vec<f64> = (0..10_000).map(|number| uniform(seed, number)).collect();
             assert!(numbers.iter().all(|number| (0.0..1.0).contains(number) && *number > 0.0));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_have_the_mean_1_and_the_spread_that_is_asked_for() {
+    fn factors_have_mean_1_and_the_given_spread() {
         for spread in [0.0, 0.25, 0.8] {
             let factors: Vec<f64> = (0..20_000).map(|number| factor(3, number, spread)).collect();
             let logarithms: Vec<f64> = factors.iter().map(|factor| factor.ln()).collect();
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_runs_are_imagined_as_chance_makes_it_worth() {
+    fn the_number_of_simulated_runs_depends_on_how_much_chance_matters() {
         let counts = |rows: &[Row], machines, noise| {
             let suite = suite(rows, &[false]);
             let scenarios = scenarios(&Work::new(&suite), &conditions(machines, noise, 1.0));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_measured_takes_as_long_as_one_that_was() {
+    fn an_unmeasured_test_takes_as_long_as_some_measured_one() {
         let suite = suite(&rows(3, 3000), &[false]);
         let work = Work::new(&suite);
         let known = Known::new(&work);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_known_runs_differ_in_scale() {
+    fn runs_differ_in_scale_if_nothing_is_known() {
         let suite = suite(&rows(0, 5), &[false]);
         let known = Known::new(&Work::new(&suite));
         for (seed, scale) in (0..10).zip(SCALES.into_iter().cycle()) {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_runs_several_at_a_time_needs_as_much_less_time() {
+    fn a_parallel_runner_takes_proportionally_less_time() {
         let suite = suite(&rows(3, 0), &[false]);
         let work = Work::new(&suite);
         let pieces = [work.whole()];

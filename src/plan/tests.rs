@@ -72,7 +72,7 @@ fn ids(suite: &Suite, plan: &Plan) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn every_test_stands_in_the_plan_once_and_groups_and_solo_tests_are_not_mixed() {
+fn every_test_is_planned_once_and_groups_and_solo_tests_are_not_mixed() {
     let mut random = Random(7);
     for round in 0..150 {
         let count = random.below(60);
@@ -153,7 +153,7 @@ fn the_makespan_is_within_four_thirds_of_the_best_and_the_tolerance() {
 }
 
 #[test]
-fn neighbours_stay_together_when_the_balance_allows_it() {
+fn files_stay_together_when_the_balance_allows_it() {
     let rows: Vec<Row> = (0..40)
         .map(|number| Row::new(Some(&format!("f{}", number % 4)), format!("f{}::t{number}", number % 4), 10))
         .collect();
@@ -170,7 +170,7 @@ fn neighbours_stay_together_when_the_balance_allows_it() {
 }
 
 #[test]
-fn a_file_is_divided_only_where_its_tests_can_be_chosen() {
+fn a_file_is_split_only_if_its_tests_can_be_selected() {
     let mut rows: Vec<Row> =
         (0..20).map(|number| Row::new(Some("big"), format!("big::t{number}"), 1000)).collect();
     rows.extend((0..12).map(|number| Row::new(Some(&format!("f{}", number / 2)), format!("t{number}"), 500)));
@@ -185,7 +185,7 @@ fn a_file_is_divided_only_where_its_tests_can_be_chosen() {
 }
 
 #[test]
-fn tests_without_a_length_are_spread_over_all_machines() {
+fn tests_of_zero_duration_are_spread_over_all_machines() {
     let rows: Vec<Row> = (0..12).map(|number| Row::new(Some("f"), format!("t{number:02}"), 0)).collect();
     let suite = suite(&rows, &[false]);
     let sizes: Vec<usize> = plan(&suite, 4, SMALL).batches.iter().map(|batch| batch.tests.len()).collect();
@@ -208,7 +208,7 @@ fn an_unknown_test_is_expected_to_be_among_the_slow_ones_of_its_group() {
 }
 
 #[test]
-fn a_plan_is_the_same_each_time_and_predicts_more_where_tests_vary() {
+fn a_plan_is_reproducible_and_predicts_more_time_if_tests_vary() {
     let mut random = Random(23);
     let suite = suite(&rows(&mut random, 300), &[false, false, false]);
     let plan = |noise| {
@@ -221,7 +221,7 @@ fn a_plan_is_the_same_each_time_and_predicts_more_where_tests_vary() {
 }
 
 #[test]
-fn work_is_divided_finely_where_it_pays_and_not_where_it_costs() {
+fn batches_are_small_only_if_overheads_are() {
     let rows: Vec<Row> = (0..800)
         .map(|number| Row::new(Some(&format!("f{}", number / 10)), format!("t{number}"), 500))
         .collect();

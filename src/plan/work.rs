@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_divided_between_two_functions_where_one_ends_nearby() {
+    fn a_file_is_split_between_functions_if_one_ends_nearby() {
         let parameters = |name: &str, count: u32| -> Vec<Row> {
             (0..count).map(|number| Row::new(Some("f"), format!("{name}[{number:03}]"), 1000)).collect()
         };
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_a_file_are_one_piece_but_for_long_ones_and_those_without_a_file() {
+    fn tests_of_a_file_are_one_piece_except_for_long_ones() {
         let files = [None, None, Some("f"), Some("f"), Some("f"), Some("f"), Some("g")];
         let mut rows: Vec<Row> =
             (1..).zip(files).map(|(id, file)| Row::new(file, format!("{id}"), 1000)).collect();

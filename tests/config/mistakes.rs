@@ -4,7 +4,7 @@ use super::{LEAST, PYTEST_COMMANDS, mistake, mistakes, parse, valid};
 use offload::internals::config::Provider;
 
 #[test]
-fn all_mistakes_are_told_at_once_with_their_places() {
+fn all_mistakes_are_reported_at_once_with_their_positions() {
     let text = r#"top = 1
 [offload]
 max_parallel = 0
@@ -67,7 +67,7 @@ fn missing_tables_and_keys_are_named() {
 }
 
 #[test]
-fn numbers_out_of_range_are_refused() {
+fn numbers_out_of_range_are_rejected() {
     let offload = |line: &str| mistake(&format!("[offload]\n{line}\n{LEAST}"));
     let timeout = "`test_timeout_secs` in [offload] must be";
     let parallel = "`max_parallel` in [offload] must be";
@@ -110,7 +110,7 @@ fn numbers_out_of_range_are_refused() {
 }
 
 #[test]
-fn texts_of_the_wrong_form_are_refused() {
+fn texts_of_the_wrong_form_are_rejected() {
     let framework = |line: &str| mistake(&LEAST.replace("\"pytest\"", &format!("\"pytest\"\n{line}")));
     for key in ["command", "run_args", "discovery_args"] {
         let expected = format!("`{key}` in [framework] has an unclosed quote");
@@ -137,7 +137,7 @@ fn texts_of_the_wrong_form_are_refused() {
 }
 
 #[test]
-fn report_settings_of_the_wrong_form_are_refused() {
+fn report_settings_of_the_wrong_form_are_rejected() {
     let report = |line: &str| mistake(&format!("{LEAST}[report]\n{line}\n"));
     for name in ["a/b.xml", "..", "/x", "a/"] {
         let expected = "`junit_file` in [report] must be a file name without a directory";
@@ -151,7 +151,7 @@ fn report_settings_of_the_wrong_form_are_refused() {
 }
 
 #[test]
-fn groups_that_are_no_tables_are_refused() {
+fn groups_that_are_not_tables_are_rejected() {
     let groups = |line: &str| mistake(&LEAST.replace("[groups.all]", line));
     assert_eq!(groups("[[groups]]"), "`groups` must be a table, found an array");
     assert_eq!(

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_selects_is_dropped_and_the_rest_is_sorted() {
+    fn selections_are_dropped_and_the_rest_is_sorted() {
         let sorted = parse("-p a -Fx --run-ignored all -E 'test(a b)' --profile=ci --ignore-default-filter");
         assert_eq!(sorted.build, ["-p", "a", "-Fx"]);
         assert_eq!(sorted.runner, ["--run-ignored", "all", "--ignore-default-filter"]);
@@ -217,20 +217,20 @@ mod tests {
     }
 
     #[test]
-    fn words_for_the_harness_become_options_of_nextest() {
+    fn harness_arguments_become_nextest_options() {
         let sorted = parse("-- --include-ignored --skip slow");
         assert_eq!((sorted.runner, sorted.selects), (vec!["--run-ignored=all".to_owned()], true));
         assert!(!parse("-- --ignored").selects);
     }
 
     #[test]
-    fn a_short_option_may_hold_its_value() {
+    fn a_short_option_may_have_an_attached_value() {
         assert_eq!(parse("-Pci").profile.as_deref(), Some("ci"));
         assert_eq!(parse("-P=ci -j4").runner, ["-j4"]);
     }
 
     #[test]
-    fn cargo_metadata_hears_of_the_manifest_and_the_network() {
+    fn cargo_metadata_gets_manifest_and_network_options() {
         let sorted = parse("--offline --manifest-path x/Cargo.toml --target=wasm32-wasip1 --release");
         assert_eq!(sorted.metadata, ["--offline", "--manifest-path", "x/Cargo.toml"]);
         assert_eq!(sorted.target.as_deref(), Some("wasm32-wasip1"));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn stopping_early_is_left_to_us() {
+    fn options_to_stop_early_are_dropped() {
         assert_eq!(parse("--no-fail-fast --max-fail 3 --max-fail=all"), Arguments::default());
     }
 }

@@ -105,7 +105,7 @@ fn the_report_names_the_listed_tests() {
 }
 
 #[test]
-fn a_listing_that_failed_is_an_error_with_what_was_said() {
+fn a_failed_listing_is_an_error_with_the_output() {
     let nextest = nextest(None, false);
     let command = nextest.list_command(&group(""), GroupIndex(0)).unwrap();
     let output = |exit, stdout: &str| ListOutput {
@@ -164,7 +164,7 @@ fn a_whole_binary_is_named_alone_unless_the_group_selects() {
 }
 
 #[test]
-fn odd_names_are_written_by_number() {
+fn special_characters_are_escaped_by_number() {
     assert_eq!(escape("clos)e, b\\c"), r"clos\u{29}e\u{2c}\u{20}b\u{5c}c");
     assert_eq!(escape("=eq/ünï"), r"\u{3d}eq\u{2f}ünï");
 }
@@ -183,7 +183,7 @@ fn a_named_profile_keeps_its_name_and_only_its_report_moves() {
 }
 
 #[test]
-fn an_inherited_profile_gives_way_to_the_arguments() {
+fn arguments_override_an_inherited_profile() {
     let inherited = nextest(None, false).with_profile(Some("ci".to_owned()));
     let copied = inherited.list_commands(&[group("")], Path::new("/s")).unwrap().remove(1);
     assert_eq!(copied.output, Some(PathBuf::from("/s/nextest-project.toml")));
@@ -194,7 +194,7 @@ fn an_inherited_profile_gives_way_to_the_arguments() {
 }
 
 #[test]
-fn a_command_by_hand_needs_nothing_of_ours() {
+fn a_command_for_the_user_needs_none_of_our_files() {
     let text = nextest(None, true).by_hand(&[TestIndex(0)], &suite(""));
     assert_eq!(
         text,

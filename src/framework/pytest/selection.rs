@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_names_files_classes_and_functions_where_it_holds_all_their_tests() {
+    fn a_batch_names_files_classes_and_functions_if_it_has_all_their_tests() {
         assert_eq!(names(&[0, 1, 2, 3, 4, 5, 6], 0).0, "a.py b.py");
         assert_eq!(names(&[0, 1, 2, 3, 4, 5], 0).0, "a.py::f a.py::g b.py::C");
         assert_eq!(names(&[0, 2, 5, 7, 9], 0).0, "a.py::f[1] a.py::g b.py::C::g c.py::f[1] ./-d.py::f");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plugin_is_told_of_files_that_are_not_whole() {
+    fn the_plugin_knows_which_files_are_incomplete() {
         let expected = json!({"whole": ["a.py"], "names": ["b.py::C", "pkg/c.py::f[2]"]});
         assert_eq!(names(&[0, 1, 2, 3, 4, 5, 8], 0).1, expected.to_string());
     }

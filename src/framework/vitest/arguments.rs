@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn output_files_and_watching_are_never_passed_on() {
+    fn output_files_and_watching_are_dropped() {
         let sorted = parse("--outputFile=own.xml --outputFile.json own.json --watch --reporter verbose");
         assert_eq!((sorted.options.len(), sorted.selection.len()), (0, 0));
         assert_eq!(sorted.reporters, ["--reporter", "verbose"]);

@@ -134,7 +134,7 @@ fn discovery_runs_nothing_and_tries_again_with_isolation() {
 }
 
 #[test]
-fn isolation_is_left_as_it_is_asked_for() {
+fn isolation_stays_as_the_user_chose() {
     let commands = vitest(None).list_commands(&[group("--isolate")], Path::new("/s")).unwrap();
     let shell = commands[0].command.to_shell();
     assert!(shell.ends_with(" --isolate") && !shell.contains("||"), "{shell}");
@@ -166,7 +166,7 @@ fn part_of_a_file_is_chosen_by_whole_titles() {
 }
 
 #[test]
-fn letters_that_the_report_leaves_out_are_chosen_all_the_same() {
+fn tests_with_characters_missing_from_the_report_can_be_selected() {
     let text = r#"{"files":[{"file":"a.ts","tests":["\u001b[1mbold","plain\n"]}]}"#;
     let listing = listing(Some(text.to_owned()), Exit::Code(0)).unwrap();
     let ids: Vec<&str> = listing.tests.iter().map(|test| test.id.as_str()).collect();
@@ -178,7 +178,7 @@ fn letters_that_the_report_leaves_out_are_chosen_all_the_same() {
 }
 
 #[test]
-fn files_that_the_named_ones_would_bring_along_are_excluded() {
+fn other_files_that_match_the_arguments_are_excluded() {
     let tests = ["src/a.test.ts > x", "lib/src/A.test.ts > x", "src/a.test.tsx > x", "z/[id].ts > x"];
     let suite = suite("", &tests);
     let words = words(&vitest(None), &suite, &[0], false);
@@ -188,7 +188,7 @@ fn files_that_the_named_ones_would_bring_along_are_excluded() {
 }
 
 #[test]
-fn what_a_selection_left_out_is_not_an_extra() {
+fn tests_that_the_selection_excluded_are_not_extras() {
     let suite = suite("", &[]);
     let vitest = vitest(None);
     let matcher = Titles { suite: &suite, vitest: &vitest };
@@ -201,7 +201,7 @@ fn what_a_selection_left_out_is_not_an_extra() {
 }
 
 #[test]
-fn a_command_by_hand_needs_nothing_of_ours() {
+fn a_command_for_the_user_needs_none_of_our_files() {
     let suite = suite("", &["a.ts > one", "a.ts > two"]);
     let text = vitest(None).by_hand(&[TestIndex(0)], &suite);
     assert_eq!(text, "npx vitest --run a.ts '--testNamePattern=^ ?(?:one)$'");
