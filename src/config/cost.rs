@@ -30,13 +30,13 @@ impl Config {
     /// US dollars per sandbox and second: its cores and memory at the prices in `[cost]`. Without that section,
     /// local sandboxes are free and all others cost as much as Modal's.
     pub fn usd_per_sandbox_second(&self) -> f64 {
-        let usual = match self.provider {
+        let default = match self.provider {
             Provider::Local(_) => Cost { usd_per_core_second: 0.0, usd_per_gib_second: 0.0 },
             Provider::Command(_) | Provider::Modal(_) => {
                 Cost { usd_per_core_second: USD_PER_CORE_SECOND, usd_per_gib_second: USD_PER_GIB_SECOND }
             }
         };
-        let cost = self.cost.unwrap_or(usual);
+        let cost = self.cost.unwrap_or(default);
         let (cores, memory) = match &self.provider {
             Provider::Local(_) => (1.0, 0.0),
             Provider::Command(command) => (command.cpu_cores, 0.0),

@@ -9,8 +9,8 @@ pub(super) fn read(table: &mut Table<'_>) -> Option<Framework> {
         table.leave_open();
         return None;
     };
-    let id_format = |table: &mut Table<'_>, usual: &str| {
-        table.read("test_id_format", check::id_format).unwrap_or_else(|| usual.to_owned())
+    let id_format = |table: &mut Table<'_>, default: &str| {
+        table.read("test_id_format", check::id_format).unwrap_or_else(|| default.to_owned())
     };
     let (test_id_format, kind) = match kind {
         FrameworkType::Pytest => (id_format(table, "{name}"), pytest(table)),

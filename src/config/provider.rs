@@ -61,8 +61,8 @@ fn command(table: &mut Table<'_>) -> CommandProvider {
 }
 
 fn modal(table: &mut Table<'_>) -> Modal {
-    let seconds = |table: &mut Table<'_>, key: &'static str, usual: u64| {
-        table.read(key, Value::seconds).unwrap_or(Duration::from_secs(usual))
+    let seconds = |table: &mut Table<'_>, key: &'static str, default: u64| {
+        table.read(key, Value::seconds).unwrap_or(Duration::from_secs(default))
     };
     let provider = Modal {
         dockerfile: table.read("dockerfile", Value::path),

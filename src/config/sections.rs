@@ -60,17 +60,17 @@ fn default_roots(config: &mut Config) {
 }
 
 fn offload(table: &mut Table<'_>) -> Offload {
-    let usual = Offload::default();
+    let default = Offload::default();
     Offload {
-        max_parallel: table.read("max_parallel", |value| value.count(1)).unwrap_or(usual.max_parallel),
+        max_parallel: table.read("max_parallel", |value| value.count(1)).unwrap_or(default.max_parallel),
         // 0 means one per core.
         max_parallel_collection: table
             .read("max_parallel_collection", |value| value.count(0))
             .filter(|count| *count > 0),
-        test_timeout: table.read("test_timeout_secs", Value::seconds).unwrap_or(usual.test_timeout),
+        test_timeout: table.read("test_timeout_secs", Value::seconds).unwrap_or(default.test_timeout),
         discovery_timeout: table
             .read("discovery_timeout_secs", Value::seconds)
-            .unwrap_or(usual.discovery_timeout),
+            .unwrap_or(default.discovery_timeout),
         working_dir: table.read("working_dir", Value::path),
         sandbox_repo_root: table.read("sandbox_repo_root", Value::filled),
         sandbox_project_root: table.read("sandbox_project_root", Value::filled),
@@ -114,15 +114,15 @@ fn groups(value: &Value<'_>, filters: fn(&Value<'_>) -> Option<String>) -> Optio
 }
 
 fn report(table: &mut Table<'_>) -> Report {
-    let usual = Report::default();
+    let default = Report::default();
     Report {
-        output_dir: table.read("output_dir", Value::path).unwrap_or(usual.output_dir),
-        junit: table.read("junit", Value::boolean).unwrap_or(usual.junit),
-        junit_file: table.read("junit_file", check::file_name).unwrap_or(usual.junit_file),
+        output_dir: table.read("output_dir", Value::path).unwrap_or(default.output_dir),
+        junit: table.read("junit", Value::boolean).unwrap_or(default.junit),
+        junit_file: table.read("junit_file", check::file_name).unwrap_or(default.junit_file),
         download_globs: table.read("download_globs", check::globs).unwrap_or_default(),
         download_globs_failure_only: table
             .read("download_globs_failure_only", Value::boolean)
-            .unwrap_or(usual.download_globs_failure_only),
+            .unwrap_or(default.download_globs_failure_only),
     }
 }
 

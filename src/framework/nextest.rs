@@ -102,8 +102,8 @@ impl Nextest {
         let mut words: Vec<String> =
             ["cargo", "nextest", "list", "--message-format=json", "--color=never"].map(str::to_owned).into();
         words.extend(self.settings.build.iter().cloned());
-        let said = Arguments::parse(&[self.discovery_args.as_slice(), &filters].concat());
-        if self.include_ignored && !said.runner.iter().any(|word| word.starts_with("--run-ignored")) {
+        let chosen = Arguments::parse(&[self.discovery_args.as_slice(), &filters].concat());
+        if self.include_ignored && !chosen.runner.iter().any(|word| word.starts_with("--run-ignored")) {
             words.push("--run-ignored=all".to_owned());
         }
         words.extend(self.discovery_args.iter().cloned());

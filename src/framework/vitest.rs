@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -149,12 +149,7 @@ impl Framework for Vitest {
     }
 
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
-        let collected: Option<Collected> = match &output.file {
-            Some(text) => {
-                serde_json::from_str(text).context("cannot read the tests that vitest collected").ok()
-            }
-            None => None,
-        };
+        let collected = output.file.as_deref().and_then(|text| serde_json::from_str::<Collected>(text).ok());
         let files = collected.as_ref().map(|collected| collected.files.as_slice()).unwrap_or_default();
         if let Some(message) = broken(files) {
             bail!("vitest cannot load all test files\n{message}");

@@ -231,7 +231,7 @@ fn flaky_is_read_back_no_matter_who_retried() {
     in_runner.result.flaky_in_runner = true;
     let tests = [
         test("in the runner", Verdict::Passed, vec![in_runner.clone()]),
-        test("in the runner, said", Verdict::Flaky, vec![in_runner]),
+        test("in the runner, reported", Verdict::Flaky, vec![in_runner]),
         test("without a trace", Verdict::Flaky, vec![attempt(1, Outcome::Passed, "")]),
     ];
     for recorded in read_again(&written(&tests)) {

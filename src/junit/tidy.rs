@@ -45,7 +45,7 @@ enum State {
 pub(super) struct Tidy<R> {
     source: Decoder<R>,
     lexer: Lexer,
-    given: usize,
+    consumed: usize,
     ended: bool,
 }
 
@@ -60,7 +60,7 @@ impl<R: Read> Tidy<R> {
             out: Vec::new(),
             kept: Kept::default(),
         };
-        Tidy { source: Decoder::new(source), lexer, given: 0, ended: false }
+        Tidy { source: Decoder::new(source), lexer, consumed: 0, ended: false }
     }
 
     /// The text that `number` stands for.
@@ -72,7 +72,7 @@ impl<R: Read> Tidy<R> {
     #[cold]
     fn refill(&mut self) -> io::Result<()> {
         self.lexer.out.clear();
-        self.given = 0;
+        self.consumed = 0;
         while self.lexer.out.is_empty() && !self.ended {
             match self.source.next_piece()? {
                 Some(piece) => self.lexer.read(piece.as_bytes()),
@@ -89,19 +89,19 @@ impl<R: Read> Tidy<R> {
 impl<R: Read> Read for Tidy<R> {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.given == self.lexer.out.len() {
+        if self.consumed == self.lexer.out.len() {
             self.refill()?;
         }
-        let left = &self.lexer.out[self.given..];
+        let left = &self.lexer.out[self.consumed..];
         // The parser reads single bytes.
         if let ([first], [byte, ..]) = (&mut *buffer, left) {
             *first = *byte;
-            self.given += 1;
+            self.consumed += 1;
             return Ok(1);
         }
         let count = left.len().min(buffer.len());
         buffer[..count].copy_from_slice(&left[..count]);
-        self.given += count;
+        self.consumed += count;
         Ok(count)
     }
 }
@@ -129,7 +129,7 @@ impl Lexer {
                 State::Reference(quote) => self.read_reference(*byte, quote),
                 State::Comment(dashes) => self.read_comment(*byte, dashes),
                 State::Cdata(brackets) => self.read_cdata(piece, brackets),
-                State::Instruction(asked) => self.read_instruction(*byte, asked),
+                State::Instruction(after_mark) => self.read_instruction(*byte, after_mark),
                 State::Declaration { depth, quote } => self.read_declaration(*byte, depth, quote),
             };
             piece = &piece[taken..];
@@ -279,8 +279,8 @@ impl Lexer {
         1
     }
 
-    fn read_instruction(&mut self, byte: u8, asked: bool) -> usize {
-        self.state = if asked && byte == b'>' { State::Text } else { State::Instruction(byte == b'?') };
+    fn read_instruction(&mut self, byte: u8, after_mark: bool) -> usize {
+        self.state = if after_mark && byte == b'>' { State::Text } else { State::Instruction(byte == b'?') };
         1
     }
 

@@ -38,8 +38,8 @@ pub(super) fn choose(work: &Work<'_>, conditions: &Conditions, scenarios: &Scena
     };
     let shapes = Shape::all(amount, conditions.overhead.per_batch.as_secs_f64());
     let judge = Judge { work, conditions, amount, scenarios };
-    let usual = |shape| Candidate { shape, unit: Unit::File, groups: Groups::Before };
-    let mut scores = judge.all(shapes.into_iter().map(usual).collect());
+    let by_file = |shape| Candidate { shape, unit: Unit::File, groups: Groups::Before };
+    let mut scores = judge.all(shapes.into_iter().map(by_file).collect());
     scores.sort_by(|one, other| one.risk().total_cmp(&other.risk()));
     // The simplest plan is always tried, so that the result is never much worse.
     let plain = Candidate { shape: Shape::Equal(1), unit: Unit::Test, groups: Groups::After };
