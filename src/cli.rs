@@ -3,23 +3,25 @@
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::cancel::Cancel;
 use crate::commands::collect::{self, Format, NoTests};
 use crate::commands::{build, gc, init, logs, plan, validate};
 use crate::config::{self, Config};
 use crate::error::{Problem, Status, printable};
+use crate::process::guard;
 use crate::progress::{Screen, Style};
 
 mod history;
 mod run;
+mod signals;
 
 use history::HistoryCommand;
 use run::RunArguments;
+use signals::cancel_on_signals;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -34,9 +36,6 @@ const PLANS: &str = "\
 Nothing is run but the listing of tests. Times are predicted from the history, else from the last
 report. The knee is the number of sandboxes with the best ratio of efficiency to time: beyond it
 each further sandbox brings less than it costs.";
-
-/// So long after a second signal the program is gone, whatever it does.
-const FORCED_END: Duration = Duration::from_secs(3);
 
 #[derive(Parser)]
 #[command(name = "offload", version, about = "Runs a test suite in many sandboxes at once", after_help = EXIT_CODES)]
@@ -119,6 +118,12 @@ enum Command {
     /// Show or merge what is known of the tests from earlier runs
     #[command(subcommand)]
     History(HistoryCommand),
+    /// End the local processes of a run that was killed; runs start this themselves
+    #[command(name = guard::SUBCOMMAND, hide = true)]
+    GuardProcesses {
+        /// What the environment of these processes contains
+        token: String,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -285,6 +290,10 @@ fn dispatch(
             logs::run(&report.output_dir.join(report.junit_file), &filter, output)
         }
         Command::History(command) => history::dispatch(config, command, output),
+        Command::GuardProcesses { token } => {
+            guard::watch(token, io::stdin());
+            Ok(Status::Passed)
+        }
     }
 }
 
@@ -295,33 +304,4 @@ fn load(path: &Path) -> Result<Config, Problem> {
 /// The name of a configuration file, by which the history knows its tests.
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Ends the program even where a thread is stuck, in a write that nobody reads for instance. By then
-/// children have got KILL.
-#[expect(clippy::exit, reason = "the threads that would have to return are the ones that are stuck")]
-fn force_end() {
-    std::thread::spawn(|| {
-        std::thread::sleep(FORCED_END);
-        std::process::exit(i32::from(Status::Interrupted.code()));
-    });
-}
-
-/// A flag that SIGINT, SIGTERM and SIGHUP raise; the second one with force.
-fn cancel_on_signals() -> Result<Cancel, Problem> {
-    let cancel = Cancel::new();
-    let flag = cancel.clone();
-    ctrlc::set_handler(move || {
-        let again = flag.is_raised();
-        flag.raise();
-        if again {
-            force_end();
-        }
-        log::warn!(
-            "{}",
-            if again { "stopping at once" } else { "stopping; a second signal ends all at once" }
-        );
-    })
-    .map_err(|error| anyhow::Error::new(error).context("cannot listen for signals"))?;
-    Ok(cancel)
 }

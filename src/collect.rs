@@ -1,6 +1,6 @@
-//! The stage that judges: it owns attempts, verdicts and counts, and decides what runs again.
+//! The collector: owns attempts, verdicts and counts, and decides what runs again.
 //!
-//! No clock, no file, no process: it hears what happened and answers with more batches.
+//! It reads no clock, opens no file and starts nothing: it is told what happened and answers with more batches.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,44 +16,42 @@ mod end;
 
 mod lost;
 pub mod observer;
+mod pairs;
 pub mod reading;
 pub mod speculation;
-mod speculative;
 mod step;
 
 use end::{End, by_exit_status, merge};
+use pairs::SpeculativePairs;
 pub use reading::Reading;
 pub use speculation::{Speculation, SpeculationRule};
-use speculative::SpeculativePairs;
 pub use step::{BatchOutcome, Step};
 
-/// A batch tree that gave no result in so many executions is not divided further: its runner does
-/// not work at all.
+/// Executions without any result after which a batch and its parts are given up: the runner does not work at all.
 const FRUITLESS: u32 = 32;
-/// A batch that broke is divided into at most so many parts.
+/// Maximum number of parts that a broken batch is divided into.
 const PARTS: usize = 8;
-/// A timeout without any result counts so much less than another fruitless execution: it may be that
-/// the batch is sound and just too long.
+/// One fruitless execution counts as much as this many timeouts: a batch that timed out may just be too long.
 const PATIENCE: u32 = 4;
 
-/// Past so many bytes of texts, results are kept without output and backtraces; the logs have them.
+/// Bytes of text kept with results. Beyond that, output and backtraces are only in the logs.
 const KEPT: usize = 64 * 1024 * 1024;
 
 /// The rules of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// How many batches can run at once, at least 1.
+    /// Number of batches that can run at once, at least 1.
     pub machines: usize,
-    /// The first test that failed for good ends the run.
+    /// Stop the run at the first test that failed and has no attempts left.
     pub fail_fast: bool,
-    /// When a late batch runs a second time; `None`: never.
+    /// When a late batch gets a speculative run; `None`: never.
     pub speculation: Option<SpeculationRule>,
 }
 
 /// The results of one execution.
 #[derive(Clone, Debug)]
 pub enum Results {
-    /// There is no report: the exit status speaks for all tests of the batch.
+    /// There is no report: the exit status is the result of every test in the batch.
     ExitStatus,
     /// What the report says.
     Report(Reading),
@@ -67,47 +65,47 @@ struct State {
     reason: Option<Arc<str>>,
 }
 
-/// Executions that go back to one batch.
+/// A batch with all that it was divided into.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tree {
-    /// Executions without any result in them, in parts of one.
+    /// Executions without any result, in units of `1 / PATIENCE`.
     fruitless: u32,
     fruitful: bool,
 }
 
 impl Tree {
-    /// Counts an execution of this weight; tells whether its runner does not work at all.
+    /// Counts a fruitless execution of this weight. Returns whether the runner does not work at all.
     fn is_hopeless_after(&mut self, weight: u32) -> bool {
         self.fruitless += weight;
         !self.fruitful && self.fruitless >= FRUITLESS * PATIENCE
     }
 }
 
-/// The judge of a run.
+/// The collector of a run.
 pub struct Collector<'a> {
     suite: &'a Suite,
     policy: Policy,
     states: Vec<State>,
-    /// The first batch that a divided batch goes back to.
+    /// The original of each batch that is a part or a repetition of another.
     roots: HashMap<u32, u32>,
     trees: HashMap<u32, Tree>,
-    /// How often the sandbox of a batch that is to run was lost before, or that of what it is a part of.
+    /// For batches that are to run: how often they, or what they are a part of, lost a sandbox.
     losses: HashMap<u32, u32>,
-    /// Whether any batch was executed in a sandbox.
+    /// Whether anything has ever run in a sandbox.
     works: bool,
     next_batch: u32,
     speculative: SpeculativePairs,
     stopped: bool,
     extras: Vec<Extra>,
     errors: Vec<String>,
-    /// Batches whose runner broke, and whose tests ran again.
+    /// Batches whose runner broke and whose tests ran again.
     broken: Vec<String>,
-    /// Bytes of texts that came with results.
+    /// Bytes of text in results so far.
     kept: usize,
 }
 
 impl<'a> Collector<'a> {
-    /// A judge of `suite`; new batches are numbered from `next_batch`.
+    /// A collector for `suite` that numbers new batches from `next_batch`.
     pub fn new(suite: &'a Suite, policy: Policy, next_batch: u32) -> Collector<'a> {
         Collector {
             suite,
@@ -127,7 +125,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Takes in a batch that was executed.
+    /// A batch was executed.
     pub fn finished(&mut self, batch: &Batch, execution: &Execution, results: Results) -> Step {
         self.works |= execution.exit != Exit::Cancelled;
         let undone = execution.exit == Exit::Cancelled || self.ignores(batch.index);
@@ -162,8 +160,8 @@ impl<'a> Collector<'a> {
         step
     }
 
-    /// Takes in a batch whose command no sandbox can start: what is too long is divided, a test alone
-    /// gets an error.
+    /// No sandbox can start the command of a batch. One with several tests may be too long and is divided; a
+    /// single test gets an error.
     pub fn refused(&mut self, batch: &Batch, error: &str) -> Step {
         if let Some(step) = self.aside(batch.index) {
             return step;
@@ -179,7 +177,7 @@ impl<'a> Collector<'a> {
         step
     }
 
-    /// Takes in a batch that will not be executed.
+    /// A batch will not be executed.
     pub fn dropped(&mut self, batch: &Batch, reason: &str) -> Step {
         if self.aside(batch.index).is_some() {
             return Step::default();
@@ -195,7 +193,7 @@ impl<'a> Collector<'a> {
         Step::default()
     }
 
-    /// How many tests are judged so far, and how many of them badly.
+    /// Number of tests with a result so far, and how many of these are failures.
     pub fn counts(&self) -> (usize, usize) {
         let decided = |state: &&State| !state.attempts.is_empty();
         let judged = self.states.iter().filter(decided).count();
@@ -221,8 +219,8 @@ impl<'a> Collector<'a> {
         Summary { broken: self.broken, ..Summary::new(verdicts, attempts, self.extras, errors) }
     }
 
-    /// Enters the results of a report; gives the tests of the batch that have one, in order, and how
-    /// many cases of the report may be theirs.
+    /// Records the results of a report. Returns the tests of the batch that have one, in order, and how many
+    /// cases the report has.
     fn take(&mut self, batch: &Batch, reading: &Reading) -> (Vec<TestIndex>, usize) {
         let mut merged: HashMap<TestIndex, CaseResult> = HashMap::with_capacity(reading.found.len());
         for (index, result) in &reading.found {
@@ -236,7 +234,7 @@ impl<'a> Collector<'a> {
         let mut reported = Vec::with_capacity(merged.len());
         for (index, result) in merged {
             let asked = batch.tests.binary_search(&index).is_ok();
-            // What nobody asked for counts only where it is bad news.
+            // An unrequested result counts only if it is a failure.
             if asked || result.outcome.is_bad() {
                 self.attempt(index, batch.index, result);
             }
@@ -277,7 +275,7 @@ impl<'a> Collector<'a> {
         attempts < self.suite.test(index).max_attempts as usize
     }
 
-    /// An error of the batch itself makes the run fail even where each test has a good result.
+    /// An error of the batch itself fails the run even if every test passed.
     fn note_breakdown(&mut self, end: &End<'_>, missing: &[TestIndex]) {
         if !missing.is_empty() || end.execution.exit == Exit::Cancelled {
             return;
@@ -292,7 +290,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Queues the bad ones of `tests` that may run again, spread over the sandboxes.
+    /// Queues those of `tests` that have attempts left, spread over the sandboxes.
     fn retry(&mut self, batch: &Batch, mut tests: Vec<TestIndex>, step: &mut Step) {
         tests.retain(|index| self.may_run_again(*index));
         for part in split(&tests, self.policy.machines) {
@@ -301,7 +299,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Decides what becomes of the tests that got no result.
+    /// Decides what happens to tests without a result.
     fn follow_up(&mut self, end: &End<'_>, missing: Vec<TestIndex>, step: &mut Step) {
         let root = self.root(end.batch.index);
         let tree = self.trees.entry(root).or_default();
@@ -315,16 +313,17 @@ impl<'a> Collector<'a> {
         if missing.is_empty() || end.execution.exit == Exit::Cancelled || self.stopped {
             return;
         }
-        // Two kinds of runner believe that they are done: one that ended well with a whole report,
-        // and one that reported as many cases as were asked for, but under other names.
+        // Two kinds of runner believe that they are done: one that exited with 0 and a complete report, and one
+        // that reported as many cases as were requested, but under other names.
         let whole = end.reading.error.is_none();
-        if (whole && end.execution.exit == Exit::Code(0)) || end.cases >= end.batch.tests.len() || hopeless {
+        let is_done = end.cases >= end.batch.tests.len() && end.execution.exit != Exit::TimedOut;
+        if (whole && end.execution.exit == Exit::Code(0)) || is_done || hopeless {
             return;
         }
         let progress = missing.len() < end.batch.tests.len();
         let stopped_early = progress && end.failed && whole && matches!(end.execution.exit, Exit::Code(_));
         if stopped_early {
-            // It stops at the first failure, by its own settings or ours: the rest is not to blame.
+            // It stops at the first failure, by its settings or ours. The other tests are not to blame.
             let rest = self.batch(end.batch.group, missing, Origin::Isolated, None);
             step.batches.push(rest);
             return;
@@ -338,13 +337,13 @@ impl<'a> Collector<'a> {
         step.batches.extend(self.divide(end.batch.group, &missing, machines, root));
     }
 
-    /// Batches for tests that are to be told apart, a few.
+    /// Divides tests among a few batches, to find the one that breaks its runner.
     fn divide(&mut self, group: GroupIndex, tests: &[TestIndex], parts: usize, root: u32) -> Vec<Batch> {
         let parts = split(tests, parts.clamp(2, PARTS));
         parts.into_iter().map(|part| self.batch(group, part, Origin::Isolated, Some(root))).collect()
     }
 
-    /// A test that was alone in its batch got no result: it is the culprit.
+    /// The only test of a batch got no result: it is the culprit.
     fn blame(&mut self, end: &End<'_>, index: TestIndex, step: &mut Step) {
         let timed_out = end.execution.exit == Exit::TimedOut;
         let outcome = if timed_out { Outcome::TimedOut } else { Outcome::Errored };
@@ -353,7 +352,7 @@ impl<'a> Collector<'a> {
         self.retry(end.batch, vec![index], step);
     }
 
-    /// Stops the run where the policy says so and a test has failed for good.
+    /// Stops the run if the policy says so and a test has failed with no attempts left.
     fn settle(&mut self, batch: &Batch, step: &mut Step) {
         let failed = |index: &&TestIndex| self.is_bad(**index) && !self.may_run_again(**index);
         if self.policy.fail_fast && !self.stopped && batch.tests.iter().any(|index| failed(&index)) {
@@ -396,7 +395,7 @@ impl<'a> Collector<'a> {
 
 const STOPPED: &str = "stopped after the first failure (`--fail-fast`)";
 
-/// The tests in at most `parts` runs of neighbours.
+/// Splits tests into at most `parts` groups of neighbors.
 fn split(tests: &[TestIndex], parts: usize) -> Vec<Vec<TestIndex>> {
     let size = tests.len().div_ceil(parts.max(1)).max(1);
     tests.chunks(size).map(<[TestIndex]>::to_vec).collect()

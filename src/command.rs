@@ -1,6 +1,7 @@
 //! A command to be run somewhere: a program with arguments, or a text for a shell.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What is to be executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,20 @@ pub struct InputFile {
     pub content: String,
 }
 
+/// A signal that asks a command to end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+impl StopSignal {
+    /// For programs about which nothing is known.
+    pub const USUAL: &[StopSignal] = &[StopSignal::Terminate];
+}
+
 /// A command line with all it needs, independent of where it will run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
@@ -37,6 +52,12 @@ pub struct CommandLine {
     pub files: Vec<InputFile>,
     /// Files removed before the start, so that none of an earlier run can be read as this one's.
     pub stale: Vec<PathBuf>,
+    /// The signals that its process group gets when it is to end, each with a grace period before the next one;
+    /// KILL comes after the last.
+    pub stop: &'static [StopSignal],
+    /// Identifies the processes of this command by their environment, even where they leave its process group, so
+    /// that none survives when the command is ended. `None` where what leaves the group is meant to stay.
+    pub marker: Option<Arc<str>>,
 }
 
 impl CommandLine {
@@ -63,6 +84,8 @@ impl CommandLine {
             directory: None,
             files: Vec::new(),
             stale: Vec::new(),
+            stop: StopSignal::USUAL,
+            marker: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use crossbeam::channel::unbounded;
 
 use crate::cancel::Cancel;
@@ -12,7 +12,8 @@ use crate::files;
 use crate::framework::{Facts, Framework, ListCommand, ListOutput, Listing, Surroundings, last_lines};
 use crate::mask::Mask;
 use crate::model::{Exit, Group, GroupIndex, Suite};
-use crate::process::{self, Streams};
+use crate::process::guard::Guard;
+use crate::process::{Capture, Captured};
 use crate::trace::{Trace, Track};
 
 /// So many bytes of what a list command prints are kept for messages.
@@ -33,8 +34,10 @@ pub struct Site {
     pub parallel: usize,
     /// An existing private directory.
     pub scratch: PathBuf,
-    /// Values that no message may show.
+    /// Values that no message may show. Lists are read as they are.
     pub mask: Arc<Mask>,
+    /// Guards the processes of list commands.
+    pub guard: Arc<Guard>,
 }
 
 /// What discovery gave.
@@ -62,70 +65,124 @@ pub fn discover(
     let shared = site.scratch.join("shared");
     std::fs::create_dir_all(&shared).with_context(|| format!("cannot make `{}`", shared.display()))?;
     let commands = framework.list_commands(&groups, &site.scratch)?;
-    let mut listings = list_all(framework, &groups, &commands, (site, cancel, trace))?;
+    let lister = Lister { framework, groups: &groups, site, cancel, trace };
+    let mut listings = lister.list_all(&commands)?;
     if listings.iter().any(|listing| listing.separately) {
         let mut again = Vec::new();
         for (command, listing) in commands.into_iter().zip(&mut listings) {
             if std::mem::take(&mut listing.separately) {
-                again.extend(apart(framework, &groups, &command.groups, &site.scratch)?);
+                again.extend(lister.apart(&command.groups)?);
             }
         }
-        listings.extend(list_all(framework, &groups, &again, (site, cancel, trace))?);
+        listings.extend(lister.list_all(&again)?);
     }
-    join(groups, listings, shared)
+    join(groups, listings, &site.mask, shared)
 }
 
-/// The list commands of each of `members` for itself.
-fn apart(
-    framework: &dyn Framework,
-    groups: &[Group],
-    members: &[GroupIndex],
-    scratch: &Path,
-) -> Result<Vec<ListCommand>> {
-    let mut commands = Vec::new();
-    for &member in members {
-        let directory = scratch.join(format!("group-{}", member.0));
-        std::fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot make `{}`", directory.display()))?;
-        let alone = std::slice::from_ref(&groups[usize::from(member.0)]);
-        for mut command in framework.list_commands(alone, &directory)? {
-            command.groups = command.groups.iter().map(|_| member).collect();
-            commands.push(command);
-        }
-    }
-    Ok(commands)
+/// Runs list commands.
+struct Lister<'a> {
+    framework: &'a dyn Framework,
+    groups: &'a [Group],
+    site: &'a Site,
+    cancel: &'a Cancel,
+    trace: &'a Trace,
 }
 
-fn list_all(
-    framework: &dyn Framework,
-    groups: &[Group],
-    commands: &[ListCommand],
-    (site, cancel, trace): (&Site, &Cancel, &Trace),
-) -> Result<Vec<Listing>> {
-    let (jobs, queue) = unbounded();
-    for (number, command) in commands.iter().enumerate() {
-        // The receiver lives: the channel cannot be closed.
-        let _ = jobs.send((number, command));
-    }
-    drop(jobs);
-    let (answers, results) = unbounded();
-    std::thread::scope(|scope| {
-        for _ in 0..site.parallel.min(commands.len()) {
-            let (queue, answers) = (queue.clone(), answers.clone());
-            scope.spawn(move || {
-                for (number, command) in queue {
-                    let _span = trace.span(Track::Phases, || format!("list {}", name(groups, command)));
-                    let listing = list(framework, command, number, (site, cancel))
-                        .with_context(|| format!("cannot list the tests of {}", name(groups, command)));
-                    let _ = answers.send((number, listing));
-                }
-            });
+impl Lister<'_> {
+    /// List commands for each of `members` alone.
+    fn apart(&self, members: &[GroupIndex]) -> Result<Vec<ListCommand>> {
+        let mut commands = Vec::new();
+        for &member in members {
+            let directory = self.site.scratch.join(format!("group-{}", member.0));
+            std::fs::create_dir_all(&directory)
+                .with_context(|| format!("cannot make `{}`", directory.display()))?;
+            let alone = std::slice::from_ref(&self.groups[usize::from(member.0)]);
+            for mut command in self.framework.list_commands(alone, &directory)? {
+                command.groups = command.groups.iter().map(|_| member).collect();
+                commands.push(command);
+            }
         }
-    });
-    drop(answers);
-    let mut listings: Vec<(usize, Result<Listing>)> = results.iter().collect();
-    listings.sort_by_key(|(number, _)| *number);
-    listings.into_iter().map(|(_, listing)| listing).collect()
+        Ok(commands)
+    }
+
+    fn list_all(&self, commands: &[ListCommand]) -> Result<Vec<Listing>> {
+        let (jobs, queue) = unbounded();
+        for (number, command) in commands.iter().enumerate() {
+            // The receiver lives: the channel cannot be closed.
+            let _ = jobs.send((number, command));
+        }
+        drop(jobs);
+        let (answers, results) = unbounded();
+        std::thread::scope(|scope| {
+            for _ in 0..self.site.parallel.min(commands.len()) {
+                let (queue, answers) = (queue.clone(), answers.clone());
+                scope.spawn(move || {
+                    for (number, command) in queue {
+                        let name = || name(self.groups, command);
+                        let _span = self.trace.span(Track::Phases, || format!("list {}", name()));
+                        let listing = self.list(command);
+                        let listing = listing.with_context(|| format!("cannot list the tests of {}", name()));
+                        let _ = answers.send((number, listing));
+                    }
+                });
+            }
+        });
+        drop(answers);
+        let mut listings: Vec<(usize, Result<Listing>)> = results.iter().collect();
+        listings.sort_by_key(|(number, _)| *number);
+        listings.into_iter().map(|(_, listing)| listing).collect()
+    }
+
+    fn list(&self, order: &ListCommand) -> Result<Listing> {
+        let site = self.site;
+        let mut command = order.command.clone();
+        site.surroundings.apply(&mut command, &site.root.to_string_lossy());
+        command.directory = Some(site.root.join(command.directory.unwrap_or_default()));
+        site.guard.mark(&mut command);
+        let line = site.mask.hide(&command.to_shell());
+        log::debug!("{line}");
+        let capture = Capture {
+            shell: &site.shell,
+            scratch: &site.scratch,
+            stdout: None,
+            deadline: site.timeout,
+            cancel: self.cancel,
+        };
+        let captured = capture.run(&command)?;
+        // Not every program fails when its list is cut off.
+        files::check_room(&site.scratch).context("the list may be incomplete")?;
+        let output = list_output(order, &captured)?;
+        let is_cut = captured.finished.leaked && output.file.is_none();
+        let listing = match output.exit {
+            Exit::Code(0) if is_cut => Err(anyhow!(
+                "it left processes behind, which may have had more to print: the list may be incomplete; a list \
+                 command must end last, and what it starts for later must have a session of its own (`setsid`)"
+            )),
+            Exit::TimedOut => Err(anyhow!(
+                "it did not end within {} s (`discovery_timeout_secs`){}",
+                site.timeout.as_secs_f64(),
+                last_lines(&output)
+            )),
+            Exit::Cancelled => Err(anyhow!("it was cancelled")),
+            Exit::Code(_) | Exit::Signal(_) => self.framework.parse_list(order, &output),
+        };
+        // What is listed is not masked, what is said of it is.
+        listing.map_err(|error| anyhow!("`{line}`: {}", site.mask.hide(&format!("{error:#}"))))
+    }
+}
+
+fn list_output(order: &ListCommand, captured: &Captured) -> Result<ListOutput> {
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let read = |path: &Path| {
+        std::fs::read(path).map(text).with_context(|| format!("cannot read `{}`", path.display()))
+    };
+    let file = order.output.as_deref().filter(|path| path.is_file()).map(read).transpose()?;
+    let stdout = match file {
+        // What a list command prints beside its list is for messages only.
+        Some(_) => captured.stdout_tail(TAIL),
+        None => captured.stdout().map(text).context("cannot read its output")?,
+    };
+    Ok(ListOutput { exit: captured.finished.exit, stdout, stderr: captured.stderr_tail(TAIL), file })
 }
 
 fn name(groups: &[Group], command: &ListCommand) -> String {
@@ -138,45 +195,7 @@ fn name(groups: &[Group], command: &ListCommand) -> String {
     }
 }
 
-fn list(
-    framework: &dyn Framework,
-    order: &ListCommand,
-    number: usize,
-    (site, cancel): (&Site, &Cancel),
-) -> Result<Listing> {
-    let mut command = order.command.clone();
-    site.surroundings.apply(&mut command, &site.root.to_string_lossy());
-    command.directory = Some(site.root.join(command.directory.unwrap_or_default()));
-    let stream = |kind: &str| site.scratch.join(format!("list-{}-{number}.{kind}", order.groups.len()));
-    let streams =
-        Streams { stdout: stream("stdout"), stderr: stream("stderr"), mask: Arc::clone(&site.mask) };
-    log::debug!("{}", site.mask.hide(&command.to_shell()));
-    let finished = process::run(&command, &site.shell, &streams, site.timeout, cancel)?;
-    // Not every program minds that its list is cut off.
-    files::check_room(&site.scratch).context("the list may be incomplete")?;
-    let read = |path: &Path| -> Result<String> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let file = order.output.as_deref().filter(|path| path.is_file()).map(read).transpose()?;
-    // What a list command prints beside its list is for messages only.
-    let stdout = if file.is_some() { files::tail(&streams.stdout, TAIL) } else { read(&streams.stdout)? };
-    let output = ListOutput { exit: finished.exit, stdout, stderr: files::tail(&streams.stderr, TAIL), file };
-    let line = site.mask.hide(&command.to_shell());
-    match finished.exit {
-        Exit::TimedOut => bail!(
-            "`{line}` did not end within {} s (`discovery_timeout_secs`){}",
-            site.timeout.as_secs_f64(),
-            last_lines(&output)
-        ),
-        Exit::Cancelled => bail!("`{line}` was cancelled"),
-        Exit::Code(_) | Exit::Signal(_) => {
-            framework.parse_list(order, &output).with_context(|| format!("`{line}`"))
-        }
-    }
-}
-
-fn join(groups: Vec<Group>, listings: Vec<Listing>, shared: PathBuf) -> Result<Discovery> {
+fn join(groups: Vec<Group>, listings: Vec<Listing>, mask: &Mask, shared: PathBuf) -> Result<Discovery> {
     let mut facts = Facts::new();
     let mut members = vec![Vec::new(); groups.len()];
     for listing in listings {
@@ -186,7 +205,7 @@ fn join(groups: Vec<Group>, listings: Vec<Listing>, shared: PathBuf) -> Result<D
             std::fs::write(&path, content).with_context(|| format!("cannot write `{}`", path.display()))?;
         }
         for warning in listing.warnings {
-            log::warn!("{warning}");
+            log::warn!("{}", mask.hide(&warning));
         }
         for test in listing.tests {
             members[usize::from(test.group.0)].push(test);

@@ -1,4 +1,4 @@
-//! What workers tell the collector, and what it answers.
+//! What the dispatcher tells the collector, and what the collector answers.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ pub struct Execution {
     pub exit: Exit,
     /// How long the command ran.
     pub elapsed: Duration,
-    /// How long all of it took, with what was done around the command.
+    /// How long everything took, including what was done before and after the command.
     pub whole: Duration,
     /// Whether the command left processes behind.
     pub leaked: bool,
-    /// The report on this machine; `None` where the command writes none. It may not exist.
+    /// The path of the report on this machine, which may not exist; `None` if the command writes no report.
     pub report: Option<PathBuf>,
-    /// When the command ended; known only where a timeline is wanted.
+    /// When the command ended; known only if a timeline is recorded.
     pub ended: Option<Instant>,
 }
 
@@ -37,16 +37,16 @@ pub enum Event {
         /// The batch.
         batch: Batch,
     },
-    /// A batch has been executed, whatever it gave.
+    /// A batch was executed, whatever its results.
     Finished {
         /// The worker.
         slot: usize,
         /// The batch.
         batch: Batch,
-        /// What it gave.
+        /// How that went.
         execution: Execution,
     },
-    /// A batch could not be executed because its sandbox failed; it is to run elsewhere.
+    /// A batch could not be executed because its sandbox failed.
     Lost {
         /// The worker.
         slot: usize,
@@ -55,7 +55,7 @@ pub enum Event {
         /// What went wrong.
         error: String,
     },
-    /// No sandbox can start the command of this batch: it is too long, or no command at all.
+    /// No sandbox can start the command of this batch: it is too long, or not a command at all.
     Refused {
         /// The worker.
         slot: usize,
@@ -64,26 +64,26 @@ pub enum Event {
         /// What is wrong with it.
         error: String,
     },
-    /// A batch will not be executed: the run stops, no sandbox is left, or it was abandoned.
+    /// A batch will not be executed: the run is stopping, no sandbox is left, or it was abandoned.
     Dropped {
         /// The batch.
         batch: Batch,
         /// Why not.
         reason: String,
     },
-    /// A worker has given up: its sandbox cannot be made, or fails again and again.
+    /// A worker gave up: its sandbox cannot be made, or failed again and again.
     Retired {
         /// The worker.
         slot: usize,
         /// What went wrong.
         error: String,
     },
-    /// A worker has left with its sandbox: nothing can come for it any more.
+    /// A worker was told to leave, since no more work can reach it.
     Released {
         /// The worker.
         slot: usize,
     },
-    /// Nothing is left to execute: the results are final. Sandboxes may still be there.
+    /// Nothing is left to execute: the results are final. Sandboxes may still exist.
     Settled,
     /// Nothing happened for a while.
     Tick,
@@ -92,9 +92,9 @@ pub enum Event {
 /// What follows from an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reaction {
-    /// Batches to execute, before all that waits.
+    /// Batches to execute before everything that is queued.
     pub batches: Vec<Batch>,
-    /// The number of a batch that waits or runs and is not wanted any more: it is not started, or ended
-    /// at once. Its end is still told, as that of any other.
+    /// The number of a batch that is not needed any more: it is removed from the queue, or ended at once. Its
+    /// end is still reported.
     pub abandon: Option<u32>,
 }

@@ -1,41 +1,34 @@
-//! The stage that executes: one thread a sandbox, fed by channels, and one thread that hears of all
-//! that happens and decides what more there is to do.
+//! The stage that executes: a thread for each sandbox, each fed by a channel of its own; a dispatcher, which
+//! alone decides who does what; and the collector's thread, which hears of everything that happened and
+//! decides what more there is to do.
 //!
-//! The work queue is unbounded and the events are bounded, so that neither side waits for the other.
+//! All channels are unbounded, so that nobody waits for a reader; batches bound what is in them.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use crate::cancel::{Cancel, Urgency};
+use crate::cancel::Cancel;
 use crate::event::{Event, Execution, Reaction};
-use crate::model::{Batch, Origin};
+use crate::model::Batch;
 use crate::provider::{Provider, ProviderError, Sandbox};
 
+mod creates;
+mod dispatcher;
 pub mod executor;
+mod queue;
+mod slot;
 mod worker;
 
+use dispatcher::Dispatcher;
 use worker::Worker;
 
-/// How often the collector looks up when nothing happens.
+/// How often the dispatcher and the collector look at the clock when nothing happens.
 const TICK: Duration = Duration::from_millis(100);
-/// A worker gives up after so many infrastructure errors in a row.
-const STRIKES: u32 = 3;
-/// The loss of a batch that was lost before is put down to its tests and no strike, but not beyond so
-/// many losses in a row, whoever has them: then it is the provider.
-const ROW: u32 = 12;
-/// The same as long as nothing has worked in any sandbox.
-const FIRST_ROW: u32 = 3;
-/// So long after a wish to stop sandboxes in the making are let alone, to be destroyed once they are made:
-/// ended before they tell an id, some providers leave them behind.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// Why a batch was not started.
-const STOPPED: &str = "the run was stopped before it started";
 
-/// Turns a batch into an execution in a sandbox. The one place where a batch becomes a command.
+/// Executes batches in sandboxes.
 pub trait Executor: Sync {
     /// Executes `batch` to its end, or until `cancel` is raised: for the run as a whole, or for this
     /// batch alone, and then the sandbox is to be of use for others.
@@ -51,17 +44,17 @@ pub trait Executor: Sync {
     ) -> Result<Execution, ProviderError>;
 }
 
-/// Who executes.
+/// The workers of a run.
 pub struct Pool<'a> {
     /// The maker of sandboxes.
     pub provider: &'a dyn Provider,
-    /// How many at most.
+    /// Maximum number of sandboxes.
     pub machines: usize,
-    /// How many idle ones are kept beside those that may be needed, as long as anything runs.
+    /// How many idle ones are kept beside those that may be needed, while anything runs.
     pub spare: usize,
     /// What they do.
-    pub bench: &'a dyn Executor,
-    /// Ends what runs and drops what waits.
+    pub executor: &'a dyn Executor,
+    /// Ends what runs and drops what waits. Also raised when the collector breaks down.
     pub cancel: &'a Cancel,
 }
 
@@ -75,263 +68,113 @@ pub struct Usage {
     pub sandboxes: usize,
 }
 
-/// The two queues: what came up during the run goes before what was planned.
-struct Queue<T> {
-    urgent: T,
-    planned: T,
+/// What the dispatcher asks of a worker. A worker leaves when its channel is closed.
+enum Order {
+    /// Make a sandbox.
+    Create,
+    /// Execute a batch in it, until the flag is raised.
+    Execute(Batch, Cancel),
 }
 
-/// What a worker is to do.
-enum Work {
-    Execute(Job),
-    /// Nothing can come for one of the idle ones: whoever takes this leaves.
-    Leave,
+/// What the dispatcher hears.
+enum Message {
+    /// A worker has a sandbox.
+    Created { slot: usize },
+    /// A worker could not make one.
+    NotCreated { slot: usize, error: ProviderError },
+    /// A worker has executed a batch, or could not.
+    Executed { slot: usize, batch: Batch, result: Result<Execution, ProviderError>, is_usable: bool },
+    /// A worker has left; its sandbox is destroyed.
+    Left,
+    /// What follows, by the collector, from the end of a batch.
+    Answer { ended: Ended, reaction: Reaction },
+    /// What follows, by the collector, from anything else.
+    Idea(Reaction),
+    /// The collector cannot go on.
+    Broken,
 }
 
-/// A batch, and the flag that ends this batch alone; it is a child of the run's.
-struct Job {
-    batch: Batch,
-    cancel: Cancel,
-    /// The worker in whose sandbox its tests have failed, or that lost it: it is to run elsewhere, if it
-    /// can.
-    avoid: Option<usize>,
-    /// It follows from a batch whose sandbox was lost: its tests may be why.
-    is_suspect: bool,
+/// The end of a batch, as far as it decides where what follows is to run.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    batch: u32,
+    slot: usize,
+    is_lost: bool,
 }
 
-/// What workers and the collector share.
-struct Shared {
-    /// Workers that have not given up.
-    alive: AtomicUsize,
-    /// Ends sandboxes in the making.
-    making: Cancel,
-    usage: Mutex<Usage>,
-    /// Workers that wait for work.
-    idle: AtomicUsize,
-    /// Batches that a worker has left to others; the collector queues them again.
-    passed_on: Mutex<Vec<Job>>,
-    /// Losses in a row, of all workers. It begins so near the limit that few are forgiven at first.
-    row: AtomicU32,
-}
-
-impl Shared {
-    fn pass_on(&self, job: Job) {
-        self.passed_on.lock().unwrap_or_else(PoisonError::into_inner).push(job);
-    }
-
-    /// Counts a loss; tells whether it may be put down to tests under suspicion.
-    fn forgives(&self) -> bool {
-        self.row.fetch_add(1, Ordering::SeqCst) < ROW
+impl Ended {
+    fn of(event: &Event) -> Option<Ended> {
+        match event {
+            Event::Finished { slot, batch, .. } | Event::Refused { slot, batch, .. } => {
+                Some(Ended { batch: batch.index, slot: *slot, is_lost: false })
+            }
+            Event::Lost { slot, batch, .. } => Some(Ended { batch: batch.index, slot: *slot, is_lost: true }),
+            _ => None,
+        }
     }
 }
 
 /// Executes `batches` and all that `observe` adds, until nothing is left and every sandbox is destroyed.
-/// `observe` runs on a thread of its own, one event at a time; it hears [`Event::Settled`] once.
+/// `observe` runs on a thread of its own, one event at a time; it hears [`Event::Settled`] once. Where it
+/// panics the run is cancelled, and it hears nothing more.
 pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> Reaction + Send) -> Usage {
     let workers = pool.machines.min(batches.len());
-    let (urgent, urgent_queue) = unbounded();
-    let (planned, planned_queue) = unbounded();
-    let (events, inbox) = bounded(2 * workers.max(1));
-    let shared = Shared {
-        alive: AtomicUsize::new(workers),
-        making: Cancel::new(),
-        usage: Mutex::default(),
-        idle: AtomicUsize::new(0),
-        passed_on: Mutex::default(),
-        row: AtomicU32::new(ROW - FIRST_ROW),
-    };
-    let mut collector = Collector {
-        observe,
-        pool,
-        outstanding: HashMap::new(),
-        busy: HashSet::new(),
-        waiting: batches.len(),
-        any_lost: false,
-        leaving: 0,
-        queue: Queue { urgent: urgent_queue.clone(), planned: planned_queue.clone() },
-        sender: Queue { urgent, planned },
-        shared: &shared,
-        stopped: None,
-    };
-    for batch in batches {
-        let job = collector.job(batch);
-        // The collector holds a receiver: the channel cannot be closed.
-        let _ = collector.sender.planned.send(Work::Execute(job));
-    }
+    let (sender, inbox) = unbounded();
+    let (events, happened) = unbounded();
+    let usage = Mutex::default();
+    let mut dispatcher = Dispatcher::new(pool, batches, events);
+    let making = dispatcher.making();
     std::thread::scope(|scope| {
-        let collect = || collector.collect(&inbox);
-        // First: without it nobody would end what workers begin.
-        if let Err(error) = std::thread::Builder::new().name("collector".into()).spawn_scoped(scope, collect)
-        {
+        let answers = sender.clone();
+        let collect = move || collect(observe, &happened, &answers, pool.cancel);
+        // First: without it nobody would decide what becomes of what workers begin.
+        let collector = std::thread::Builder::new().name("collector".into()).spawn_scoped(scope, collect);
+        if let Err(error) = collector {
             log::error!("cannot start the collector thread: {error}");
             return;
         }
         for slot in 0..workers {
-            let queue = Queue { urgent: urgent_queue.clone(), planned: planned_queue.clone() };
-            let worker = Worker::new(slot, pool, events.clone(), &shared);
+            let (orders, received) = unbounded();
+            let worker = Worker::new(slot, pool, sender.clone(), &usage, making.clone());
             let name = std::thread::Builder::new().name(format!("sandbox {slot}"));
-            if let Err(error) = name.stack_size(512 * 1024).spawn_scoped(scope, move || worker.work(&queue)) {
-                shared.alive.fetch_sub(1, Ordering::SeqCst);
-                log::warn!("cannot start worker {slot}: {error}");
+            match name.stack_size(512 * 1024).spawn_scoped(scope, move || worker.work(&received)) {
+                Ok(_) => dispatcher.add(orders),
+                Err(error) => log::warn!("cannot start worker {slot}: {error}"),
             }
         }
-        drop((events, urgent_queue, planned_queue));
+        drop(sender);
+        dispatcher.dispatch(&inbox);
     });
-    shared.usage.into_inner().unwrap_or_else(PoisonError::into_inner)
+    usage.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Collector<'a, F> {
-    observe: F,
-    pool: &'a Pool<'a>,
-    /// Batches that wait or run, with what ends each of them and how many tests it has.
-    outstanding: HashMap<u32, (Cancel, usize)>,
-    /// Workers that execute a batch.
-    busy: HashSet<usize>,
-    /// Batches in the queues.
-    waiting: usize,
-    /// Whether any batch lost its sandbox.
-    any_lost: bool,
-    /// Workers that were told to leave and have not yet.
-    leaving: usize,
-    queue: Queue<Receiver<Work>>,
-    sender: Queue<Sender<Work>>,
-    shared: &'a Shared,
-    /// When the run was first seen to be stopping.
-    stopped: Option<Instant>,
-}
-
-impl<F: FnMut(Event) -> Reaction> Collector<'_, F> {
-    fn job(&mut self, batch: Batch) -> Job {
-        let cancel = self.pool.cancel.child();
-        self.outstanding.insert(batch.index, (cancel.clone(), batch.tests.len()));
-        Job { batch, cancel, avoid: None, is_suspect: false }
-    }
-
-    fn collect(mut self, inbox: &Receiver<Event>) {
-        while !self.outstanding.is_empty() {
-            let event = match inbox.recv_timeout(TICK) {
-                Ok(event) => event,
-                Err(RecvTimeoutError::Timeout) => Event::Tick,
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.queue_again();
-                    self.drop_waiting("no sandbox is left");
-                    break;
-                }
-            };
-            self.hear(event);
-            self.hurry(false);
-            self.queue_again();
-            if self.pool.cancel.is_raised() {
-                self.drop_waiting(STOPPED);
-            } else if self.shared.alive.load(Ordering::SeqCst) == 0 && inbox.is_empty() {
-                self.drop_waiting("no sandbox is left");
-            }
-            self.release();
-        }
-        self.hurry(true);
-        let Collector { mut observe, queue, sender, shared, stopped, pool, .. } = self;
-        // Closed queues end the workers, who destroy their sandboxes while the results are told.
-        drop((sender, queue));
-        observe(Event::Settled);
-        loop {
-            match inbox.recv_timeout(TICK) {
-                Ok(event) => drop(observe(event)),
-                Err(RecvTimeoutError::Timeout) => hurry(pool.cancel, &shared.making, stopped, true),
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    /// Ends sandboxes in the making that nobody waits for.
-    fn hurry(&mut self, settled: bool) {
-        if self.pool.cancel.is_raised() {
-            self.stopped.get_or_insert_with(Instant::now);
-        }
-        hurry(self.pool.cancel, &self.shared.making, self.stopped, settled);
-    }
-
-    fn queue_again(&mut self) {
-        let mut passed_on = self.shared.passed_on.lock().unwrap_or_else(PoisonError::into_inner);
-        for job in passed_on.drain(..) {
-            // We hold a receiver ourselves.
-            let _ = self.sender.urgent.send(Work::Execute(job));
-        }
-    }
-
-    fn hear(&mut self, event: Event) {
-        let (slot, is_lost) = match &event {
-            Event::Finished { slot, .. } => (Some(*slot), false),
-            Event::Lost { slot, .. } => (Some(*slot), true),
-            _ => (None, false),
+/// Lets `observe` hear what `happened`, and answers the dispatcher.
+fn collect(
+    mut observe: impl FnMut(Event) -> Reaction,
+    happened: &Receiver<Event>,
+    answers: &Sender<Message>,
+    cancel: &Cancel,
+) {
+    loop {
+        let event = match happened.recv_timeout(TICK) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => Event::Tick,
+            Err(RecvTimeoutError::Disconnected) => return,
         };
-        self.any_lost |= is_lost;
-        match &event {
-            Event::Started { slot, .. } => {
-                self.waiting = self.waiting.saturating_sub(1);
-                self.busy.insert(*slot);
-            }
-            Event::Released { .. } => self.leaving = self.leaving.saturating_sub(1),
-            Event::Finished { slot, batch, .. }
-            | Event::Lost { slot, batch, .. }
-            | Event::Refused { slot, batch, .. } => {
-                self.busy.remove(slot);
-                self.outstanding.remove(&batch.index);
-            }
-            Event::Dropped { batch, .. } => {
-                self.waiting = self.waiting.saturating_sub(1);
-                self.outstanding.remove(&batch.index);
-            }
-            Event::Ready { .. } | Event::Retired { .. } | Event::Settled | Event::Tick => {}
-        }
-        let Reaction { batches, abandon } = (self.observe)(event);
-        if let Some((cancel, _)) = abandon.and_then(|batch| self.outstanding.get(&batch)) {
-            cancel.raise_gracefully();
-        }
-        for batch in batches {
-            self.waiting += 1;
-            let avoid = slot.filter(|_| is_lost || batch.origin == Origin::Retry);
-            let job = Job { avoid, is_suspect: is_lost, ..self.job(batch) };
-            // We hold a receiver ourselves.
-            let _ = self.sender.urgent.send(Work::Execute(job));
-        }
+        let ended = Ended::of(&event);
+        let Ok(reaction) = catch_unwind(AssertUnwindSafe(|| observe(event))) else { break };
+        // The dispatcher hears until the events are closed; beyond that nothing can follow.
+        let _ = match ended {
+            Some(ended) => answers.send(Message::Answer { ended, reaction }),
+            None if reaction == Reaction::default() => continue,
+            None => answers.send(Message::Idea(reaction)),
+        };
     }
-
-    /// Lets sandboxes go that nothing can come for: a batch that runs comes back as one batch for each
-    /// of its tests at the most, the first of which has the sandbox of that batch. Where sandboxes are
-    /// lost, it may be the turn of another worker.
-    fn release(&mut self) {
-        if self.waiting > 0 || self.outstanding.is_empty() {
-            return;
-        }
-        let may_come: usize = self.outstanding.values().map(|(_, tests)| tests.saturating_sub(1)).sum();
-        let kept = may_come + self.pool.spare + usize::from(self.any_lost) + self.busy.len() + self.leaving;
-        let alive = self.shared.alive.load(Ordering::SeqCst);
-        for _ in kept..alive {
-            self.leaving += 1;
-            let _ = self.sender.planned.send(Work::Leave);
-        }
-    }
-
-    fn drop_waiting(&mut self, reason: &str) {
-        while let Ok(work) = self.queue.urgent.try_recv().or_else(|_| self.queue.planned.try_recv()) {
-            match work {
-                Work::Execute(job) => self.hear(Event::Dropped { batch: job.batch, reason: reason.into() }),
-                Work::Leave => self.leaving = self.leaving.saturating_sub(1),
-            }
-        }
-    }
-}
-
-/// Ends sandboxes in the making: at once where there is nothing left to do for them; some time after a
-/// wish to stop, so that most of them tell an id by which they can be destroyed; with force if forced.
-fn hurry(cancel: &Cancel, making: &Cancel, stopped: Option<Instant>, settled: bool) {
-    if cancel.urgency() == Urgency::Forced {
-        while making.urgency() != Urgency::Forced {
-            making.raise();
-        }
-    } else if stopped.map_or(settled, |since| since.elapsed() >= PATIENCE) {
-        making.raise_gracefully();
-    }
+    log::error!("the results cannot be collected; this is a bug in offload. The run is being stopped");
+    cancel.raise_gracefully();
+    let _ = answers.send(Message::Broken);
+    // Nobody is to wait for us; what still happens is of no consequence.
+    happened.iter().for_each(drop);
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -12,10 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
-use crate::files;
-use crate::mask::Mask;
 use crate::model::Exit;
-use crate::process::{self, Streams};
+use crate::process::Capture;
 
 pub mod changes;
 pub mod export;
@@ -131,24 +128,25 @@ impl Repository {
     /// # Errors
     /// When git cannot be run or does not end in time.
     pub fn try_ask(&self, call: &Call) -> Result<Answer> {
-        let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        let stream = |kind: &str| self.scratch.join(format!("{number}.{kind}"));
-        let stdout = call.output.clone().unwrap_or_else(|| stream("stdout"));
-        let streams = Streams { stdout, stderr: stream("stderr"), mask: Arc::new(Mask::default()) };
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let command = self.command(call)?;
         let deadline = call.deadline.unwrap_or(LOCAL);
-        let finished = process::run(&command, "/bin/sh", &streams, deadline, &self.cancel)
-            .with_context(|| format!("cannot run `{}`", show(call)))?;
-        let stderr = files::tail(&streams.stderr, TAIL);
-        // The directory is removed with the run at the latest.
-        let _ = std::fs::remove_file(&streams.stderr);
-        let mut stdout = Vec::new();
-        if call.output.is_none() {
-            stdout = std::fs::read(&streams.stdout)
-                .with_context(|| format!("cannot read what `{}` printed", show(call)))?;
-            let _ = std::fs::remove_file(&streams.stdout);
-        }
-        match finished.exit {
+        let capture = Capture {
+            shell: "/bin/sh",
+            scratch: &self.scratch,
+            stdout: call.output.as_deref(),
+            deadline,
+            cancel: &self.cancel,
+        };
+        let captured = capture.run(&command).with_context(|| format!("cannot run `{}`", show(call)))?;
+        let stderr = captured.stderr_tail(TAIL);
+        let stdout = match call.output {
+            Some(_) => Vec::new(),
+            None => {
+                captured.stdout().with_context(|| format!("cannot read what `{}` printed", show(call)))?
+            }
+        };
+        match captured.finished.exit {
             Exit::Code(code) => Ok(Answer { code, stdout, stderr }),
             Exit::Signal(_) => Ok(Answer { code: -1, stdout, stderr }),
             Exit::TimedOut => bail!("`{}` did not end within {} s", show(call), deadline.as_secs()),

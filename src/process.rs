@@ -1,36 +1,33 @@
-//! The one place where processes are started, and ended: own process group, stdin from nowhere,
-//! output streamed to files, a deadline, TERM – grace – KILL for the whole group.
+//! The one place that starts processes, and ends them: own process group, stdin from nowhere, output
+//! streamed to files, a deadline, then the signals a command wants and KILL for the whole group.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, bounded};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-
 use crate::cancel::{Cancel, Urgency};
 use crate::command::{CommandLine, Executable};
-use crate::mask::{Mask, Masked};
+use crate::mask::Mask;
 use crate::model::Exit;
 
+mod capture;
 pub mod dialogue;
+mod drain;
 mod end;
+mod group;
+pub mod guard;
+mod marked;
+mod running;
 
-use end::End;
+pub use capture::{Capture, Captured};
+use running::{Running, Stop};
 
-/// How long a group may take to end after TERM.
-pub const GRACE: Duration = Duration::from_secs(5);
-/// How long output or processes left by an ended child are waited for.
-const LEAK_TIMEOUT: Duration = Duration::from_millis(200);
 /// Stands where a long command was cut in a message.
 pub const CUT: char = '…';
-/// How often a waiting thread looks at the cancel flag.
-const SLICE: Duration = Duration::from_millis(100);
 
 /// Where the output of a child goes: two files, created or emptied at the start.
 #[derive(Clone, Debug)]
@@ -66,6 +63,56 @@ pub fn run(
     deadline: Duration,
     cancel: &Cancel,
 ) -> io::Result<Finished> {
+    let create = |path: &Path| File::create(path).map_err(|error| about(&error, "create", path));
+    let output = Output {
+        stdout: create(&streams.stdout)?,
+        stderr: create(&streams.stderr)?,
+        mask: Arc::clone(&streams.mask),
+    };
+    run_into(command, shell, output, deadline, cancel)
+}
+
+/// Open files for the output of a child.
+struct Output {
+    stdout: File,
+    stderr: File,
+    mask: Arc<Mask>,
+}
+
+fn run_into(
+    command: &CommandLine,
+    shell: &str,
+    output: Output,
+    deadline: Duration,
+    cancel: &Cancel,
+) -> io::Result<Finished> {
+    prepare_files(command)?;
+    let mut process = to_process(command, shell);
+    let is_masked = !output.mask.is_empty();
+    if is_masked {
+        process.stdout(Stdio::piped()).stderr(Stdio::piped());
+    } else {
+        process.stdout(output.stdout.try_clone()?).stderr(output.stderr.try_clone()?);
+    }
+    let stop = Stop { signals: command.stop, marker: command.marker.as_deref(), cancel };
+    // Made first: a child that cannot be waited for is not started.
+    let beyond = cancel.beyond(Urgency::None)?;
+    let started = Instant::now();
+    let mut child = process.spawn().map_err(|error| cannot_start(&error, command, shell))?;
+    // The pipes' other ends, and with `process` our copies of the log files, are closed here.
+    drop(process);
+    let pipes = [child.stdout.take().map(Into::into), child.stderr.take().map(Into::into)];
+    let mut running = Running::new(&mut child, stop);
+    let copies = if is_masked { drain::start(pipes, output) } else { Ok(Vec::new()) };
+    let attended = copies.and_then(|copies| Ok((running.wait(deadline, beyond.as_deref())?, copies)));
+    // Whatever goes wrong here, no process stays behind.
+    let (exit, copies) = attended.inspect_err(|_| running.kill())?;
+    let elapsed = started.elapsed();
+    let leaked = running.sweep(exit) | !copies.iter().all(drain::Copying::finish);
+    Ok(Finished { exit, elapsed, leaked })
+}
+
+fn prepare_files(command: &CommandLine) -> io::Result<()> {
     for path in &command.stale {
         remove_if_present(path)?;
     }
@@ -74,30 +121,7 @@ pub fn run(
         std::fs::create_dir_all(directory).map_err(|error| about(&error, "make", directory))?;
         std::fs::write(&file.path, &file.content).map_err(|error| about(&error, "write", &file.path))?;
     }
-    let mut process = to_process(command, shell);
-    let outputs = [&streams.stdout, &streams.stderr];
-    let mut files = Vec::with_capacity(2);
-    for path in outputs {
-        files.push(File::create(path).map_err(|error| about(&error, "create", path))?);
-    }
-    let masked = !streams.mask.is_empty();
-    if masked {
-        process.stdout(Stdio::piped()).stderr(Stdio::piped());
-    } else {
-        process.stdout(files[0].try_clone()?).stderr(files[1].try_clone()?);
-    }
-    let started = Instant::now();
-    let mut child = process.spawn().map_err(|error| cannot_start(&error, command, shell))?;
-    // The pipes' other ends, and with `process` our copies of the log files, are closed here.
-    drop(process);
-    let group = Pid::from_raw(child.id().cast_signed());
-    let drained = if masked { drain(&mut child, files, &streams.mask) } else { Ok(Vec::new()) };
-    let attended = drained.and_then(|drains| Ok((wait(&mut child, group, deadline, cancel)?, drains)));
-    // Whatever goes wrong here, no process stays behind.
-    let (exit, drains) = attended.inspect_err(|_| signal(group, Signal::SIGKILL))?;
-    let elapsed = started.elapsed();
-    let leaked = sweep(group, exit) | !finish(&drains);
-    Ok(Finished { exit, elapsed, leaked })
+    Ok(())
 }
 
 fn to_process(command: &CommandLine, shell: &str) -> Command {
@@ -111,6 +135,9 @@ fn to_process(command: &CommandLine, shell: &str) -> Command {
         Executable::Shell(text) => process.args(["-c", text]),
     };
     process.envs(command.env.iter().map(|(key, value)| (key, value)));
+    if let Some(marker) = &command.marker {
+        process.env(marked::VARIABLE, marked::with_outer(marker));
+    }
     if !command.prepend_path.is_empty() {
         let mut path = command.prepend_path.join(":");
         let set = command.env.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.into());
@@ -152,155 +179,5 @@ fn remove_if_present(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits for the child itself; ends its group at the deadline or when the run is to stop.
-fn wait(child: &mut Child, group: Pid, deadline: Duration, cancel: &Cancel) -> io::Result<Exit> {
-    let started = Instant::now();
-    let end = End::of(child);
-    loop {
-        let left = deadline.saturating_sub(started.elapsed());
-        if let Some(status) = end.wait(child, left.min(SLICE))? {
-            return Ok(to_exit(status));
-        }
-        let verdict = if cancel.is_raised() {
-            Exit::Cancelled
-        } else if started.elapsed() >= deadline {
-            Exit::TimedOut
-        } else {
-            continue;
-        };
-        terminate((child, &end), group, cancel)?;
-        return Ok(verdict);
-    }
-}
-
-fn to_exit(status: ExitStatus) -> Exit {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Code(-1),
-    }
-}
-
-/// TERM to the group, a grace, KILL to the group. The child is reaped.
-fn terminate((child, end): (&mut Child, &End), group: Pid, cancel: &Cancel) -> io::Result<()> {
-    signal(group, Signal::SIGTERM);
-    let asked = Instant::now();
-    while asked.elapsed() < GRACE && cancel.urgency() != Urgency::Forced {
-        if end.wait(child, SLICE)?.is_some() && look(group) != Left::Running {
-            break;
-        }
-        if child.try_wait()?.is_some() {
-            // The child has gone, others of its group may still be busy ending.
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-    signal(group, Signal::SIGKILL);
-    child.wait().map(drop)
-}
-
-/// Ends what an ended child left in its group; tells whether there was anything.
-fn sweep(group: Pid, exit: Exit) -> bool {
-    let ended = Instant::now();
-    loop {
-        match look(group) {
-            Left::Nothing => return false,
-            Left::Ended => {
-                // One that was born while we looked goes with them.
-                signal(group, Signal::SIGKILL);
-                return false;
-            }
-            Left::Running if ended.elapsed() >= LEAK_TIMEOUT => {
-                signal(group, Signal::SIGTERM);
-                std::thread::sleep(Duration::from_millis(50));
-                signal(group, Signal::SIGKILL);
-                return matches!(exit, Exit::Code(_) | Exit::Signal(_));
-            }
-            Left::Running => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
-
-fn signal(group: Pid, signal: Signal) {
-    // The only possible failure is that the group has ended meanwhile.
-    let _ = killpg(group, signal);
-}
-
-/// What is left of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    Nothing,
-    /// Processes that have ended, but nobody has asked how: in a container the first process, which
-    /// inherits them, may do so late or never.
-    Ended,
-    Running,
-}
-
-fn look(group: Pid) -> Left {
-    if killpg(group, None).is_err() {
-        Left::Nothing
-    } else if has_running(group).unwrap_or(true) {
-        Left::Running
-    } else {
-        Left::Ended
-    }
-}
-
-/// Whether a process of the group has not ended; `None` where /proc is missing or shows others' numbers.
-fn has_running(group: Pid) -> Option<bool> {
-    let own = std::fs::read_link("/proc/self").ok()?;
-    if own != Path::new(&std::process::id().to_string()) {
-        return None;
-    }
-    let group = group.to_string();
-    let is_running = |stat: &[u8]| {
-        // The name before the last parenthesis may hold anything; then: state, parent, group.
-        let text = String::from_utf8_lossy(stat);
-        let mut fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let state = fields.next();
-        fields.nth(1) == Some(group.as_str()) && !matches!(state, Some("Z" | "X"))
-    };
-    let mut stats = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
-        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        is_process.then(|| std::fs::read(entry.path().join("stat")).ok()).flatten()
-    });
-    Some(stats.any(|stat| is_running(&stat)))
-}
-
-/// Copies the child's pipes through the mask into `files`; each receiver tells when a copy is done.
-fn drain(child: &mut Child, files: Vec<File>, mask: &Arc<Mask>) -> io::Result<Vec<Receiver<()>>> {
-    let stdout = child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
-    let stderr = child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
-    let mut drains = Vec::new();
-    for (pipe, file) in [stdout, stderr].into_iter().flatten().zip(files) {
-        let (done, receiver) = bounded(1);
-        let mask = Arc::clone(mask);
-        std::thread::Builder::new().name("drain".into()).spawn(move || {
-            if let Err(error) = copy_masked(pipe, file, &mask) {
-                log::warn!("cannot write a log file: {error}");
-            }
-            // Nobody may be waiting any more.
-            let _ = done.send(());
-        })?;
-        drains.push(receiver);
-    }
-    Ok(drains)
-}
-
-fn copy_masked(mut pipe: Box<dyn Read + Send>, file: File, mask: &Mask) -> io::Result<()> {
-    let mut masked = Masked::new(mask, file);
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match pipe.read(&mut buffer) {
-            Ok(0) => return masked.finish(),
-            Ok(count) => masked.write_all(&buffer[..count])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Whether all copies end within the leak timeout.
-fn finish(drains: &[Receiver<()>]) -> bool {
-    let until = Instant::now() + LEAK_TIMEOUT;
-    drains.iter().all(|done| done.recv_deadline(until).is_ok())
-}
+#[cfg(test)]
+mod tests;

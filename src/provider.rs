@@ -140,6 +140,15 @@ pub trait Reaper {
     }
 }
 
+/// How a run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// By itself.
+    Complete,
+    /// It was asked to stop.
+    Interrupted,
+}
+
 /// Gives the place in the output directory for a file that a sandbox calls by this relative path.
 pub type Place<'a> = &'a dyn Fn(&Path) -> Result<PathBuf>;
 
@@ -160,6 +169,17 @@ pub trait Provider: Send + Sync {
 
     /// Whether `command` is short enough to reach a sandbox.
     fn takes(&self, command: &CommandLine) -> bool;
+
+    /// Whether a create can be ended at any moment without leaving a sandbox that nobody knows of.
+    fn creates_may_be_ended(&self) -> bool {
+        true
+    }
+
+    /// Called once, when all sandboxes of the run are destroyed: cleans up what creates may have left that were
+    /// ended, and reports what it did and what may be left.
+    fn finish(&self, end: RunEnd) {
+        let _ = end;
+    }
 
     /// Whether sandboxes see the files of this machine under the same paths.
     fn shares_files(&self) -> bool {

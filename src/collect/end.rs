@@ -1,18 +1,17 @@
-//! How an execution ended: what it says of tests without a result, and of all of them where the exit
-//! status is all there is.
+//! How an execution ended, and what that means for tests without a result of their own.
 
 use super::Reading;
 use crate::event::Execution;
 use crate::model::{Batch, CaseResult, Exit, Outcome};
 
-/// How an execution ended, with all that is needed to judge it.
+/// The end of an execution, with what is needed to judge it.
 pub(super) struct End<'a> {
     pub(super) batch: &'a Batch,
     pub(super) execution: &'a Execution,
     pub(super) reading: &'a Reading,
-    /// The report shows a failure, of whichever test.
+    /// Whether the report has any failure, whichever test it is for.
     pub(super) failed: bool,
-    /// How many cases the report has.
+    /// Number of cases in the report.
     pub(super) cases: usize,
 }
 
@@ -36,8 +35,8 @@ impl End<'_> {
     }
 }
 
-/// Several cases of one report stand for the same test (a failure and an error of its teardown,
-/// subtests): the worst one speaks, and their times add up.
+/// Merges two cases of one report that are about the same test (a failure and a teardown error, subtests): the
+/// worse outcome wins, and durations add up.
 pub(super) fn merge(result: &mut CaseResult, other: &CaseResult) {
     let duration = result.duration.saturating_add(other.duration);
     let flaky = result.flaky_in_runner | other.flaky_in_runner;
@@ -48,7 +47,7 @@ pub(super) fn merge(result: &mut CaseResult, other: &CaseResult) {
     result.flaky_in_runner = flaky;
 }
 
-/// The exit status speaks for each test of the batch.
+/// Gives every test of the batch the result that the exit status stands for.
 pub(super) fn by_exit_status(batch: &Batch, execution: &Execution) -> Reading {
     let share = execution.elapsed / u32::try_from(batch.tests.len().max(1)).unwrap_or(u32::MAX);
     let result = match execution.exit {

@@ -1,20 +1,20 @@
-//! Batches whose sandbox is lost. It may have died by itself, a test may have taken it with it (no memory
-//! is left, the machine goes down), or the provider may be broken.
+//! Batches whose sandbox was lost. It may have died by itself, a test may have killed it (no memory left, the
+//! machine goes down), or the provider may be broken.
 
 use std::time::Duration;
 
 use super::{BatchOutcome, Collector, PATIENCE, Step};
 use crate::model::{Batch, CaseResult, Origin, Outcome};
 
-/// At its second loss a batch is divided.
+/// A batch is divided at its second loss.
 const TWICE: u32 = 2;
-/// At its third loss a test is the culprit: the first may have been chance, or another test's.
+/// A test is the culprit at its third loss: the first may have been chance, or another test's fault.
 const THRICE: u32 = 3;
 
 impl Collector<'_> {
-    /// Takes in a batch whose sandbox was lost. Unless its twin still runs, it runs again: at first as it
-    /// is, then in parts. A test that is lost alone again and again gets an error, but only where anything
-    /// ever worked in a sandbox: else it is the provider.
+    /// The sandbox of a batch was lost. Unless its speculative run is still going, the batch runs again: first
+    /// whole, then in parts. A test that loses its sandbox alone again and again gets an error, but only if
+    /// anything has ever worked in a sandbox; otherwise the provider is to blame.
     pub fn lost(&mut self, batch: Batch, error: &str) -> Step {
         if let Some(step) = self.aside(batch.index) {
             return step;
@@ -46,12 +46,12 @@ impl Collector<'_> {
                 return step;
             }
         }
-        // They are under suspicion from the start.
+        // They are suspects from the start.
         self.losses.extend(step.batches.iter().map(|batch| (batch.index, TWICE - 1)));
         step
     }
 
-    /// The same batch under another number.
+    /// The same batch under a new number.
     fn again(&mut self, batch: Batch, root: u32) -> Batch {
         let origin = if self.speculative.is_last(batch.index) { Origin::Speculative } else { batch.origin };
         Batch { index: self.number(root), origin, ..batch }

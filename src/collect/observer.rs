@@ -31,16 +31,16 @@ pub struct Observer<'a> {
 pub struct Ended {
     /// The verdicts.
     pub summary: Summary,
-    /// What each batch came to.
+    /// The outcome of each batch.
     pub outcomes: Outcomes,
-    /// What batches took that went well.
+    /// Timings of batches that went well.
     pub seen: Vec<BatchTiming>,
-    /// Why sandboxes were given up, where no test has a result because of that.
+    /// Why sandboxes were given up, if that is why no test has a result.
     pub nothing: Option<String>,
 }
 
 impl<'a> Observer<'a> {
-    /// A watch over a run; batches that come up are numbered from `next_batch`.
+    /// An observer of a run that numbers new batches from `next_batch`.
     pub fn new(site: &'a RunSite<'a>, policy: Policy, next_batch: u32) -> Observer<'a> {
         Observer {
             site,
@@ -56,7 +56,7 @@ impl<'a> Observer<'a> {
         }
     }
 
-    /// Takes in one event and tells what follows from it.
+    /// Handles one event and returns what follows from it.
     pub fn hear(&mut self, event: Event) -> Reaction {
         let now = self.started.elapsed();
         if let Some(speculation) = &mut self.speculation {
@@ -71,7 +71,7 @@ impl<'a> Observer<'a> {
         Reaction { batches: step.batches, abandon: step.abandon }
     }
 
-    /// The duplicate of a batch that is late at `now`, after so many batches were queued.
+    /// The speculative run of a batch that is late at `now`, after `queued` batches were queued.
     fn duplicate(&mut self, now: Duration, queued: usize) -> Option<Batch> {
         let speculation = self.speculation.as_mut()?;
         speculation.queued(queued);
@@ -151,11 +151,11 @@ impl<'a> Observer<'a> {
         if let (Some(tests), Some(BatchOutcome::Success)) = (tests, step.outcome) {
             self.seen.push(BatchTiming { elapsed: execution.whole, tests, files: self.files(batch) });
         }
-        if let Some(twin) = step.abandon {
-            log::info!("batch {} was done before batch {twin}, which has the same tests", batch.index);
+        if let Some(other) = step.abandon {
+            log::info!("batch {} finished before batch {other}, which has the same tests", batch.index);
         }
         self.close(batch.index, step.outcome);
-        // The directory is private to this execution; what cannot be removed now goes with its parent.
+        // Private to this execution. What cannot be removed now goes with its parent.
         let _ = std::fs::remove_dir_all(self.site.scratch(batch.index));
         step
     }
@@ -182,7 +182,7 @@ impl<'a> Observer<'a> {
         }
     }
 
-    /// Gives the logs of a batch their final names.
+    /// Renames the logs of a batch after its outcome.
     fn close(&mut self, batch: u32, outcome: Option<BatchOutcome>) {
         let Some(outcome) = outcome else { return };
         self.outcomes.insert(batch, outcome);

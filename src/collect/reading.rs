@@ -1,4 +1,4 @@
-//! From a report on this machine to results of known tests.
+//! Turns a report on this machine into results of known tests.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -10,19 +10,19 @@ use crate::mask::{Cut, Mask};
 use crate::model::{CaseResult, Details, Outcome, TestIndex};
 use crate::summary::Extra;
 
-/// So many unknown names are shown to those who miss a result.
+/// Number of unknown names shown with a test that has no result.
 const NEAREST: usize = 3;
 
 /// What a report says.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// Results of known tests, as often as the report has them.
+    /// Results of known tests, one for each case of the report.
     pub found: Vec<(TestIndex, CaseResult)>,
-    /// Results of unknown ones.
+    /// Results of unknown tests.
     pub extras: Vec<Extra>,
-    /// What is wrong with the report; what could be read stands above all the same.
+    /// What is wrong with the report. What could be read is kept.
     pub error: Option<String>,
-    /// Up to three unknown names, to be shown to those who miss a result.
+    /// A few unknown names, to be shown with tests that have no result.
     pub nearest: Vec<String>,
 }
 
@@ -53,7 +53,9 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
                 reading.found.push((index, CaseResult { outcome: Outcome::Errored, ..case.result.clone() }));
             }
         }
-        if matcher.is_extra(&case) {
+        // pytest writes such a case for the test that an interrupt ended.
+        let is_nothing = case.name.is_empty() && case.classname.is_empty() && !case.result.outcome.is_bad();
+        if !is_nothing && matcher.is_extra(&case) {
             reading.extra(mask.hide(&matcher.name(&case)), &case.result);
         }
     };
@@ -85,7 +87,7 @@ fn hide(result: &mut CaseResult, mask: &Mask) {
     }
 }
 
-/// A text may have been cut within a secret.
+/// Masks a text that may have been cut in the middle of a secret.
 fn hide_parts(text: &str, mask: &Mask) -> String {
     let (mut hidden, mut rest, mut cut) = (String::new(), text, None);
     while let Some((part, line, end)) = junit::cut::parts(rest) {

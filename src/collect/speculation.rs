@@ -1,5 +1,5 @@
-//! When a late batch runs a second time beside itself, so that a slow or stuck sandbox does not hold up
-//! the end of the run. A pure rule: it hears what happens and at what time, and reads no clock.
+//! When a late batch gets a speculative run in a second sandbox, so that one slow or stuck sandbox does not hold
+//! up the end of the run. A pure rule: it is told what happens and when, and reads no clock.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -7,27 +7,27 @@ use std::time::Duration;
 use crate::event::Event;
 use crate::model::{Batch, Origin, Suite};
 
-/// One in so many planned batches may get a duplicate, rounded up.
+/// One planned batch in this many may get a speculative run, rounded up.
 const ONE_IN: usize = 20;
-/// No batch is late before it has run so much longer than expected: processes start with jitter, and
-/// less than that is not worth a second run.
+/// How much longer than expected a batch must run, at least, before it is late: processes start with jitter, and
+/// less is not worth a second run.
 const LEAST: Duration = Duration::from_secs(1);
 
 /// What the rule depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpeculationRule {
-    /// What a batch takes besides its tests.
+    /// How long a batch takes besides its tests.
     pub overhead: Duration,
 }
 
-/// A batch that runs and may get a duplicate.
+/// A batch that runs and may get a speculative run.
 #[derive(Clone, Debug)]
 struct Running {
     batch: Batch,
     since: Duration,
 }
 
-/// A batch that is to run a second time now.
+/// A batch whose speculative run is to start now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Late {
     /// The batch.
@@ -36,16 +36,16 @@ pub struct Late {
     pub elapsed: Duration,
 }
 
-/// Keeps the state of the run as far as the rule needs it. All times are since the run's start.
+/// The state of the run as far as the rule needs it. All times count from the start of the run.
 #[derive(Clone, Debug)]
 pub struct Speculation<'a> {
     suite: &'a Suite,
     overhead: Duration,
-    /// How many more duplicates there may be.
+    /// How many more speculative runs are allowed.
     left: usize,
-    /// Batches that are queued and not started.
+    /// Number of queued batches.
     waiting: usize,
-    /// Workers whose sandbox is ready and does nothing.
+    /// Workers with an idle sandbox.
     idle: HashSet<usize>,
     candidates: BTreeMap<u32, Running>,
     stopped: bool,
@@ -65,7 +65,7 @@ impl<'a> Speculation<'a> {
         }
     }
 
-    /// Takes in what happened at `now`.
+    /// Records what happened at `now`.
     pub fn hear(&mut self, event: &Event, now: Duration) {
         match event {
             Event::Ready { slot } => {
@@ -82,7 +82,7 @@ impl<'a> Speculation<'a> {
                 self.idle.insert(*slot);
                 self.candidates.remove(&batch.index);
             }
-            // Its sandbox is gone: the worker is ready again when it says so.
+            // Its sandbox is gone; the worker reports when it has another.
             Event::Lost { batch, .. } => {
                 self.candidates.remove(&batch.index);
             }
@@ -94,19 +94,19 @@ impl<'a> Speculation<'a> {
         }
     }
 
-    /// So many more batches have been queued.
+    /// More batches were queued.
     pub fn queued(&mut self, batches: usize) {
         self.waiting += batches;
     }
 
-    /// The run is stopping: nothing runs a second time any more.
+    /// The run is stopping: no more speculative runs.
     pub fn stop(&mut self) {
         self.stopped = true;
     }
 
-    /// The batch to queue a duplicate of at `now`, if any: only where nothing waits, a worker is idle
-    /// and the limit is not reached; of several late ones the one furthest beyond its estimate. The
-    /// duplicate counts as queued, and the batch is not named again.
+    /// The batch that is to get a speculative run at `now`, if any: only if the queue is empty, a worker is idle
+    /// and the limit is not reached. Of several late batches it is the one furthest beyond its estimate. The
+    /// speculative run counts as queued, and the batch is not returned again.
     pub fn late(&mut self, now: Duration) -> Option<Late> {
         if self.stopped || self.left == 0 || self.waiting > 0 || self.idle.is_empty() {
             return None;
@@ -120,14 +120,15 @@ impl<'a> Speculation<'a> {
         Some(Late { elapsed: elapsed(&running), batch: running.batch })
     }
 
-    /// How long a batch may run: half as long again as expected, or three overheads more, or a second.
+    /// How long a batch may run: 1.5 times its estimate, or three overheads more, or a second more, whichever is
+    /// longest.
     fn patience(&self, estimate: Duration) -> Duration {
         let more = (estimate / 2).max(self.overhead.saturating_mul(3)).max(LEAST);
         estimate.saturating_add(more)
     }
 }
 
-/// Whether the estimate of a batch is more than a guess.
+/// Whether every test of the batch has been measured before.
 fn is_measured(suite: &Suite, batch: &Batch) -> bool {
     batch.tests.iter().all(|index| suite.test(*index).measured)
 }

@@ -1,22 +1,22 @@
-//! What the judge answers: what a batch came to, and what follows.
+//! The collector's answer: the outcome of a batch, and what follows from it.
 
 use crate::model::Batch;
 
-/// What a batch came to, for the names of its logs.
+/// The outcome of a batch, as in the names of its logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchOutcome {
-    /// Each of its tests has a result and none is bad.
+    /// Every test has a result and none failed.
     Success,
     /// A test failed.
     Failure,
     /// The runner or the sandbox broke.
     Error,
-    /// The run stopped before it ended, or its twin was done first.
+    /// The run stopped before it ended, or its speculative run finished first.
     Cancelled,
 }
 
 impl BatchOutcome {
-    /// The ending of log files.
+    /// The extension of its log files.
     pub fn word(self) -> &'static str {
         match self {
             BatchOutcome::Success => "success",
@@ -30,18 +30,18 @@ impl BatchOutcome {
 /// What follows from an event.
 #[derive(Debug, Default)]
 pub struct Step {
-    /// Batches to execute, before all that waits.
+    /// Batches to execute before everything that is queued.
     pub batches: Vec<Batch>,
-    /// What the batch came to; `None` where no batch ended.
+    /// The outcome of the batch; `None` if no batch ended.
     pub outcome: Option<BatchOutcome>,
-    /// The run is to stop: a test failed for good and the policy is to stop then.
+    /// Stop the run: a test failed with no attempts left, and the policy is to stop then.
     pub stop: bool,
-    /// The twin of the batch, which is not wanted any more.
+    /// The other batch of a speculative pair, which is not needed any more.
     pub abandon: Option<u32>,
 }
 
 impl Step {
-    /// A batch ended, and nothing follows.
+    /// A batch ended and nothing follows.
     pub(super) fn end(outcome: BatchOutcome) -> Step {
         Step { outcome: Some(outcome), ..Step::default() }
     }

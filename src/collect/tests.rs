@@ -9,7 +9,7 @@ use crate::model::Group;
 
 mod ends;
 mod lost;
-mod speculative;
+mod pairs;
 
 const SECOND: Duration = Duration::from_secs(1);
 

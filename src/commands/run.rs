@@ -32,7 +32,7 @@ use crate::image::Found;
 use crate::model::{Attempt, Suite};
 use crate::plan::Plan;
 use crate::progress::{Progress, Screen};
-use crate::provider::Provider;
+use crate::provider::{Provider, RunEnd};
 use crate::report::{Circumstances, Forecast, Report};
 use crate::trace::{Trace, Track};
 
@@ -220,7 +220,7 @@ impl Parts<'_> {
         let mut progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
         let mut observer = Some(Observer::new(&bench.site, policy, next));
         let spare = usize::from(policy.speculation.is_some());
-        let pool = Pool { provider: self.provider, machines, spare, bench: &bench, cancel: &stop };
+        let pool = Pool { provider: self.provider, machines, spare, executor: &bench, cancel: &stop };
         let mut span = Some(self.options.trace.span(Track::Phases, || "run".into()));
         let begun = Instant::now();
         let mut told = None;
@@ -243,6 +243,7 @@ impl Parts<'_> {
             (Some(observer), event) => hear(observer, &mut progress, event),
             (None, _) => Reaction::default(),
         });
+        self.provider.finish(if stop.is_raised() { RunEnd::Interrupted } else { RunEnd::Complete });
         drop(span);
         let fatal = bench.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (status, nothing) =

@@ -17,7 +17,7 @@ use crate::journal::{self, Journal};
 use crate::progress::Screen;
 use crate::provider::image_cell::ImageCell;
 use crate::provider::local::Local;
-use crate::provider::{Image, Provider, ProviderError, Sandbox};
+use crate::provider::{Image, Provider, ProviderError, RunEnd, Sandbox};
 use crate::trace::{Trace, Track};
 
 /// What makes sandboxes, before there is an image.
@@ -54,7 +54,7 @@ impl SandboxSource {
         cancel: &Cancel,
     ) -> Result<SandboxSource, Problem> {
         if let config::Provider::Local(provider) = &config.provider {
-            return Ok(SandboxSource::Local(setup::local_provider(config, provider, &setup.env)?));
+            return Ok(SandboxSource::Local(setup::local_provider(config, provider, setup)?));
         }
         let scratch = setup.scratch.path().join("image");
         std::fs::create_dir_all(&scratch).with_context(|| format!("cannot make `{}`", scratch.display()))?;
@@ -134,6 +134,14 @@ impl Provider for Timed<'_> {
 
     fn takes(&self, command: &CommandLine) -> bool {
         self.provider.takes(command)
+    }
+
+    fn creates_may_be_ended(&self) -> bool {
+        self.provider.creates_may_be_ended()
+    }
+
+    fn finish(&self, end: RunEnd) {
+        self.provider.finish(end);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::framework::vitest::Vitest;
 use crate::framework::{Framework, Surroundings};
 use crate::mask::Mask;
 use crate::model::Group;
+use crate::process::guard::Guard;
 use crate::provider::local;
 use crate::trace::Trace;
 
@@ -77,6 +78,7 @@ impl Setup {
             parallel: config.offload.max_parallel_collection.unwrap_or_else(cores),
             scratch: scratch.path().to_owned(),
             mask: Arc::new(mask(config, extra)),
+            guard: Arc::new(Guard::new(std::env::current_exe().ok())),
         };
         let name = scratch.path().file_name().unwrap_or_default().to_string_lossy();
         let run = format!("{name}-{}", std::process::id());
@@ -106,20 +108,17 @@ fn local_root(config: &Config) -> Result<PathBuf> {
 ///
 /// # Errors
 /// When its directories do not exist.
-pub fn local_provider(
-    config: &Config,
-    provider: &config::Local,
-    env: &[(String, String)],
-) -> Result<local::Local> {
+pub fn local_provider(config: &Config, provider: &config::Local, setup: &Setup) -> Result<local::Local> {
     let root = local_root(config)?;
     let repo_root = config.offload.sandbox_repo_root.as_deref().unwrap_or(".");
     let directory = provider.working_dir.as_deref().or(config.offload.working_dir.as_deref());
     let settings = local::Settings {
         root,
         repo_root: directory.unwrap_or(Path::new("")).join(repo_root),
-        env: env.to_vec(),
+        env: setup.env.clone(),
         shell: provider.shell.clone(),
         output_dir: config.report.output_dir.clone(),
+        guard: Arc::clone(&setup.site.guard),
     };
     local::Local::new(settings, &config.report.download_globs)
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::Executor;
 use crate::cancel::Cancel;
 use crate::event::Execution;
+use crate::files;
 use crate::framework::{RunCommand, RunSite};
 use crate::junit;
 use crate::model::{Batch, Exit};
@@ -84,7 +85,7 @@ impl BatchExecutor<'_> {
 
 /// Whether a report shows a failure or cannot be read.
 fn shows_failure(report: &Path) -> bool {
-    let Ok(file) = std::fs::File::open(report) else {
+    let Ok(file) = files::open(report) else {
         return true;
     };
     let mut bad = false;

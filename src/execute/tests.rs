@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
+
+use super::slot::FAILURE_BUDGET;
 
 use super::*;
 use crate::command::CommandLine;
@@ -12,6 +14,7 @@ use crate::model::{Exit, GroupIndex, Origin, TestIndex};
 use crate::process::Finished;
 use crate::provider::{Order, Place};
 
+mod dispatch;
 mod lost;
 
 /// Counts what lives, and fails as told.
@@ -23,8 +26,10 @@ struct Site {
     barren: Vec<usize>,
     /// How many sandboxes can be made at most.
     most: Option<usize>,
-    /// Creates of this slot take long, until the flag is set.
-    slow: Option<usize>,
+    /// Creates of these slots panic.
+    broken: Vec<usize>,
+    /// Creates of these slots take long, until the flag is set.
+    slow: Vec<usize>,
     released: AtomicBool,
     /// Sandboxes are not destroyed before this.
     told: AtomicBool,
@@ -41,7 +46,8 @@ impl crate::provider::Provider for Provider<'static> {
         if is_full || self.0.barren.contains(&slot) {
             return Err(ProviderError::Refused("no room".into()));
         }
-        while self.0.slow == Some(slot) && !self.0.released.load(Ordering::SeqCst) {
+        assert!(!self.0.broken.contains(&slot), "expected by this test");
+        while self.0.slow.contains(&slot) && !self.0.released.load(Ordering::SeqCst) {
             if cancel.is_raised() {
                 return Err(ProviderError::Refused("ended".into()));
             }
@@ -138,7 +144,7 @@ fn play(
 ) -> Tally {
     let provider = Provider(site);
     let bench = Script(|slot, batch: &Batch, _: &Cancel| script(slot, batch));
-    let pool = Pool { provider: &provider, machines: 4, spare: 0, bench: &bench, cancel };
+    let pool = Pool { provider: &provider, machines: 4, spare: 0, executor: &bench, cancel };
     let tally = Mutex::new(Tally::default());
     run(&pool, batches(count), |event| {
         let mut tally = tally.lock().unwrap();
@@ -198,7 +204,7 @@ fn the_run_goes_on_with_the_sandboxes_that_could_be_made() {
 
 #[test]
 fn a_slow_create_delays_nobody_else() {
-    let site = site(Site { slow: Some(0), ..Site::default() });
+    let site = site(Site { slow: vec![0], ..Site::default() });
     let done = AtomicUsize::new(0);
     let tally = play(site, 8, &Cancel::new(), |_, _| {
         if done.fetch_add(1, Ordering::SeqCst) == 7 {
@@ -211,7 +217,7 @@ fn a_slow_create_delays_nobody_else() {
 
 #[test]
 fn a_sandbox_in_the_making_is_ended_when_nothing_waits_for_it() {
-    let site = site(Site { slow: Some(0), ..Site::default() });
+    let site = site(Site { slow: vec![0], ..Site::default() });
     let tally = play(site, 8, &Cancel::new(), |_, _| Ok(Exit::Code(0)));
     assert_eq!((tally.executed.len(), tally.retired), (8, 0));
 }
@@ -272,7 +278,7 @@ fn abandoning(
     let site = site(Site::default());
     let provider = Provider(site);
     let bench = Script(|_, batch: &Batch, cancel: &Cancel| script(batch, cancel));
-    let pool = Pool { provider: &provider, machines, spare: 0, bench: &bench, cancel };
+    let pool = Pool { provider: &provider, machines, spare: 0, executor: &bench, cancel };
     let (mut executed, mut dropped) = (Vec::new(), Vec::new());
     run(&pool, batches(count), |event| {
         let abandon = abandon(&event);
@@ -361,7 +367,7 @@ fn an_abandoned_batch_that_waits_is_never_executed_and_the_run_ends() {
 fn a_sandbox_that_does_not_survive_a_cancel_is_replaced_without_a_strike() {
     let script = |_: &Batch, cancel: &Cancel| hang(cancel).and(Err(ProviderError::Lost("ended".into())));
     // More of them in a row than a worker may have errors.
-    let count = STRIKES + 2;
+    let count = FAILURE_BUDGET + 2;
     let (executed, dropped) = abandoning((count, 1), &Cancel::new(), script, |event| match event {
         Event::Started { batch, .. } => Some(batch.index),
         _ => None,

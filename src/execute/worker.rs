@@ -1,26 +1,24 @@
-//! A worker of the pool.
+//! A worker: receives orders, carries them out, tells.
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender, select_biased};
+use crossbeam::channel::{Receiver, Sender};
 
-use super::{Job, Pool, Queue, STOPPED, STRIKES, Shared, Usage, Work};
-use crate::event::{Event, Execution};
-use crate::model::Exit;
+use super::{Message, Order, Pool, Usage};
+use crate::cancel::Cancel;
+use crate::model::Batch;
 use crate::provider::{ProviderError, Sandbox};
 
 /// A thread and the sandboxes that it has, one after the other.
 pub(super) struct Worker<'a> {
     slot: usize,
     pool: &'a Pool<'a>,
-    events: Sender<Event>,
-    shared: &'a Shared,
-    /// Whether it counts among those that are alive.
-    is_alive: Cell<bool>,
+    messages: Sender<Message>,
+    usage: &'a Mutex<Usage>,
+    /// Ends sandboxes in the making.
+    making: Cancel,
 }
 
 /// A sandbox that is destroyed whatever happens to its worker.
@@ -41,194 +39,72 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Why a worker stops working in a sandbox.
-enum Next {
-    /// There is nothing more to do.
-    Leave,
-    /// The sandbox is gone; the reason.
-    Lost(String),
-    /// The sandbox is of no more use, without a fault.
-    Spent,
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        self.tell(Message::Left);
+    }
+}
+
+fn bug<T>(what: &str) -> Result<T, ProviderError> {
+    Err(ProviderError::Lost(format!("{what} panicked; this is a bug in offload")))
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(
         slot: usize,
         pool: &'a Pool<'a>,
-        events: Sender<Event>,
-        shared: &'a Shared,
+        messages: Sender<Message>,
+        usage: &'a Mutex<Usage>,
+        making: Cancel,
     ) -> Worker<'a> {
-        Worker { slot, pool, events, shared, is_alive: Cell::new(true) }
+        Worker { slot, pool, messages, usage, making }
     }
 
-    fn tell(&self, event: Event) {
-        // The collector outlives its need for events, not the other way round.
-        let _ = self.events.send(event);
+    fn tell(&self, message: Message) {
+        // The dispatcher hears until the last worker has left.
+        let _ = self.messages.send(message);
     }
 
-    /// Takes itself off the number of those who may still execute.
-    fn retire(&self) {
-        if self.is_alive.replace(false) {
-            self.shared.alive.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.pool.cancel.is_raised() || self.shared.making.is_raised()
-    }
-
-    /// Makes a sandbox and executes in it until nothing is left for it.
-    pub(super) fn work(self, queue: &Queue<Receiver<Work>>) {
-        let mut strikes = 0;
-        let mut error = String::new();
-        let mut first = None;
-        while strikes < STRIKES && !self.is_stopped() {
-            match self.make() {
-                Ok(held) => {
-                    self.tell(Event::Ready { slot: self.slot });
-                    match self.serve(held, queue, first.take(), &mut strikes) {
-                        Next::Leave => break,
-                        Next::Lost(lost) => error = lost,
-                        Next::Spent => {}
+    /// Carries out `orders` until they are closed.
+    pub(super) fn work(self, orders: &Receiver<Order>) {
+        let mut held = None;
+        for order in orders {
+            match order {
+                Order::Create => match self.create() {
+                    Ok(new) => {
+                        held = Some(new);
+                        self.tell(Message::Created { slot: self.slot });
                     }
-                }
-                Err(ProviderError::Refused(refusal) | ProviderError::Throttled(refusal)) => {
-                    error = refusal;
-                    strikes = STRIKES;
-                }
-                Err(ProviderError::Lost(lost)) => {
-                    error = lost;
-                    strikes += 1;
-                }
-            }
-            // Another sandbox is made only for work that is there.
-            if strikes < STRIKES && first.is_none() {
-                first = self.next(queue);
-                if first.is_none() {
-                    break;
-                }
+                    Err(error) => self.tell(Message::NotCreated { slot: self.slot, error }),
+                },
+                Order::Execute(batch, cancel) => held = self.execute(held, batch, &cancel),
             }
         }
-        if let Some(job) = first {
-            // It never had a sandbox. Before this worker is off the number of those who may take it.
-            self.shared.pass_on(job);
-        }
-        self.retire();
-        if strikes >= STRIKES && !self.is_stopped() {
-            self.tell(Event::Retired { slot: self.slot, error });
-        }
+        // Before it is told that this worker has left.
+        drop(held);
     }
 
-    fn make(&self) -> Result<Held<'a>, ProviderError> {
+    fn create(&self) -> Result<Held<'a>, ProviderError> {
+        if self.making.is_raised() {
+            return Err(ProviderError::Refused("the run was stopped before the sandbox was made".into()));
+        }
         let since = Instant::now();
-        let sandbox = self.pool.provider.create(self.slot, &self.shared.making);
-        sandbox.map(|sandbox| Held { sandbox: Some(sandbox), since, usage: &self.shared.usage })
+        let create = || self.pool.provider.create(self.slot, &self.making);
+        let sandbox = catch_unwind(AssertUnwindSafe(create)).unwrap_or_else(|_| bug("making a sandbox"))?;
+        Ok(Held { sandbox: Some(sandbox), since, usage: self.usage })
     }
 
-    /// The next batch to execute; `None` when there is nothing more for this worker.
-    fn next(&self, queue: &Queue<Receiver<Work>>) -> Option<Job> {
-        // The first that is to run elsewhere, as long as there may be other work.
-        let mut avoided: Option<Job> = None;
-        loop {
-            let work = match queue.urgent.try_recv().or_else(|_| queue.planned.try_recv()) {
-                Ok(work) => work,
-                // All others are busy: better here than later.
-                Err(_) if avoided.is_some() && self.shared.idle.load(Ordering::SeqCst) == 0 => {
-                    return avoided;
-                }
-                Err(_) => {
-                    avoided.take().into_iter().for_each(|job| self.shared.pass_on(job));
-                    self.wait(queue)?
-                }
-            };
-            let Work::Execute(job) = work else {
-                if avoided.is_some() {
-                    // There is work again.
-                    return avoided;
-                }
-                // Before it is told: the collector counts those that are left.
-                self.retire();
-                self.tell(Event::Released { slot: self.slot });
-                return None;
-            };
-            if job.cancel.is_raised() {
-                let stopped = self.pool.cancel.is_raised();
-                let reason = if stopped { STOPPED } else { "it was abandoned before it started" };
-                self.tell(Event::Dropped { batch: job.batch, reason: reason.into() });
-            } else if job.avoid != Some(self.slot) {
-                avoided.into_iter().for_each(|job| self.shared.pass_on(job));
-                return Some(job);
-            } else if avoided.is_none() {
-                avoided = Some(job);
-            } else {
-                self.shared.pass_on(job);
-            }
-        }
-    }
-
-    fn wait(&self, queue: &Queue<Receiver<Work>>) -> Option<Work> {
-        self.shared.idle.fetch_add(1, Ordering::SeqCst);
-        let work = select_biased! {
-            recv(queue.urgent) -> work => work.ok(),
-            recv(queue.planned) -> work => work.ok(),
-        };
-        self.shared.idle.fetch_sub(1, Ordering::SeqCst);
-        work
-    }
-
-    /// Executes, `first` before all else, as long as there is work and the sandbox is of use.
-    fn serve(
-        &self,
-        mut held: Held<'_>,
-        queue: &Queue<Receiver<Work>>,
-        mut first: Option<Job>,
-        strikes: &mut u32,
-    ) -> Next {
-        loop {
-            let Some(job) = first.take().or_else(|| self.next(queue)) else { return Next::Leave };
-            let Job { batch, cancel, is_suspect, .. } = job;
-            let Some(sandbox) = held.sandbox.as_deref_mut() else { return Next::Spent };
-            self.tell(Event::Started { slot: self.slot, batch: batch.clone() });
-            let execute = || self.pool.bench.execute(self.slot, &batch, sandbox, &cancel);
-            let execution = catch_unwind(AssertUnwindSafe(execute)).unwrap_or_else(|_| {
-                Err(ProviderError::Lost("the worker broke down; this is a fault of offload".into()))
-            });
-            match execution {
-                Ok(execution) => {
-                    *strikes = 0;
-                    self.shared.row.store(0, Ordering::SeqCst);
-                    self.tell(Event::Finished { slot: self.slot, batch, execution });
-                    if !held.sandbox.as_ref().is_some_and(|sandbox| sandbox.is_usable()) {
-                        return Next::Spent;
-                    }
-                }
-                Err(ProviderError::Refused(error)) => {
-                    self.tell(Event::Refused { slot: self.slot, batch, error });
-                }
-                Err(ProviderError::Lost(_) | ProviderError::Throttled(_)) if self.pool.cancel.is_raised() => {
-                    self.tell(Event::Finished { slot: self.slot, batch, execution: cancelled() });
-                    return Next::Spent;
-                }
-                Err(ProviderError::Lost(error) | ProviderError::Throttled(error)) => {
-                    // A sandbox that does not survive a cancel is not to blame for it.
-                    let is_forgiven = cancel.is_raised() || (self.shared.forgives() && is_suspect);
-                    *strikes += u32::from(!is_forgiven);
-                    self.tell(Event::Lost { slot: self.slot, batch, error: error.clone() });
-                    return Next::Lost(error);
-                }
-            }
-        }
-    }
-}
-
-/// The execution of a batch whose sandbox did not survive the wish to stop: nobody is to blame for that.
-fn cancelled() -> Execution {
-    Execution {
-        exit: Exit::Cancelled,
-        elapsed: Duration::ZERO,
-        whole: Duration::ZERO,
-        leaked: false,
-        report: None,
-        ended: None,
+    /// Executes a batch; gives the sandbox back if more can run in it. One that is of no more use is destroyed
+    /// after the end of the batch was told.
+    fn execute(&self, held: Option<Held<'a>>, batch: Batch, cancel: &Cancel) -> Option<Held<'a>> {
+        let mut held = held?;
+        let sandbox = held.sandbox.as_deref_mut()?;
+        let execute = || self.pool.executor.execute(self.slot, &batch, sandbox, cancel);
+        let result =
+            catch_unwind(AssertUnwindSafe(execute)).unwrap_or_else(|_| bug("the execution of a batch"));
+        let is_broken = matches!(result, Err(ProviderError::Lost(_) | ProviderError::Throttled(_)));
+        let is_usable = !is_broken && held.sandbox.as_ref().is_some_and(|sandbox| sandbox.is_usable());
+        self.tell(Message::Executed { slot: self.slot, batch, result, is_usable });
+        is_usable.then_some(held)
     }
 }

@@ -11,7 +11,7 @@ use super::{
     BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, RunCommand,
     describe_failure, format_id, indexed, name_in_id, split_words,
 };
-use crate::command::{CommandLine, InputFile};
+use crate::command::{CommandLine, InputFile, StopSignal};
 use crate::config;
 use crate::junit::Case;
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
@@ -30,6 +30,10 @@ const METADATA: &str = "nextest.cargo-metadata";
 
 /// The fact with the project's `nextest.toml`.
 const CONFIG: &str = "nextest.config";
+
+/// nextest passes the first SIGTERM on to its tests, each of which has a process group of its own, and kills
+/// these groups on the second.
+const STOP: &[StopSignal] = &[StopSignal::Terminate, StopSignal::Terminate];
 
 /// cargo-nextest.
 #[derive(Clone, Debug)]
@@ -257,6 +261,7 @@ impl Framework for Nextest {
         words.push(format!("--filterset={}", self.filterset(tests, group, suite, selects)));
         let mut command = CommandLine::program(words);
         command.files = configuration.files;
+        command.stop = STOP;
         RunCommand { command, report: Some(report) }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::command::{CommandLine, InputFile};
+use crate::command::{CommandLine, InputFile, StopSignal};
 use crate::framework::{
     BatchContext, Facts, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
     describe_failure, format_id, indexed, split_words,
@@ -23,6 +23,9 @@ use selection::{Name, Naming, Selection};
 const COLLECT: &str = include_str!("../../scripts/bundled/offload_collect.py");
 /// Runs only the selected tests; see the file.
 const SELECT: &str = include_str!("../../scripts/bundled/offload_select.py");
+
+/// pytest ends without a report on SIGTERM, and with one on SIGINT.
+const STOP: &[StopSignal] = &[StopSignal::Interrupt, StopSignal::Terminate];
 
 /// The settings of pytest.
 #[derive(Clone, Debug)]
@@ -213,7 +216,7 @@ impl Framework for Pytest {
         } else {
             words.extend(selection.arguments());
         }
-        let command = CommandLine { files, env, ..CommandLine::program(words) };
+        let command = CommandLine { files, env, stop: STOP, ..CommandLine::program(words) };
         RunCommand { command, report: Some(report) }
     }
 

@@ -7,15 +7,15 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam::channel::{Sender, unbounded};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
-use super::{End, SLICE, cannot_start, signal, sweep, to_exit, to_process, wait};
-use crate::cancel::Cancel;
-use crate::command::CommandLine;
+use super::running::{Running, Stop};
+use super::{cannot_start, to_process};
+use crate::cancel::{Cancel, Urgency};
+use crate::command::{CommandLine, StopSignal};
 use crate::model::Exit;
 
 /// A line that is longer comes in pieces.
@@ -27,7 +27,6 @@ pub type Listener = Box<dyn FnMut(Option<&str>) + Send>;
 /// A child that lives, in a process group of its own.
 pub struct Dialogue {
     child: Mutex<Option<Child>>,
-    group: Pid,
     /// `None` when nothing more is to be sent.
     lines: Mutex<Option<Sender<String>>>,
     is_over: Arc<AtomicBool>,
@@ -48,7 +47,6 @@ impl Dialogue {
         let mut process = to_process(command, shell);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process.spawn().map_err(|error| cannot_start(&error, command, shell))?;
-        let group = Pid::from_raw(child.id().cast_signed());
         let is_over = Arc::new(AtomicBool::new(false));
         let (lines, queue) = unbounded::<String>();
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -72,12 +70,13 @@ impl Dialogue {
             spawn(move || listen(stderr, &mut complaints))
         };
         if let Err(error) = threads() {
-            signal(group, Signal::SIGKILL);
-            child.wait()?;
+            let never = Cancel::new();
+            let stop = Stop { signals: StopSignal::USUAL, marker: None, cancel: &never };
+            Running::new(&mut child, stop).kill();
             return Err(error);
         }
         let (child, lines) = (Mutex::new(Some(child)), Mutex::new(Some(lines)));
-        Ok(Dialogue { child, group, lines, is_over })
+        Ok(Dialogue { child, lines, is_over })
     }
 
     /// Sends a line. That the child has ended shows at its output.
@@ -96,43 +95,43 @@ impl Dialogue {
     /// Closes its standard input, waits until `deadline` for it to end by itself, then ends its group. Gives
     /// how it ended; `None` the second time.
     pub fn close(&self, deadline: Duration, cancel: &Cancel) -> Option<Exit> {
-        drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let exit = wait(&mut child, self.group, deadline, cancel);
+        let mut child = self.hang_up()?;
+        let mut running = Running::new(&mut child, Stop { signals: StopSignal::USUAL, marker: None, cancel });
+        let cancelled = cancel.beyond(Urgency::None);
+        let exit = cancelled.and_then(|cancelled| running.wait(deadline, cancelled.as_deref()));
         if exit.is_err() {
             // Whatever goes wrong here, no process stays behind.
-            signal(self.group, Signal::SIGKILL);
+            running.kill();
         }
         let exit = exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32));
-        sweep(self.group, exit);
+        running.sweep(exit);
         Some(exit)
     }
-}
 
-impl Dialogue {
     /// Closes its standard input and waits until `deadline` for it to end by itself; `None` if it has not:
     /// then it goes on without us.
     pub fn leave(&self, deadline: Duration) -> Option<Exit> {
-        drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let end = End::of(&child);
-        let until = Instant::now() + deadline;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match end.wait(&mut child, left.min(SLICE)) {
-                Ok(Some(status)) => {
-                    let exit = to_exit(status);
-                    sweep(self.group, exit);
-                    return Some(exit);
-                }
-                Ok(None) if left.is_zero() => return None,
-                Ok(None) => {}
-                Err(error) => {
-                    log::debug!("cannot wait for a child: {error}");
-                    return None;
-                }
+        let mut child = self.hang_up()?;
+        let never = Cancel::new();
+        let stop = Stop { signals: StopSignal::USUAL, marker: None, cancel: &never };
+        let mut running = Running::new(&mut child, stop);
+        match running.wait_only(deadline) {
+            Ok(Some(exit)) => {
+                running.sweep(exit);
+                Some(exit)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                log::debug!("cannot wait for a child: {error}");
+                None
             }
         }
+    }
+
+    /// Closes its standard input. Gives the child, once.
+    fn hang_up(&self) -> Option<Child> {
+        drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -162,6 +161,8 @@ fn listen(stream: Option<impl Read>, hear: &mut dyn FnMut(Option<&str>)) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use crossbeam::channel::unbounded;
 
     use super::*;

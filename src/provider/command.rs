@@ -236,4 +236,9 @@ impl Provider for Command<'_> {
     fn takes(&self, command: &CommandLine) -> bool {
         self.shell.common.takes(command)
     }
+
+    fn creates_may_be_ended(&self) -> bool {
+        // Clients do not undo a request when they are ended.
+        false
+    }
 }

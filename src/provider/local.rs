@@ -1,7 +1,6 @@
 //! Sandboxes that are process groups of this machine: no isolation but in time, no cost.
 
-use std::collections::HashMap;
-use std::fs::Metadata;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +10,15 @@ use anyhow::{Context, Result};
 
 use crate::cancel::Cancel;
 use crate::command::{CommandLine, Executable};
+use crate::process::guard::Guard;
 use crate::process::{self, Finished};
 use crate::provider::{ONE_ARGUMENT, Order, Place, Provider, ProviderError, Sandbox};
 
 /// Linux takes 2 MiB in all arguments and variables, with the usual limit of the stack.
 const ALL_ARGUMENTS: usize = 1_000_000;
+
+/// When a file was last modified, and its length.
+type FileState = (Option<SystemTime>, u64);
 
 /// What all sandboxes of a run share.
 #[derive(Debug)]
@@ -23,10 +26,11 @@ struct Site {
     root: PathBuf,
     env: Vec<(String, String)>,
     shell: String,
+    guard: Arc<Guard>,
     /// Not looked into for downloads.
     output_dir: PathBuf,
     /// The state in which each downloadable file was last seen.
-    seen: Mutex<HashMap<PathBuf, (Option<SystemTime>, u64)>>,
+    seen: Mutex<HashMap<PathBuf, FileState>>,
 }
 
 /// The provider of local processes.
@@ -49,6 +53,8 @@ pub struct Settings {
     pub shell: String,
     /// The directory of report files.
     pub output_dir: PathBuf,
+    /// Guards the processes of tests.
+    pub guard: Arc<Guard>,
 }
 
 impl Local {
@@ -65,9 +71,10 @@ impl Local {
         anyhow::ensure!(root.is_dir(), "the working directory `{}` is not a directory", root.display());
         let repo_root = find(&settings.repo_root)?;
         let mut env = vec![("OFFLOAD_ROOT".to_owned(), repo_root.to_string_lossy().into_owned())];
-        env.extend(settings.env);
-        let output_dir = settings.output_dir.canonicalize().unwrap_or(settings.output_dir);
-        let site = Site { root, env, shell: settings.shell, output_dir, seen: Mutex::default() };
+        env.extend(settings.env.iter().cloned());
+        let output_dir = settings.output_dir.canonicalize().unwrap_or_else(|_| settings.output_dir.clone());
+        let Settings { shell, guard, .. } = settings;
+        let site = Site { root, env, shell, guard, output_dir, seen: Mutex::default() };
         site.changed(globs)?;
         Ok(Local { root: site.root.to_string_lossy().into_owned(), site: Arc::new(site) })
     }
@@ -76,24 +83,33 @@ impl Local {
 impl Site {
     /// The files that match and are not as they were at the last call.
     fn changed(&self, globs: &[String]) -> Result<Vec<PathBuf>> {
+        let matching = self.matching(globs)?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = Vec::new();
+        for (path, state) in matching {
+            if seen.get(&path) != Some(&state) {
+                seen.insert(path.clone(), state);
+                changed.push(path);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// The files that match, each once, in the state they are in.
+    fn matching(&self, globs: &[String]) -> Result<BTreeMap<PathBuf, FileState>> {
+        let mut found = BTreeMap::new();
         for pattern in globs {
             let full = Path::new(&glob::Pattern::escape(&self.root.to_string_lossy())).join(pattern);
             let paths = glob::glob(&full.to_string_lossy())
                 .with_context(|| format!("`{pattern}` of `download_globs` is not a pattern"))?;
             for path in paths.filter_map(Result::ok) {
                 let Ok(metadata) = path.metadata() else { continue };
-                if !metadata.is_file() || path.starts_with(&self.output_dir) {
-                    continue;
-                }
-                let state = (Metadata::modified(&metadata).ok(), metadata.len());
-                if seen.insert(path.clone(), state) != Some(state) {
-                    changed.push(path);
+                if metadata.is_file() && !path.starts_with(&self.output_dir) {
+                    found.insert(path, (metadata.modified().ok(), metadata.len()));
                 }
             }
         }
-        Ok(changed)
+        Ok(found)
     }
 }
 
@@ -136,6 +152,7 @@ impl Sandbox for Group {
         for stale in &mut command.stale {
             *stale = self.site.root.join(&*stale);
         }
+        self.site.guard.mark(&mut command);
         let told = |error: &io::Error| order.streams.mask.hide_before(process::CUT, &error.to_string());
         process::run(&command, &self.site.shell, order.streams, order.deadline, cancel).map_err(|error| {
             match error.kind() {
@@ -150,16 +167,20 @@ impl Sandbox for Group {
 
     fn fetch(&mut self, remote: &Path, local: &Path) -> Result<(), ProviderError> {
         let remote = self.site.root.join(remote);
-        if remote == local || !remote.exists() {
-            return Ok(());
+        let cannot = |verb: &str, error: io::Error| {
+            let (remote, local) = (remote.display(), local.display());
+            ProviderError::Lost(format!("cannot {verb} `{remote}` to `{local}`: {error}"))
+        };
+        match remote.metadata() {
+            Ok(metadata) if metadata.is_file() && remote != local => {
+                std::fs::copy(&remote, local).map(drop).map_err(|error| cannot("copy", error))
+            }
+            // Copying a pipe would wait for its writer. Whoever reads the report says what is wrong with it.
+            Ok(metadata) if !metadata.is_file() && remote != local => {
+                std::os::unix::fs::symlink(&remote, local).map_err(|error| cannot("link", error))
+            }
+            _ => Ok(()),
         }
-        std::fs::copy(&remote, local).map(drop).map_err(|error| {
-            ProviderError::Lost(format!(
-                "cannot copy `{}` to `{}`: {error}",
-                remote.display(),
-                local.display()
-            ))
-        })
     }
 
     fn download(&mut self, globs: &[String], place: Place<'_>) -> Result<usize> {
@@ -192,6 +213,7 @@ mod tests {
             env: Vec::new(),
             shell: "/bin/sh".into(),
             output_dir: "nowhere".into(),
+            guard: Arc::new(Guard::new(None)),
         };
         let local = Local::new(settings, &[]).unwrap();
         let takes = |words: Vec<String>| local.takes(&CommandLine::program(words));

@@ -134,7 +134,7 @@ fn fail_fast_stops_at_a_test_that_takes_its_sandbox_with_it() {
 }
 
 #[test]
-fn what_was_one_of_two_twins_and_is_lost_again_is_divided() {
+fn a_batch_that_is_left_of_a_pair_and_is_lost_again_is_divided() {
     let suite = suite(4, 1);
     let mut collector = Collector::new(&suite, policy(false), 1);
     let first = all(&suite);

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,9 +13,8 @@ use crate::command::CommandLine;
 use crate::commands::validate::is_executable;
 use crate::error::{Problem, Status};
 use crate::files::{self, Scratch};
-use crate::mask::Mask;
 use crate::model::Exit;
-use crate::process::{self, Streams};
+use crate::process::Capture;
 
 const ATTRIBUTE: &str = "merge=offload-history";
 const SETTINGS: [(&str, &str); 2] = [
@@ -193,14 +191,18 @@ impl Git {
 
     /// How the command ends, what it prints, and what it says about that.
     fn run(&self, words: &[&str]) -> Result<(Exit, Vec<u8>, String)> {
-        let stream = |name: &str| self.scratch.path().join(name);
-        let (stdout, stderr) = (stream("stdout"), stream("stderr"));
-        let streams = Streams { stdout, stderr, mask: Arc::new(Mask::default()) };
         let mut command = CommandLine::program(["git"].iter().chain(words).copied());
         command.directory = Some(self.top.clone());
-        let finished = process::run(&command, SHELL, &streams, PATIENCE, &Cancel::new())?;
-        let stdout = std::fs::read(&streams.stdout).context("cannot read what git printed")?;
-        Ok((finished.exit, stdout, files::tail(&streams.stderr, TAIL).trim().to_owned()))
+        let capture = Capture {
+            shell: SHELL,
+            scratch: self.scratch.path(),
+            stdout: None,
+            deadline: PATIENCE,
+            cancel: &Cancel::new(),
+        };
+        let captured = capture.run(&command)?;
+        let stdout = captured.stdout().context("cannot read what git printed")?;
+        Ok((captured.finished.exit, stdout, captured.stderr_tail(TAIL).trim().to_owned()))
     }
 }
 

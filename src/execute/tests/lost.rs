@@ -25,7 +25,7 @@ fn losing(
                 if script(batch) { Err(ProviderError::Lost("gone".into())) } else { Ok(Exit::Code(0)) }
             },
         );
-    let pool = Pool { provider: &provider, machines, spare: 0, bench: &bench, cancel: &cancel };
+    let pool = Pool { provider: &provider, machines, spare: 0, executor: &bench, cancel: &cancel };
     let mut losses = Losses::default();
     let mut left: HashMap<u32, usize> = (0..count).map(|index| (index, times)).collect();
     run(&pool, batches(count), |event| {

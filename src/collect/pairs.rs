@@ -1,48 +1,48 @@
-//! Two batches with the same tests: the one that is done first stands, the other one never was.
+//! Speculative runs: two batches with the same tests. The first to finish counts, the other one is ignored.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{BatchOutcome, Collector, Step};
 use crate::model::{Batch, Origin};
 
-/// Which batches have a twin, and which of them do not count.
+/// Which batches form a pair, and which of them are ignored.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SpeculativePairs {
-    /// Both ways: two batches of which either may still stand.
+    /// Both ways: two batches of which either may still count.
     pairs: HashMap<u32, u32>,
-    /// Batches whose twin stands.
+    /// Batches that are ignored because the other one finished first.
     losers: HashSet<u32>,
-    /// Batches whose twin fell away without having been done.
+    /// Batches whose other one failed to run.
     last: HashSet<u32>,
 }
 
 impl SpeculativePairs {
     fn part(&mut self, batch: u32) -> Option<u32> {
-        let twin = self.pairs.remove(&batch)?;
-        self.pairs.remove(&twin);
-        Some(twin)
+        let other = self.pairs.remove(&batch)?;
+        self.pairs.remove(&other);
+        Some(other)
     }
 
-    /// `batch` is done and stands; gives its twin, which has lost.
+    /// `batch` finished and counts. Returns the other one, which is ignored from now on.
     pub(super) fn win(&mut self, batch: u32) -> Option<u32> {
-        let twin = self.part(batch)?;
-        self.losers.insert(twin);
-        Some(twin)
+        let other = self.part(batch)?;
+        self.losers.insert(other);
+        Some(other)
     }
 
-    /// `batch` will not be done; tells whether that is no matter, because its twin still may be.
+    /// `batch` will not finish. Returns whether the other one still may.
     fn leave(&mut self, batch: u32) -> bool {
-        self.part(batch).is_some_and(|twin| self.last.insert(twin))
+        self.part(batch).is_some_and(|other| self.last.insert(other))
     }
 
-    /// Whether `batch` had a twin that fell away.
+    /// Whether `batch` is what is left of a pair.
     pub(super) fn is_last(&self, batch: u32) -> bool {
         self.last.contains(&batch)
     }
 }
 
 impl Collector<'_> {
-    /// A second batch with the tests of `batch`, to run beside it.
+    /// A second batch with the tests of `batch`, to run at the same time.
     pub fn duplicate(&mut self, batch: &Batch) -> Batch {
         let root = self.root(batch.index);
         let index = self.number(root);
@@ -50,13 +50,13 @@ impl Collector<'_> {
         Batch { index, origin: Origin::Speculative, ..batch.clone() }
     }
 
-    /// Whether nothing counts that this batch reports, because its twin was done first.
+    /// Whether the results of this batch are ignored because the other one finished first.
     pub fn ignores(&self, batch: u32) -> bool {
         self.speculative.losers.contains(&batch)
     }
 
-    /// The end of a batch that could not be done does not count where its twin was done or still may
-    /// be; `None` where it counts.
+    /// What follows from the end of a batch that could not finish, if the other one of its pair finished or
+    /// still may; `None` if there is no such pair.
     pub(super) fn aside(&mut self, batch: u32) -> Option<Step> {
         if self.ignores(batch) {
             Some(Step::end(BatchOutcome::Cancelled))

@@ -55,7 +55,7 @@ fn a_failure_of_the_first_one_to_finish_stands_with_its_consequences() {
     let summary = collector.finish();
     assert_eq!((summary.counts.failed, summary.counts.flaky, summary.status()), (1, 0, Status::Failed));
 
-    // The same where the test may run again: by a retry, not by the twin.
+    // The same where the test may run again: by a retry, not by the other batch.
     let suite = self::suite(2, 2);
     let (mut collector, first, second) = paired(&suite, false);
     let step = collector.finished(&first, &execution(Exit::Code(1)), Results::Report(failed));
@@ -75,7 +75,7 @@ fn a_crash_of_the_first_one_to_finish_is_followed_up() {
 }
 
 #[test]
-fn a_lost_twin_runs_again_only_where_both_are_lost_and_then_once() {
+fn a_lost_batch_of_a_pair_runs_again_only_if_both_are_lost_and_then_once() {
     for place in [0, 1] {
         let suite = suite(2, 1);
         let (mut collector, first, second) = paired(&suite, false);
@@ -94,7 +94,7 @@ fn a_lost_twin_runs_again_only_where_both_are_lost_and_then_once() {
 }
 
 #[test]
-fn a_twin_that_is_left_alone_counts_as_any_batch() {
+fn what_is_left_of_a_pair_counts_as_any_batch() {
     let suite = suite(2, 1);
     let (mut collector, first, second) = paired(&suite, false);
     collector.lost(first, "no sandbox");
@@ -122,7 +122,7 @@ fn a_loser_that_is_lost_refused_or_dropped_changes_nothing() {
 }
 
 #[test]
-fn a_twin_that_is_dropped_or_refused_leaves_it_to_the_other_one() {
+fn a_batch_of_a_pair_that_is_dropped_or_refused_leaves_the_verdict_to_the_other() {
     let suite = suite(2, 1);
     let (mut collector, first, second) = paired(&suite, false);
     collector.dropped(&second, "the run was stopped");
@@ -135,7 +135,7 @@ fn a_twin_that_is_dropped_or_refused_leaves_it_to_the_other_one() {
 }
 
 #[test]
-fn tests_of_which_both_twins_are_dropped_or_cancelled_are_not_run_for_a_reason() {
+fn tests_whose_pair_is_dropped_or_cancelled_are_not_run_for_a_reason() {
     let suite = suite(1, 1);
     let (mut collector, first, second) = paired(&suite, false);
     collector.lost(first, "gone");
@@ -152,7 +152,7 @@ fn tests_of_which_both_twins_are_dropped_or_cancelled_are_not_run_for_a_reason()
 }
 
 #[test]
-fn a_cancelled_twin_does_not_stand_where_the_other_one_may_still_finish() {
+fn a_cancelled_batch_of_a_pair_does_not_count_while_the_other_may_finish() {
     let suite = suite(1, 1);
     let (mut collector, first, second) = paired(&suite, false);
     collector.finished(&first, &execution(Exit::Cancelled), Results::Report(broken(&[])));
