@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use crate::commands::collect::{self, Format, NoTests};
-use crate::commands::{build, gc, init, logs, plan, validate};
+use crate::color::{Palette, Terminals};
+use crate::commands::collect::{self, NoTests};
+use crate::commands::{OutputFormat, build, gc, init, logs, plan, validate};
 use crate::config::{self, Config};
 use crate::error::{Problem, Status, printable};
 use crate::process::guard;
@@ -23,28 +24,37 @@ use history::HistoryCommand;
 use run::RunArguments;
 use signals::cancel_on_signals;
 
+const ABOUT: &str = "Run a test suite in parallel sandboxes";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    all tests passed
   1    a test failed, or a discovered test has no result
   2    all tests passed, some of them only on a retry
-  3    the command line or the configuration is wrong
-  4    nothing could be run: discovery, the image or every sandbox failed
+  3    the command line or the configuration is invalid
+  4    nothing could be run: discovery, the image, or every sandbox failed
   130  interrupted";
 
-const PLANS: &str = "\
-Nothing is run but the listing of tests. Times are predicted from the history, else from the last
-report. The knee is the number of sandboxes with the best ratio of efficiency to time: beyond it
-each further sandbox brings less than it costs.";
+const PLAN_NOTES: &str = "\
+`plan` lists the tests but runs none. Predictions come from the history, or from the last report.
+The knee is the number of sandboxes with the best trade-off between time and cost: beyond it, each
+additional sandbox saves less than it costs.";
 
 #[derive(Parser)]
-#[command(name = "offload", version, about = "Runs a test suite in many sandboxes at once", after_help = EXIT_CODES)]
+#[command(name = "offload", version, about = ABOUT, after_help = EXIT_CODES)]
 struct Arguments {
-    /// The configuration file
-    #[arg(short, long, global = true, value_name = "PATH", default_value = "offload.toml")]
+    /// Path to the configuration file
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "PATH",
+        default_value = "offload.toml",
+        display_order = 100
+    )]
     config: PathBuf,
-    /// Tell more on standard error
-    #[arg(short, long, global = true)]
+    /// Print more detail to stderr
+    #[arg(short, long, global = true, display_order = 100)]
     verbose: bool,
     #[command(subcommand)]
     command: Command,
@@ -54,68 +64,68 @@ struct Arguments {
 enum Command {
     /// Run the tests
     Run(Box<RunArguments>),
-    /// List the tests and run none
+    /// List the tests without running them
     Collect {
-        /// How the list is written
-        #[arg(short, long, value_enum, default_value_t = ListFormat::Text)]
-        format: ListFormat,
-        /// What it means when there are no tests
-        #[arg(long, value_enum, default_value_t = Nothing::Fail)]
-        no_tests: Nothing,
+        /// Output format
+        #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+        format: OutputFormat,
+        /// What to do when no tests are found
+        #[arg(long, value_enum, default_value_t = NoTests::Fail)]
+        no_tests: NoTests,
     },
-    /// Show what a run would do, how long it would take, and what more sandboxes would bring
-    #[command(after_help = PLANS)]
+    /// Show the batches of a run, its predicted time, and the effect of more sandboxes
+    #[command(after_help = PLAN_NOTES)]
     Plan {
-        /// How it is written
-        #[arg(short, long, value_enum, default_value_t = ListFormat::Text)]
-        format: ListFormat,
-        /// For so many sandboxes instead of `max_parallel`
+        /// Output format
+        #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+        format: OutputFormat,
+        /// Number of sandboxes to plan for, instead of `max_parallel`
         #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         parallel: Option<u32>,
     },
-    /// Make the image of the sandboxes, without running tests, and print its id
+    /// Build the sandbox image, if necessary, and print its ID
     Build {
-        /// Copy a directory into the image; may be repeated
+        /// Copy a directory into the image; can be repeated
         #[arg(long, value_name = "LOCAL:REMOTE", value_parser = run::copied)]
         copy_dir: Vec<String>,
-        /// Set a variable in all sandboxes; may be repeated
+        /// Set an environment variable in all sandboxes; can be repeated
         #[arg(long, value_name = "KEY=VALUE", value_parser = run::variable)]
         env: Vec<(String, String)>,
-        /// Build the image afresh
+        /// Rebuild the image even if a cached one exists
         #[arg(long)]
         no_cache: bool,
     },
-    /// Show what a run would do for its image: which one it has, and what has changed since
+    /// Show which image a run would use, and what has changed since it was built
     CheckpointStatus,
-    /// Destroy the sandboxes that runs left which were killed, and remove their temporary files
+    /// Destroy sandboxes left behind by killed runs, and delete their temporary files
     Gc,
-    /// Check the configuration and show what it says
+    /// Check the configuration and print the settings in effect
     Validate,
-    /// Write a new configuration
+    /// Create a configuration file
     Init {
-        /// What makes the sandboxes
+        /// Provider that creates the sandboxes: local, default, or modal
         #[arg(short, long, value_name = "TYPE", default_value = "local")]
         provider: String,
-        /// What runs the tests
+        /// Framework that runs the tests: pytest, nextest, vitest, or default
         #[arg(short, long, value_name = "TYPE", default_value = "pytest")]
         framework: String,
     },
     /// Show the results of the last run
     Logs {
-        /// Only tests that failed
+        /// Show only tests that failed
         #[arg(long)]
         failures: bool,
-        /// Only tests that errored, timed out or were not run
+        /// Show only tests that errored, timed out, or were not run, and errors outside tests
         #[arg(long)]
         errors: bool,
-        /// Only the test with this id; may be repeated
+        /// Show only the test with this ID; can be repeated
         #[arg(long = "test", value_name = "ID")]
         tests: Vec<String>,
-        /// Only tests in whose id this regular expression is found
+        /// Show only tests whose ID matches this regular expression
         #[arg(long, value_name = "PATTERN")]
         test_regex: Option<String>,
     },
-    /// Show or merge what is known of the tests from earlier runs
+    /// Show or merge the test history
     #[command(subcommand)]
     History(HistoryCommand),
     /// End the local processes of a run that was killed; runs start this themselves
@@ -124,38 +134,6 @@ enum Command {
         /// What the environment of these processes contains
         token: String,
     },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ListFormat {
-    Text,
-    Json,
-}
-
-impl From<ListFormat> for Format {
-    fn from(format: ListFormat) -> Format {
-        match format {
-            ListFormat::Text => Format::Text,
-            ListFormat::Json => Format::Json,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Nothing {
-    Pass,
-    Warn,
-    Fail,
-}
-
-impl From<Nothing> for NoTests {
-    fn from(nothing: Nothing) -> NoTests {
-        match nothing {
-            Nothing::Pass => NoTests::Pass,
-            Nothing::Warn => NoTests::Warn,
-            Nothing::Fail => NoTests::Fail,
-        }
-    }
 }
 
 /// Runs the program.
@@ -170,19 +148,43 @@ pub fn main() -> ExitCode {
             return ExitCode::from(status.code());
         }
     };
-    let screen = Screen::new(style(&arguments));
-    start_logging(arguments.verbose, &screen);
+    let console = Console::new(&arguments, started);
+    start_logging(arguments.verbose, &console.screen);
     let mut output = io::BufWriter::new(Output { stdout: io::stdout(), is_closed: false });
-    let status = dispatch(&arguments, &screen, started, &mut output).and_then(|status| {
+    let status = dispatch(&arguments, &console, &mut output).and_then(|status| {
         output.flush().context("cannot write to standard output")?;
         Ok(status)
     });
-    let status = status.unwrap_or_else(|problem| tell(&problem, screen));
+    let status = status.unwrap_or_else(|problem| report(&problem, &console.screen));
     ExitCode::from(status.code())
 }
 
-/// Standard output. Once its reader has gone, what is written to it is dropped, and nothing else
-/// changes: the verdict of a run does not depend on who reads it.
+/// What a command has beside its arguments.
+struct Console {
+    /// When the program started.
+    started: Instant,
+    /// Standard error.
+    screen: Screen,
+    /// The colors of standard output.
+    palette: Palette,
+}
+
+impl Console {
+    /// Judges the two streams separately: one may be a terminal and the other a pipe.
+    fn new(arguments: &Arguments, started: Instant) -> Console {
+        let is_run = matches!(arguments.command, Command::Run(_));
+        let is_plain = matches!(&arguments.command, Command::Run(flags) if flags.ci);
+        let terminals = Terminals::new(is_plain, &|name| std::env::var(name).ok());
+        let is_terminal = io::stderr().is_terminal();
+        let has_bar = is_run && terminals.allow_drawing(is_terminal);
+        let style = if has_bar { Style::Bar } else { Style::Lines };
+        let screen = Screen::new(style, terminals.palette(is_terminal));
+        Console { started, screen, palette: terminals.palette(io::stdout().is_terminal()) }
+    }
+}
+
+/// Standard output. Once its reader is gone, further output is dropped and nothing else changes: the
+/// verdict of a run does not depend on who reads it.
 struct Output {
     stdout: io::Stdout,
     is_closed: bool,
@@ -212,35 +214,31 @@ impl Write for Output {
     }
 }
 
-/// Tells what went wrong.
-fn tell(problem: &Problem, mut screen: Screen) -> Status {
-    let mut text = printable(&format!("offload: error: {:#}\n", problem.error));
+/// Reports what went wrong.
+fn report(problem: &Problem, screen: &Screen) -> Status {
+    screen.clear();
+    let palette = screen.palette();
+    let text = printable(&format!("{:#}", problem.error));
+    screen.line(&format!("offload: {}: {text}", palette.red("error")));
     if let Some(hint) = &problem.hint {
-        text += &format!("\n  hint: {hint}\n");
+        screen.line(&format!("\n  {}", palette.dim(format!("hint: {hint}"))));
     }
-    // With stderr closed there is nobody to tell.
-    let _ = screen.write_all(text.as_bytes());
     problem.status
-}
-
-/// A bar only for `run` on a terminal that nobody said was none.
-fn style(arguments: &Arguments) -> Style {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "false");
-    match &arguments.command {
-        Command::Run(flags) if !flags.ci && !set("CI") && !set("NO_COLOR") && io::stderr().is_terminal() => {
-            Style::Bar
-        }
-        _ => Style::Lines,
-    }
 }
 
 fn start_logging(verbose: bool, screen: &Screen) {
     let level = if verbose { log::LevelFilter::Debug } else { log::LevelFilter::Warn };
+    let palette = screen.palette();
     env_logger::Builder::new()
         .filter_level(level)
-        .target(env_logger::Target::Pipe(Box::new(screen.clone())))
-        .format(|output, record| {
+        .target(env_logger::Target::Pipe(screen.log_target()))
+        .format(move |output, record| {
             let level = record.level().as_str().to_ascii_lowercase();
+            let level = match record.level() {
+                log::Level::Error => palette.red(level),
+                log::Level::Warn => palette.yellow(level),
+                _ => palette.dim(level),
+            };
             writeln!(output, "offload: {level}: {}", printable(&record.args().to_string()))
         })
         .init();
@@ -248,13 +246,13 @@ fn start_logging(verbose: bool, screen: &Screen) {
 
 fn dispatch(
     arguments: &Arguments,
-    screen: &Screen,
-    started: Instant,
+    console: &Console,
     output: &mut (dyn Write + Send),
 ) -> Result<Status, Problem> {
     let config = arguments.config.as_path();
+    let screen = &console.screen;
     match &arguments.command {
-        Command::Run(flags) => run::run(config, flags, screen, started, output),
+        Command::Run(flags) => run::run(config, flags, console, output),
         Command::Build { copy_dir, env, no_cache } => {
             let options =
                 build::Options { env: env.clone(), copy_dirs: copy_dir.clone(), no_cache: *no_cache };
@@ -264,14 +262,15 @@ fn dispatch(
         Command::Gc => gc::run(screen, &cancel_on_signals()?, output),
         Command::Collect { format, no_tests } => {
             let cancel = cancel_on_signals()?;
-            collect::run(&load(config)?, ((*format).into(), (*no_tests).into()), &[], &cancel, output)
+            let options = collect::Options { format: *format, no_tests: *no_tests, env: &[] };
+            collect::run(&load(config)?, &options, &cancel, output)
         }
         Command::Plan { format, parallel } => {
             let mut settings = load(config)?;
             if let Some(parallel) = parallel {
                 settings.offload.max_parallel = *parallel as usize;
             }
-            plan::run(&settings, &name(config), (*format).into(), &cancel_on_signals()?, output)
+            plan::run(&settings, &name(config), *format, &cancel_on_signals()?, output)
         }
         Command::Validate => validate::run(config, output),
         Command::Init { provider, framework } => {
@@ -287,7 +286,7 @@ fn dispatch(
                 ids: tests.clone(),
                 pattern: test_regex.clone(),
             };
-            logs::run(&report.output_dir.join(report.junit_file), &filter, output)
+            logs::run(&report.output_dir.join(report.junit_file), &filter, console.palette, output)
         }
         Command::History(command) => history::dispatch(config, command, output),
         Command::GuardProcesses { token } => {
@@ -301,7 +300,7 @@ fn load(path: &Path) -> Result<Config, Problem> {
     Ok(config::load(path, &|name| std::env::var(name).ok())?)
 }
 
-/// The name of a configuration file, by which the history knows its tests.
+/// The name of a configuration file, which is part of each key in the history.
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

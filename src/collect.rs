@@ -3,12 +3,11 @@
 //! It reads no clock, opens no file and starts nothing: it is told what happened and answers with more batches.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::Execution;
 use crate::model::{
-    Attempt, Batch, CaseResult, Exit, GroupIndex, Origin, Outcome, Suite, TestIndex, Verdict,
+    Attempt, Batch, CaseResult, Exit, GroupIndex, Origin, Outcome, Reason, Suite, TestIndex, Verdict,
 };
 use crate::summary::{self, Extra, Summary};
 
@@ -62,7 +61,7 @@ pub enum Results {
 struct State {
     attempts: Vec<Attempt>,
     /// Why it has no result yet.
-    reason: Option<Arc<str>>,
+    reason: Option<Reason>,
 }
 
 /// A batch with all that it was divided into.
@@ -97,9 +96,9 @@ pub struct Collector<'a> {
     speculative: SpeculativePairs,
     stopped: bool,
     extras: Vec<Extra>,
-    errors: Vec<String>,
+    errors: Vec<Reason>,
     /// Batches whose runner broke and whose tests ran again.
-    broken: Vec<String>,
+    broken: Vec<Reason>,
     /// Bytes of text in results so far.
     kept: usize,
 }
@@ -182,12 +181,14 @@ impl<'a> Collector<'a> {
         if self.aside(batch.index).is_some() {
             return Step::default();
         }
-        let reason: Arc<str> = if self.stopped { STOPPED.into() } else { reason.into() };
+        let reason: Reason = if self.stopped { STOPPED.into() } else { reason.into() };
         for index in &batch.tests {
             let state = &mut self.states[index.0 as usize];
             state.reason = Some(match &state.reason {
-                Some(earlier) if !self.stopped => format!("{reason}; before that: {earlier}").into(),
-                _ => Arc::clone(&reason),
+                Some(Reason { text, batch }) if !self.stopped => {
+                    Reason { text: format!("{}; before that: {text}", reason.text).into(), batch: *batch }
+                }
+                _ => reason.clone(),
             });
         }
         Step::default()
@@ -208,13 +209,14 @@ impl<'a> Collector<'a> {
     pub fn finish(self) -> Summary {
         let verdicts = self.states.iter().zip(self.suite.tests());
         let verdicts = verdicts
-            .map(|(state, test)| summary::judge(&state.attempts, test.max_attempts, state.reason.as_deref()));
+            .map(|(state, test)| summary::judge(&state.attempts, test.max_attempts, state.reason.as_ref()));
         let verdicts: Vec<Verdict> = verdicts.collect();
         let attempts = self.states.into_iter().map(|state| state.attempts).collect();
         let mut errors = self.errors;
         for extra in self.extras.iter().filter(|extra| extra.outcome.is_bad()) {
             let message = extra.message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
-            errors.push(format!("`{}` failed, and no discovered test has that name{message}", extra.name));
+            let name = reading::quoted(&extra.name);
+            errors.push(format!("{name} failed, but was not discovered{message}").into());
         }
         Summary { broken: self.broken, ..Summary::new(verdicts, attempts, self.extras, errors) }
     }
@@ -281,12 +283,12 @@ impl<'a> Collector<'a> {
             return;
         }
         let number = end.batch.index;
-        if let Some(error) = &end.reading.error {
-            self.errors.push(format!("batch {number}: its report is broken: {error}"));
+        if end.reading.error.is_some() {
+            self.errors.push(Reason::of_batch(number, end.complaint()));
         } else if end.execution.exit != Exit::Code(0) && !end.failed {
             let exit = end.execution.exit;
-            self.errors
-                .push(format!("batch {number}: the runner ended with {exit}, but reported no failure"));
+            let text = format!("the runner ended with {exit}, but reported no failure");
+            self.errors.push(Reason::of_batch(number, text));
         }
     }
 
@@ -306,9 +308,9 @@ impl<'a> Collector<'a> {
         tree.fruitful |= missing.len() < end.batch.tests.len();
         let weight = if end.execution.exit == Exit::TimedOut { 1 } else { PATIENCE };
         let hopeless = tree.is_hopeless_after(weight);
-        let complaint: Arc<str> = end.complaint().into();
+        let complaint = Reason::of_batch(end.batch.index, end.complaint());
         for index in &missing {
-            self.states[index.0 as usize].reason = Some(Arc::clone(&complaint));
+            self.states[index.0 as usize].reason = Some(complaint.clone());
         }
         if missing.is_empty() || end.execution.exit == Exit::Cancelled || self.stopped {
             return;
@@ -332,7 +334,7 @@ impl<'a> Collector<'a> {
             self.blame(end, *index, step);
             return;
         }
-        self.broken.push(format!("{}; {} tests without a result ran again", end.complaint(), missing.len()));
+        self.broken.push(complaint);
         let machines = if end.execution.exit == Exit::TimedOut { PARTS } else { self.policy.machines };
         step.batches.extend(self.divide(end.batch.group, &missing, machines, root));
     }

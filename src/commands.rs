@@ -17,3 +17,10 @@ pub mod run;
 mod sandboxes;
 mod setup;
 pub mod validate;
+
+/// How a command writes what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    Text,
+    Json,
+}

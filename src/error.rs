@@ -1,19 +1,19 @@
-//! How a command ends: the documented exit codes, and a problem that names its exit code.
+//! How a command ends: the documented exit codes, and errors that carry one.
 
 use std::fmt;
 
 /// The exit codes of `offload`; there are no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// All tests passed, or the command did what was asked.
+    /// All tests passed, or the command succeeded.
     Passed = 0,
     /// A test failed, or a discovered test has no result.
     Failed = 1,
     /// All tests passed, some of them only on a retry.
     Flaky = 2,
-    /// The command line or the configuration is wrong.
+    /// The command line or the configuration is invalid.
     Usage = 3,
-    /// Nothing could be run: discovery, the image or every sandbox failed.
+    /// Nothing could be run: discovery, the image, or every sandbox failed.
     NothingRun = 4,
     /// A signal ended the run.
     Interrupted = 130,
@@ -26,24 +26,24 @@ impl Status {
     }
 }
 
-/// What ended a command early: an error, the exit code that goes with it, and how to go on.
+/// Why a command ended early: an error, its exit code, and what to do about it.
 #[derive(Debug)]
 pub struct Problem {
     /// The exit code.
     pub status: Status,
-    /// What was being done to what, and what came in the way.
+    /// What failed, and why.
     pub error: anyhow::Error,
-    /// What the user can do, as one sentence fragment.
+    /// What the user can do, as a sentence fragment.
     pub hint: Option<String>,
 }
 
-/// `text` without control characters other than ends of lines and tabs: what a server or a command says
-/// must not move the cursor of whoever reads it.
+/// `text` without control characters except line feeds and tabs: output of servers and commands must not
+/// control the terminal.
 pub fn printable(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t')).collect()
 }
 
-/// `text` on one line, control characters as escapes: what names something must be seen whole.
+/// `text` on one line with escaped control characters, so that names are shown completely.
 pub fn one_line(text: &str) -> String {
     let escape = |letter: char| {
         let plain = (!letter.is_control()).then_some(letter);
@@ -58,7 +58,7 @@ impl Problem {
         Problem { status, error: error.into(), hint: None }
     }
 
-    /// A mistake in the command line or the configuration.
+    /// An error in the command line or the configuration.
     pub fn usage(message: impl fmt::Display) -> Problem {
         Problem::new(Status::Usage, anyhow::anyhow!("{message}"))
     }
@@ -71,7 +71,7 @@ impl Problem {
     }
 }
 
-/// Errors without an exit code of their own mean that nothing could be run.
+/// Without a more specific exit code, an error means that nothing could be run.
 impl From<anyhow::Error> for Problem {
     fn from(error: anyhow::Error) -> Problem {
         Problem::new(Status::NothingRun, error)

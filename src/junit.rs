@@ -17,7 +17,7 @@ use crate::model::CaseResult;
 
 pub use merged::{Recorded, Word, previous_durations, read_merged};
 pub use read::Caps;
-pub use write::Entry;
+pub use write::{Entry, RunError};
 
 /// One `<testcase>` of a report, in any dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Case {
 const ID_PROPERTY: &str = "offload.id";
 /// The property for the batch numbers of a test's attempts, in order, separated by spaces.
 const BATCHES_PROPERTY: &str = "offload.batches";
+/// The property that marks a case as an error of the run rather than a test.
+const RUN_ERROR_PROPERTY: &str = "offload.run-error";
 /// The `type` of an `<error>` for a test whose batch timed out.
 const TIMEOUT_TYPE: &str = "timeout";
 /// The `type` of an `<error>` for a test without a result.

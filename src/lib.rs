@@ -4,11 +4,13 @@
 
 // Floor 0: nouns.
 mod cancel;
+mod color;
 mod command;
 mod error;
 mod mask;
 mod model;
 mod random;
+mod words;
 
 // Floor 1: mechanisms.
 mod event;

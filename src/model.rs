@@ -251,6 +251,8 @@ pub struct Details {
     pub stdout: Option<String>,
     /// The stderr of the test, possibly shortened.
     pub stderr: Option<String>,
+    /// Whether this comes from `offload`, because the runner did not report the test.
+    pub is_stated: bool,
 }
 
 impl Details {
@@ -282,7 +284,7 @@ impl CaseResult {
 
     /// A result that comes from `offload` rather than the runner, with a message.
     pub fn stated(outcome: Outcome, duration: Duration, message: impl Into<String>) -> CaseResult {
-        let details = Details { message: Some(message.into()), ..Details::default() };
+        let details = Details { message: Some(message.into()), is_stated: true, ..Details::default() };
         CaseResult { details: Some(Box::new(details)), ..CaseResult::new(outcome, duration) }
     }
 
@@ -328,7 +330,29 @@ pub enum Verdict {
     /// Skipped by the runner, or failed as expected.
     Skipped,
     /// No attempt has a result, for this reason.
-    NotRun(String),
+    NotRun(Reason),
+}
+
+/// What went wrong, apart from the result of a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The cause; the same cause has the same text in all batches.
+    pub text: Arc<str>,
+    /// The batch whose logs have details.
+    pub batch: Option<u32>,
+}
+
+impl Reason {
+    /// A reason that the logs of `batch` explain.
+    pub fn of_batch(batch: u32, text: impl Into<Arc<str>>) -> Reason {
+        Reason { text: text.into(), batch: Some(batch) }
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for Reason {
+    fn from(text: T) -> Reason {
+        Reason { text: text.into(), batch: None }
+    }
 }
 
 /// How a process ended.

@@ -1,88 +1,22 @@
-//! What a person sees while tests run: one bar on a terminal, plain lines now and then elsewhere.
+//! What a person sees while tests run: a bar at the bottom of a terminal, plain lines now and then elsewhere.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use crate::color::Palette;
 use crate::event::Event;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::words::count;
 
-/// Plain lines come at most this often.
-const PACE: Duration = Duration::from_secs(5);
+mod screen;
 
-/// Standard error, shared by log lines and the bar without tearing each other.
-#[derive(Clone, Debug)]
-pub struct Screen {
-    bar: Option<ProgressBar>,
-}
+pub use screen::{Screen, Style};
 
-impl Screen {
-    /// A screen with room for a bar, or for plain lines only.
-    pub fn new(style: Style) -> Screen {
-        let bar =
-            (style == Style::Bar).then(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()));
-        Screen { bar }
-    }
-}
-
-impl Screen {
-    /// Says what is being done before there are tests to count.
-    pub fn announce(&self, what: &str) {
-        match &self.bar {
-            Some(bar) => {
-                bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-                bar.set_style(
-                    ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
-                );
-                bar.set_message(what.to_owned());
-                bar.tick();
-            }
-            None => log::info!("{what}"),
-        }
-    }
-}
-
-impl Screen {
-    /// Whether what is shown is drawn over again and again.
-    pub fn is_drawn(&self) -> bool {
-        self.bar.is_some()
-    }
-
-    /// Says what is going on before there are tests to count: in the place of what was said before, or in
-    /// a line of its own.
-    pub fn tell(&self, what: &str) {
-        if self.is_drawn() {
-            self.announce(what);
-        } else {
-            // A closed stderr must not end the run.
-            let _ = writeln!(io::stderr(), "offload: {what}");
-        }
-    }
-}
-
-/// How progress is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// A bar that is drawn again and again.
-    Bar,
-    /// A line every few seconds.
-    Lines,
-}
-
-impl Write for Screen {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let write = || io::stderr().write_all(bytes);
-        match &self.bar {
-            Some(bar) => bar.suspend(write)?,
-            None => write()?,
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
+/// Plain lines appear at most this often.
+const LINE_PACE: Duration = Duration::from_secs(5);
+/// A bar is drawn at most this often.
+const BAR_PACE: Duration = Duration::from_millis(100);
+/// The widest and the narrowest bar, without its brackets.
+const BAR_WIDTH: std::ops::RangeInclusive<usize> = 10..=30;
 
 /// A batch that runs now.
 #[derive(Debug)]
@@ -103,13 +37,6 @@ pub struct Progress {
 impl Progress {
     /// Starts to show progress through `total` tests.
     pub fn new(screen: Screen, total: usize) -> Progress {
-        if let Some(bar) = &screen.bar {
-            bar.set_length(total as u64);
-            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-            bar.set_message("");
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tests, {msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        }
         Progress { screen, total, running: BTreeMap::new(), last: Instant::now() }
     }
 
@@ -117,7 +44,7 @@ impl Progress {
     pub fn hear(&mut self, event: &Event) {
         match event {
             Event::Started { slot, batch } => {
-                let name = format!("batch {} ({} tests)", batch.index, batch.tests.len());
+                let name = format!("batch {} ({})", batch.index, count(batch.tests.len(), "test"));
                 self.running.insert(*slot, Running { name, since: Instant::now() });
             }
             Event::Finished { slot, .. } | Event::Lost { slot, .. } | Event::Refused { slot, .. } => {
@@ -127,36 +54,106 @@ impl Progress {
         }
     }
 
-    /// Whether it is time to show something; plain lines are rare, a bar is quick.
+    /// Whether it is time to show something.
     pub fn is_due(&self) -> bool {
-        let pace = if self.screen.bar.is_some() { Duration::from_millis(100) } else { PACE };
-        self.last.elapsed() >= pace
+        self.last.elapsed() >= if self.screen.is_drawn() { BAR_PACE } else { LINE_PACE }
     }
 
-    /// Shows how many tests are judged, and how many of them badly.
+    /// Shows how many tests have a result, and how many of them are bad.
     pub fn show(&mut self, judged: usize, bad: usize) {
         self.last = Instant::now();
         let longest = self.running.values().min_by_key(|running| running.since);
-        let longest = longest.map(|running| {
-            format!(", longest: {} for {} s", running.name, running.since.elapsed().as_secs())
-        });
-        let state = format!("{bad} failed, {} running{}", self.running.len(), longest.unwrap_or_default());
-        match &self.screen.bar {
-            Some(bar) => {
-                bar.set_position(judged as u64);
-                bar.set_message(state);
-            }
-            None => {
-                // A closed stderr must not end the run.
-                let _ = writeln!(self.screen, "offload: {judged} of {} tests done, {state}", self.total);
-            }
+        let longest = longest
+            .map(|running| format!("longest: {} for {} s", running.name, running.since.elapsed().as_secs()));
+        let state = State {
+            judged,
+            total: self.total,
+            bad,
+            running: self.running.len(),
+            longest: longest.as_deref(),
+        };
+        if self.screen.is_drawn() {
+            self.screen.draw(&|width| state.fit(width, self.screen.palette()));
+        } else {
+            self.screen.line(&format!("offload: {}", state.line()));
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
-        if let Some(bar) = &self.screen.bar {
-            bar.finish_and_clear();
+        self.screen.clear();
+    }
+}
+
+/// Where a run stands.
+struct State<'a> {
+    judged: usize,
+    total: usize,
+    bad: usize,
+    running: usize,
+    longest: Option<&'a str>,
+}
+
+impl State<'_> {
+    fn line(&self) -> String {
+        let State { judged, total, bad, running, .. } = self;
+        let longest = self.longest.map(|longest| format!(", {longest}")).unwrap_or_default();
+        format!("{judged} of {total} tests done, {bad} failed, {running} running{longest}")
+    }
+
+    /// As much as fits into `width` columns: first the numbers, then the bar, then the longest batch.
+    fn fit(&self, width: usize, palette: Palette) -> String {
+        let State { judged, total, bad, running, .. } = self;
+        let (tests, failed) = (format!("{judged}/{total} tests"), format!("{bad} failed"));
+        let running = format!("{running} running");
+        let plain = format!("{tests}, {failed}, {running}");
+        if plain.len() > width {
+            return plain.chars().take(width).collect();
+        }
+        let failed = if *bad > 0 { palette.red(failed).to_string() } else { failed };
+        let mut text = format!("{tests}, {failed}, {running}");
+        let mut left = width - plain.len();
+        let bar = left.saturating_sub("[] ".len()).min(*BAR_WIDTH.end());
+        if BAR_WIDTH.contains(&bar) {
+            let filled = bar * judged / (*total).max(1);
+            let (filled, empty) = ("=".repeat(filled), " ".repeat(bar.saturating_sub(filled)));
+            text = format!("[{filled}{empty}] {text}");
+            left -= bar + "[] ".len();
+        }
+        if let Some(longest) = self.longest.filter(|longest| longest.len() + ", ".len() <= left) {
+            text += &format!(", {longest}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_gives_way_to_the_numbers_and_nothing_is_wider_than_the_terminal() {
+        let state = State {
+            judged: 12,
+            total: 40,
+            bad: 1,
+            running: 3,
+            longest: Some("longest: batch 5 (3 tests) for 12 s"),
+        };
+        for (width, expected) in [
+            (
+                117,
+                "[=========                     ] 12/40 tests, 1 failed, 3 running, longest: batch 5 (3 tests) for 12 s",
+            ),
+            (57, "[======                ] 12/40 tests, 1 failed, 3 running"),
+            (40, "12/40 tests, 1 failed, 3 running"),
+            (14, "12/40 tests, 1"),
+            (0, ""),
+        ] {
+            assert_eq!(state.fit(width, Palette::default()), expected);
+        }
+        for width in 0..200 {
+            assert!(state.fit(width, Palette::default()).len() <= width);
         }
     }
 }

@@ -1,49 +1,41 @@
-//! The stage that tells: the JUnit file and the summary.
+//! The stage that reports results: the JUnit file and the summary.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::error::{one_line, printable};
+use crate::color::Palette;
+use crate::error::printable;
 use crate::files::write_whole;
-use crate::junit::write::{self, Entry};
-use crate::model::{Attempt, Suite, TestIndex, Verdict};
+use crate::junit::{Entry, RunError, write};
+use crate::model::{Reason, Suite, TestIndex};
 use crate::summary::Summary;
+use crate::words::count;
 
-/// So many tests are shown with their messages; the others are in the report.
-const SHOWN: usize = 30;
+mod blocks;
+mod logs;
+mod text;
 
-/// So many tests that were not run for one and the same reason are shown one by one.
-const ALIKE: usize = 3;
+pub use logs::Logs;
 
-/// Counts a reason; tells whether it has been shown often enough.
-fn is_known<'a>(reasons: &mut Vec<(&'a str, usize)>, reason: &'a str) -> bool {
-    let place = reasons.iter().position(|(known, _)| *known == reason).unwrap_or_else(|| {
-        reasons.push((reason, 0));
-        reasons.len() - 1
-    });
-    reasons[place].1 += 1;
-    reasons[place].1 > ALIKE
-}
-
-/// What the report says of each test.
+/// The results of a run, and where its logs are.
 pub struct Report<'a> {
     /// The tests.
     pub suite: &'a Suite,
     /// Their verdicts.
     pub summary: &'a Summary,
-    /// The one name for all tests, where the runner tells no more than its exit status.
+    /// The one name for all tests, if the runner reports only its exit status.
     pub only: Option<&'a str>,
-    /// The log of an attempt.
-    pub log: &'a dyn Fn(&Attempt) -> Option<PathBuf>,
+    /// The logs of batches.
+    pub logs: Logs<'a>,
 }
 
-/// What was said of the time before the run, and what it took.
+/// The predicted duration of a run, and the actual one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forecast {
-    /// How long the batches were to take.
+    /// How long the batches were expected to take.
     pub predicted: Duration,
     /// How long they took.
     pub took: Duration,
@@ -56,12 +48,49 @@ pub struct Circumstances {
     pub elapsed: Duration,
     /// On how many sandboxes.
     pub machines: usize,
-    /// How well the time was foretold, where it was.
+    /// How good the prediction was, if there was one.
     pub forecast: Option<Forecast>,
-    /// The JUnit file, where there is one.
+    /// The JUnit file, if one was written.
     pub junit: Option<PathBuf>,
     /// The commands that run the failed tests again.
     pub again: Vec<String>,
+}
+
+/// Batches with the same error.
+struct Incident<'a> {
+    reason: &'a str,
+    /// How often it happened.
+    times: usize,
+    batches: Vec<u32>,
+}
+
+/// `reasons`, each once, in order of appearance.
+fn incidents(reasons: &[Reason]) -> Vec<Incident<'_>> {
+    let mut incidents: Vec<Incident<'_>> = Vec::new();
+    for Reason { text, batch } in reasons {
+        match incidents.iter_mut().find(|incident| incident.reason == &**text) {
+            Some(incident) => {
+                incident.times += 1;
+                incident.batches.extend(batch);
+            }
+            None => {
+                incidents.push(Incident { reason: text, times: 1, batches: batch.iter().copied().collect() });
+            }
+        }
+    }
+    incidents
+}
+
+impl Incident<'_> {
+    /// Where it happened; empty if it does not belong to a batch.
+    fn place(&self) -> String {
+        match (&self.batches[..], self.times) {
+            ([batch], 1) => format!("batch {batch}"),
+            ([], 1) => String::new(),
+            ([], times) => count(times, "time"),
+            (batches, _) => count(batches.len(), "batch"),
+        }
+    }
 }
 
 impl Report<'_> {
@@ -79,108 +108,46 @@ impl Report<'_> {
         })
     }
 
-    /// Writes the JUnit file; it appears whole.
+    /// Writes the JUnit file, which is replaced as a whole.
     ///
     /// # Errors
     /// When the directory cannot be written.
-    pub fn write_junit(&self, path: &std::path::Path, elapsed: Duration) -> Result<()> {
-        write_whole(path, |output| write::write(output, elapsed, || self.entries()))
+    pub fn write_junit(&self, path: &Path, elapsed: Duration) -> Result<()> {
+        let errors: Vec<RunError> =
+            incidents(&self.summary.errors).iter().map(|error| self.run_error(error)).collect();
+        write_whole(path, |output| write::write(output, elapsed, &errors, || self.entries()))
+    }
+
+    fn run_error(&self, incident: &Incident<'_>) -> RunError {
+        let mut lines = Vec::from_iter(Some(incident.place()).filter(|place| !place.is_empty()));
+        for log in self.first_logs(&incident.batches) {
+            lines.extend(log.tail());
+            lines.push(format!("log: {}", log.path.display()));
+        }
+        RunError { reason: incident.reason.to_owned(), text: lines.join("\n") }
+    }
+
+    /// The logs of the first of `batches` that has any.
+    fn first_logs(&self, batches: &[u32]) -> Vec<logs::Log> {
+        batches.iter().map(|batch| self.logs.of(*batch)).find(|logs| !logs.is_empty()).unwrap_or_default()
     }
 
     /// Writes the summary for people.
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn write_summary(&self, circumstances: &Circumstances, output: &mut dyn Write) -> io::Result<()> {
-        let (mut shown, mut left) = (0, 0);
-        let mut reasons: Vec<(&str, usize)> = Vec::new();
-        for entry in self.entries() {
-            let word = match entry.verdict {
-                Verdict::Failed => "FAILED",
-                Verdict::NotRun(_) => "NOT RUN",
-                Verdict::Flaky => "FLAKY",
-                Verdict::Passed | Verdict::Skipped => continue,
-            };
-            if let Verdict::NotRun(reason) = entry.verdict
-                && is_known(&mut reasons, reason)
-            {
-                continue;
-            }
-            if shown == SHOWN {
-                left += 1;
-                continue;
-            }
-            shown += 1;
-            self.write_entry(word, &entry, output)?;
-        }
-        for (reason, more) in reasons.into_iter().filter(|(_, count)| *count > ALIKE) {
-            writeln!(output, "NOT RUN {} more tests\n    {}", more - ALIKE, printable(reason))?;
-        }
-        if left > 0 {
-            writeln!(output, "and {left} more: `offload logs --failures`, `offload logs --errors`")?;
-        }
-        for broken in &self.summary.broken {
-            writeln!(output, "BROKEN {}", printable(broken))?;
-        }
-        for error in &self.summary.errors {
-            writeln!(output, "ERROR {}", printable(error))?;
-        }
-        writeln!(output, "{}", self.totals(circumstances))?;
-        if let Some(Forecast { predicted, took }) = circumstances.forecast {
-            let (predicted, took) = (predicted.as_secs_f64(), took.as_secs_f64());
-            let more = (took / predicted.max(0.001) - 1.0) * 100.0;
-            writeln!(output, "predicted {predicted:.1} s, took {took:.1} s ({more:+.0} %)")?;
-        }
-        if let Some(junit) = &circumstances.junit {
-            writeln!(output, "report: {}", junit.display())?;
-        }
-        for again in &circumstances.again {
-            writeln!(output, "run them again: {again}")?;
-        }
-        output.flush()
+    pub fn write_summary(
+        &self,
+        circumstances: &Circumstances,
+        palette: Palette,
+        output: &mut dyn Write,
+    ) -> io::Result<()> {
+        text::Text { report: self, palette, output }.write(circumstances)
     }
+}
 
-    fn write_entry(&self, word: &str, entry: &Entry<'_>, output: &mut dyn Write) -> io::Result<()> {
-        let bad = entry.attempts.iter().rev().find(|attempt| attempt.result.outcome.is_bad());
-        let word = match bad.map(|attempt| attempt.result.outcome) {
-            Some(crate::model::Outcome::TimedOut) if word == "FAILED" => "TIMED OUT",
-            Some(crate::model::Outcome::Errored) if word == "FAILED" => "ERROR",
-            _ => word,
-        };
-        writeln!(output, "{word} {}", one_line(entry.id))?;
-        if entry.attempts.len() > 1 {
-            let failures = entry.attempts.iter().filter(|attempt| attempt.result.outcome.is_bad()).count();
-            writeln!(output, "    {failures} of {} attempts failed", entry.attempts.len())?;
-        }
-        let message = match entry.verdict {
-            Verdict::NotRun(reason) => Some(reason.as_str()),
-            _ => bad.and_then(|attempt| attempt.result.headline()),
-        };
-        let message = message.map(printable).unwrap_or_default();
-        for line in message.lines().filter(|line| !line.trim().is_empty()).take(3) {
-            writeln!(output, "    {line}")?;
-        }
-        if let Some(log) = bad.and_then(self.log) {
-            writeln!(output, "    log: {}", log.display())?;
-        }
-        Ok(())
-    }
-
-    fn totals(&self, circumstances: &Circumstances) -> String {
-        let counts = self.summary.counts;
-        let parts = [
-            (counts.failed, "failed"),
-            (counts.not_run, "not run"),
-            (counts.flaky, "flaky"),
-            (counts.skipped, "skipped"),
-            (counts.expected_failures, "failed as expected"),
-        ];
-        let mut text = format!("{} tests: {} passed", self.summary.verdicts.len(), counts.passed);
-        for (count, word) in parts.into_iter().filter(|(count, _)| *count > 0) {
-            text += &format!(", {count} {word}");
-        }
-        let sandboxes = if circumstances.machines == 1 { "sandbox" } else { "sandboxes" };
-        let seconds = circumstances.elapsed.as_secs_f64();
-        text + &format!(" in {seconds:.1} s on {} {sandboxes}", circumstances.machines)
-    }
+/// The first lines of a reason that say something.
+fn headlines(reason: &str) -> Vec<String> {
+    let text = printable(reason);
+    text.lines().filter(|line| !line.trim().is_empty()).take(3).map(str::to_owned).collect()
 }

@@ -1,22 +1,22 @@
-//! What a run came to: a verdict for each test, totals, the exit status.
+//! The result of a run: a verdict for each test, totals, the exit status.
 
 use std::time::Duration;
 
 use crate::error::Status;
-use crate::model::{Attempt, Outcome, Verdict};
+use crate::model::{Attempt, Outcome, Reason, Verdict};
 
-/// A result for a test that nobody knows.
+/// A result for a test that was not discovered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extra {
     /// The name in the report.
     pub name: String,
-    /// What it gave.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// What was wrong, where it is known.
+    /// What was wrong, if known.
     pub message: Option<String>,
 }
 
-/// How many tests have which verdict. Each test counts once.
+/// How many tests have each verdict. Every test counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Passed at once.
@@ -25,7 +25,7 @@ pub struct Counts {
     pub flaky: usize,
     /// Failed, errored or timed out.
     pub failed: usize,
-    /// Left out by the runner.
+    /// Skipped by the runner.
     pub skipped: usize,
     /// Failed as expected (they have the verdict skipped).
     pub expected_failures: usize,
@@ -33,43 +33,43 @@ pub struct Counts {
     pub not_run: usize,
 }
 
-/// A batch that ran to its end.
+/// How long a batch took that ran to its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchTiming {
-    /// How long it took.
+    /// How long the whole batch took.
     pub elapsed: Duration,
-    /// How long its tests took together.
+    /// The sum of its tests' durations.
     pub tests: Duration,
-    /// How many files it touched.
+    /// How many files its tests are in.
     pub files: u32,
 }
 
-/// The end of a run. `verdicts` and `attempts` stand in the order of the suite's tests.
+/// The result of a run. `verdicts` and `attempts` are in the order of the suite's tests.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// A verdict for each test.
     pub verdicts: Vec<Verdict>,
     /// The attempts at each test.
     pub attempts: Vec<Vec<Attempt>>,
-    /// Results for tests that nobody knows.
+    /// Results for tests that were not discovered.
     pub extras: Vec<Extra>,
-    /// What went wrong beside the tests; with any of these the run has failed.
-    pub errors: Vec<String>,
-    /// Batches whose runner broke and whose tests ran again: green with any of these is flaky.
-    pub broken: Vec<String>,
+    /// Errors outside tests; with any of these the run has failed.
+    pub errors: Vec<Reason>,
+    /// Batches whose runner broke and whose tests ran again: if all pass, the run is still flaky.
+    pub broken: Vec<Reason>,
     /// Totals.
     pub counts: Counts,
 }
 
 /// The verdict of a test.
 ///
-/// Only a pass after a failure of a test that may be retried makes it flaky; where there is one
-/// attempt only (`retry_count = 0`), nothing turns a failure into anything else.
-pub fn judge(attempts: &[Attempt], max_attempts: u32, reason: Option<&str>) -> Verdict {
+/// A test is flaky if it passed after a failure and may be retried. With a single attempt
+/// (`retry_count = 0`) a failure stays a failure.
+pub fn judge(attempts: &[Attempt], max_attempts: u32, reason: Option<&Reason>) -> Verdict {
     let has = |wanted: fn(Outcome) -> bool| attempts.iter().any(|attempt| wanted(attempt.result.outcome));
     let passed = attempts.last().is_some_and(|last| last.result.outcome == Outcome::Passed);
     if attempts.is_empty() {
-        Verdict::NotRun(reason.unwrap_or("it was not started").to_owned())
+        Verdict::NotRun(reason.cloned().unwrap_or_else(|| "it was not started".into()))
     } else if has(Outcome::is_bad) {
         if passed && max_attempts > 1 { Verdict::Flaky } else { Verdict::Failed }
     } else if attempts.iter().any(|attempt| attempt.result.flaky_in_runner) {
@@ -87,7 +87,7 @@ impl Summary {
         verdicts: Vec<Verdict>,
         attempts: Vec<Vec<Attempt>>,
         extras: Vec<Extra>,
-        errors: Vec<String>,
+        errors: Vec<Reason>,
     ) -> Summary {
         let mut counts = Counts::default();
         for (verdict, attempts) in verdicts.iter().zip(&attempts) {
@@ -105,7 +105,7 @@ impl Summary {
         Summary { verdicts, attempts, extras, errors, broken: Vec::new(), counts }
     }
 
-    /// All tests as one, for runners that report nothing but their exit status.
+    /// All tests as one, for runners that report only an exit status.
     #[must_use]
     pub fn as_one(&self) -> Summary {
         let worst = |verdict: &Verdict| match verdict {

@@ -2,56 +2,55 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
 
 use clap::Args;
 
-use super::{Nothing, cancel_on_signals, load};
+use super::{Console, cancel_on_signals, load};
+use crate::commands::collect::NoTests;
 use crate::commands::run;
 use crate::config::{self, Config, Provider};
 use crate::error::{Problem, Status};
-use crate::progress::Screen;
 use crate::trace::{Trace, Track};
 
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct RunArguments {
-    /// At most so many sandboxes at once
+    /// Maximum number of concurrent sandboxes
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     parallel: Option<u32>,
-    /// List the tests and run none
+    /// List the tests without running them
     #[arg(long)]
     collect_only: bool,
-    /// Copy a directory into each sandbox; may be repeated
+    /// Copy a directory into each sandbox; can be repeated
     #[arg(long, value_name = "LOCAL:REMOTE", value_parser = copied)]
     copy_dir: Vec<String>,
-    /// Set a variable in all sandboxes; may be repeated
+    /// Set an environment variable in all sandboxes; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
-    /// Build the image afresh
+    /// Rebuild the image even if a cached one exists
     #[arg(long)]
     no_cache: bool,
-    /// Use this image instead of preparing one
+    /// Use this image instead of building one
     #[arg(long, value_name = "ID")]
     override_image_id: Option<String>,
-    /// Record a timeline for Perfetto in `{output_dir}/trace.json`
+    /// Write a timeline for Perfetto to `{output_dir}/trace.json`
     #[arg(long)]
     trace: bool,
-    /// Stop at the first test that fails
+    /// Stop the run at the first failure
     #[arg(long)]
     fail_fast: bool,
-    /// Show what the sandboxes may have cost
+    /// Show the estimated cost of the sandboxes
     #[arg(long)]
     show_estimated_cost: bool,
     /// Record the results in the history file
     #[arg(long)]
     record_history: bool,
-    /// Plain lines instead of a progress bar
+    /// Print plain lines without colors instead of a progress bar
     #[arg(long)]
     pub(super) ci: bool,
-    /// What it means when there are no tests
-    #[arg(long, value_enum, default_value_t = Nothing::Fail)]
-    no_tests: Nothing,
+    /// What to do when no tests are found
+    #[arg(long, value_enum, default_value_t = NoTests::Fail)]
+    no_tests: NoTests,
 }
 
 /// Reads `LOCAL:REMOTE`.
@@ -71,12 +70,11 @@ pub(super) fn variable(text: &str) -> Result<(String, String), String> {
 pub(super) fn run(
     path: &Path,
     flags: &RunArguments,
-    screen: &Screen,
-    started: Instant,
+    console: &Console,
     output: &mut (dyn Write + Send),
 ) -> Result<Status, Problem> {
     let cancel = cancel_on_signals()?;
-    let trace = if flags.trace { Trace::on(started) } else { Trace::off() };
+    let trace = if flags.trace { Trace::on(console.started) } else { Trace::off() };
     let span = trace.span(Track::Phases, || "config".into());
     let mut config = load(path)?;
     drop(span);
@@ -94,38 +92,39 @@ pub(super) fn run(
         collect_only: flags.collect_only,
         env: flags.env.clone(),
         fail_fast: flags.fail_fast,
-        no_tests: flags.no_tests.into(),
+        no_tests: flags.no_tests,
         trace,
-        screen: screen.clone(),
+        screen: console.screen.clone(),
+        palette: console.palette,
     };
     run::run(&config, &options, &cancel, output)
 }
 
-/// Says of each flag that cannot work with this configuration what it needs.
+/// Rejects flags that cannot work with this configuration, and warns about those without effect.
 fn check_flags(flags: &RunArguments, config: &Config) -> Result<(), Problem> {
     if config.shares_result_file() {
         return Err(Problem::usage("local sandboxes would overwrite each other's result file")
-            .hint("put `{result_file}` into `run_command`, or use `--parallel 1`"));
+            .hint("use `{result_file}` in `run_command`, or run with `--parallel 1`"));
     }
     if flags.record_history && config.history.is_none() {
-        return Err(Problem::usage("`--record-history` needs a [history] section in the configuration"));
+        return Err(Problem::usage("`--record-history` requires a [history] section in the configuration"));
     }
     if !matches!(config.provider, Provider::Local(_)) {
         return Ok(());
     }
     if !flags.copy_dir.is_empty() {
         return Err(Problem::usage(
-            "`--copy-dir` needs sandboxes with files of their own, which `local` ones do not have",
+            "`--copy-dir` requires a provider whose sandboxes have their own files; `local` ones do not",
         ));
     }
     if flags.override_image_id.is_some() {
-        return Err(Problem::usage("`--override-image-id` needs the provider `modal`"));
+        return Err(Problem::usage("`--override-image-id` requires the provider `modal`"));
     }
     if flags.no_cache {
-        log::warn!("`--no-cache` needs a provider that builds images; `local` has none to build");
+        log::warn!("`--no-cache` has no effect: the provider `local` builds no image");
     }
     if flags.show_estimated_cost {
-        log::warn!("`--show-estimated-cost` needs a provider that costs something; `local` costs nothing");
+        log::warn!("`--show-estimated-cost` has no effect: the provider `local` costs nothing");
     }
     Ok(())
 }

@@ -28,10 +28,10 @@ impl End<'_> {
             (Some(error), _) => format!("; {error}"),
             (None, []) => " without a result for this test".into(),
             (None, names) => {
-                format!(" without a result for this test, but with one for `{}`", names.join("`, `"))
+                format!(" without a result for this test, but with one for {}", names.join(", "))
             }
         };
-        format!("{how}{what} (batch {})", self.batch.index)
+        format!("{how}{what}")
     }
 }
 
@@ -59,11 +59,7 @@ pub(super) fn by_exit_status(batch: &Batch, execution: &Execution) -> Reading {
                 Exit::Signal(_) => Outcome::Errored,
                 Exit::Code(_) | Exit::Cancelled => Outcome::Failed,
             };
-            CaseResult::stated(
-                outcome,
-                share,
-                format!("the command ended with {exit} (batch {})", batch.index),
-            )
+            CaseResult::stated(outcome, share, format!("the command ended with {exit}"))
         }
     };
     let found = batch.tests.iter().map(|index| (*index, result.clone())).collect();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{BatchOutcome, Collector, PATIENCE, Step};
-use crate::model::{Batch, CaseResult, Origin, Outcome};
+use crate::model::{Batch, CaseResult, Origin, Outcome, Reason};
 
 /// A batch is divided at its second loss.
 const TWICE: u32 = 2;
@@ -20,7 +20,7 @@ impl Collector<'_> {
             return step;
         }
         for index in &batch.tests {
-            self.states[index.0 as usize].reason = Some(error.into());
+            self.states[index.0 as usize].reason = Some(Reason::of_batch(batch.index, error));
         }
         let losses = self.losses.remove(&batch.index).unwrap_or(0) + 1;
         let root = self.root(batch.index);
@@ -30,8 +30,7 @@ impl Collector<'_> {
         }
         match batch.tests[..] {
             [index] if losses >= THRICE && self.works => {
-                let message =
-                    format!("its sandbox was lost each time it ran: {error} (batch {})", batch.index);
+                let message = format!("its sandbox was lost each time it ran: {error}");
                 let result = CaseResult::stated(Outcome::Errored, Duration::ZERO, message);
                 self.attempt(index, batch.index, result);
                 self.retry(&batch, vec![index], &mut step);

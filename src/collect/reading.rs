@@ -22,7 +22,7 @@ pub struct Reading {
     pub extras: Vec<Extra>,
     /// What is wrong with the report. What could be read is kept.
     pub error: Option<String>,
-    /// A few unknown names, to be shown with tests that have no result.
+    /// Up to three unknown names, quoted, for messages about missing results.
     pub nearest: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
             return reading;
         }
         Err(error) => {
-            reading.error = Some(format!("cannot read its report `{}`: {error}", path.display()));
+            reading.error = Some(format!("its report cannot be read: {error}"));
             return reading;
         }
     };
@@ -67,7 +67,7 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
 impl Reading {
     fn extra(&mut self, name: String, result: &CaseResult) {
         if self.nearest.len() < NEAREST {
-            self.nearest.push(name.clone());
+            self.nearest.push(quoted(&name));
         }
         self.extras.push(Extra {
             name,
@@ -77,11 +77,16 @@ impl Reading {
     }
 }
 
+/// How messages refer to the case `name` of a report.
+pub(super) fn quoted(name: &str) -> String {
+    if name.is_empty() { "a test case without a name".into() } else { format!("`{name}`") }
+}
+
 fn hide(result: &mut CaseResult, mask: &Mask) {
     let Some(details) = &mut result.details else {
         return;
     };
-    let Details { kind, message, text, stdout, stderr } = &mut **details;
+    let Details { kind, message, text, stdout, stderr, is_stated: _ } = &mut **details;
     for text in [kind, message, text, stdout, stderr].into_iter().flatten() {
         *text = hide_parts(text, mask);
     }
@@ -128,7 +133,7 @@ mod tests {
         let path = directory.path().join("report.xml");
         let error = |path: &Path| read(path, &Names, &Mask::default()).error.unwrap();
         assert_eq!(error(&path), "it left no report");
-        assert!(error(directory.path()).starts_with("cannot read its report `"));
+        assert!(error(directory.path()).starts_with("its report cannot be read: "));
         std::fs::write(&path, "<testsuite><testcase name='known'").unwrap();
         assert!(error(&path).starts_with("its report is broken: "));
     }
@@ -148,7 +153,7 @@ mod tests {
             assert_eq!(found, covered);
             assert_eq!(
                 (reading.extras.len(), reading.nearest),
-                (5, ["around", "a", "b"].map(str::to_owned).into())
+                (5, ["`around`", "`a`", "`b`"].map(str::to_owned).into())
             );
         }
     }
@@ -167,6 +172,6 @@ mod tests {
         let texts = [&details.message, &details.text, &details.stdout].map(|text| text.as_deref().unwrap());
         assert_eq!(texts, ["is ***", "***", "***"]);
         let names: Vec<&str> = reading.extras.iter().map(|extra| extra.name.as_str()).collect();
-        assert_eq!((names, reading.nearest), (vec!["a ***"], vec!["a ***".to_owned()]));
+        assert_eq!((names, reading.nearest), (vec!["a ***"], vec!["`a ***`".to_owned()]));
     }
 }

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::error::{Problem, Status};
 use crate::image;
 use crate::progress::Screen;
+use crate::words::count;
 
 /// The flags of `build`.
 #[derive(Clone, Debug, Default)]
@@ -78,13 +79,13 @@ fn write(status: &image::Status, output: &mut dyn Write) -> io::Result<()> {
     writeln!(output, "commit   {}", short(&status.head))?;
     match &status.cached {
         Some((commit, behind, image)) => {
-            let commits = if *behind == 1 { "commit" } else { "commits" };
-            writeln!(output, "image    {image} of commit {}, {behind} {commits} behind", short(commit))?;
+            let behind = count(*behind, "commit");
+            writeln!(output, "image    {image} of commit {}, {behind} behind", short(commit))?;
         }
         None => writeln!(output, "image    none: the next run makes one")?,
     }
     let (files, bytes) = status.changes;
-    let what = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+    let what = count(files, "file");
     match (files, status.can_patch) {
         (0, _) => writeln!(output, "changes  none")?,
         (_, true) => {

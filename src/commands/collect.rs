@@ -1,10 +1,11 @@
-//! `offload collect`: lists the tests and runs none.
+//! `offload collect`: lists the tests without running them.
 
 use std::io::Write;
 
 use anyhow::Context;
 use serde::Serialize;
 
+use super::OutputFormat;
 use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::config::Config;
@@ -12,28 +13,27 @@ use crate::error::{Problem, Status};
 use crate::model::Suite;
 use crate::trace::Trace;
 
-/// How the list is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// An id a line.
-    Text,
-    /// An array of objects.
-    Json,
-}
-
-/// What discovering nothing means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What to do when no tests are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum NoTests {
-    /// All is well.
     Pass,
-    /// All is well, with a warning.
     Warn,
-    /// The command fails.
     Fail,
 }
 
+/// How tests are listed.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// How the list is written.
+    pub format: OutputFormat,
+    /// What to do when it is empty.
+    pub no_tests: NoTests,
+    /// More variables for the processes of tests.
+    pub env: &'a [(String, String)],
+}
+
 impl NoTests {
-    /// The status of a command that found no test.
+    /// The status of a command that found no tests.
     pub fn status(self) -> Status {
         match self {
             NoTests::Pass => Status::Passed,
@@ -42,7 +42,7 @@ impl NoTests {
                 Status::Passed
             }
             NoTests::Fail => {
-                log::error!("no tests were found (`--no-tests=pass` allows that)");
+                log::error!("no tests were found (use `--no-tests=pass` to allow this)");
                 Status::Failed
             }
         }
@@ -59,35 +59,30 @@ struct Row<'a> {
     schedule_individual: bool,
 }
 
-/// Lists the tests of `config`, groups in file order, tests in discovery order.
+/// Lists the tests of `config`: groups in file order, tests in discovery order.
 ///
 /// # Errors
 /// When discovery fails, or `output` cannot be written.
 pub fn run(
     config: &Config,
-    (format, no_tests): (Format, NoTests),
-    env: &[(String, String)],
+    options: &Options<'_>,
     cancel: &Cancel,
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
-    let setup = Setup::new(config, env)?;
+    let setup = Setup::new(config, options.env)?;
     let discovery = setup.discover(cancel, &Trace::off())?;
-    write(&discovery.suite, format, output).context("cannot write the list")?;
-    Ok(if discovery.suite.tests().is_empty() { no_tests.status() } else { Status::Passed })
+    write(&discovery.suite, options.format, output).context("cannot write the list")?;
+    Ok(if discovery.suite.tests().is_empty() { options.no_tests.status() } else { Status::Passed })
 }
 
-/// Writes the tests of `suite`.
-///
-/// # Errors
-/// Those of the writer.
-pub fn write(suite: &Suite, format: Format, output: &mut dyn Write) -> std::io::Result<()> {
+fn write(suite: &Suite, format: OutputFormat, output: &mut dyn Write) -> std::io::Result<()> {
     match format {
-        Format::Text => {
+        OutputFormat::Text => {
             for test in suite.tests() {
                 writeln!(output, "{}", test.id)?;
             }
         }
-        Format::Json => {
+        OutputFormat::Json => {
             let rows: Vec<Row<'_>> = suite.tests().iter().map(|test| row(suite, test)).collect();
             serde_json::to_writer_pretty(&mut *output, &rows)?;
             writeln!(output)?;
@@ -98,7 +93,7 @@ pub fn write(suite: &Suite, format: Format, output: &mut dyn Write) -> std::io::
 
 fn row<'a>(suite: &'a Suite, test: &'a crate::model::TestCase) -> Row<'a> {
     let id = test.id.as_str();
-    // What follows the file: parameters may hold any separator, so only the part before them counts.
+    // The name follows the last separator; parameters may contain separators, so look only before them.
     let start = test.family().rfind("::").map_or(0, |place| place + 2);
     Row {
         id,

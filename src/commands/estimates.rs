@@ -1,4 +1,4 @@
-//! What earlier runs tell: how long tests take, how much that varies, what a batch costs beside them.
+//! Estimates from earlier runs: how long tests take, how much that varies, and the overhead of batches.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::model::Suite;
 use crate::plan::{self, Conditions, Overhead};
 use crate::{files, junit};
 
-/// The estimate of a test where neither history nor configuration say anything.
+/// The estimate for a test without history or configuration.
 const DEFAULT_DURATION: Duration = Duration::from_secs(1);
-/// Fewer degrees of freedom say nothing about how tests vary.
+/// With fewer degrees of freedom the variation of tests is unknown.
 const FEWEST_DEGREES: u32 = 10;
 
-/// What earlier runs tell.
+/// Estimates from earlier runs.
 #[derive(Clone, Debug)]
 pub struct Estimates {
     /// How long tests take.
@@ -27,8 +27,8 @@ pub struct Estimates {
 }
 
 impl Estimates {
-    /// Gathers it from the history and, for tests that the history does not know, the last report.
-    /// `name` is that of the configuration file.
+    /// Estimates from the history and, for tests that are not in it, from the last report. `name` is the name
+    /// of the configuration file.
     pub fn gather(config: &Config, name: &str) -> Estimates {
         let mut estimates = Estimates {
             known: last_report(config),
@@ -67,17 +67,17 @@ impl Estimates {
         }
     }
 
-    /// Sets what each test of `suite` is expected to take.
+    /// Sets the expected duration of each test of `suite`.
     pub fn apply(&self, suite: &mut Suite) {
         plan::estimate(suite, &self.known, self.default);
     }
 
-    /// What batches cost beside their tests.
+    /// The overhead of batches.
     pub fn overhead(&self) -> Overhead {
         self.overhead
     }
 
-    /// What to plan for.
+    /// The conditions to plan for.
     pub fn conditions(&self, machines: usize, grain: Grain) -> Conditions {
         Conditions { machines, grain, overhead: self.overhead, noise: self.noise }
     }
@@ -88,8 +88,8 @@ fn last_report(config: &Config) -> HashMap<String, Duration> {
     files::open(&path).map(junit::previous_durations).unwrap_or_default()
 }
 
-/// What a batch costs beside its tests as long as nobody has measured it: the start of the runner, and
-/// the way to a sandbox.
+/// The overhead of a batch before any was measured: the start of the runner, and the round trip to a
+/// sandbox.
 fn usual_overhead(config: &Config) -> Overhead {
     let (start, per_file) = match config.framework.kind {
         FrameworkKind::Pytest { .. } => (500, 10),

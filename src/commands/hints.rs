@@ -1,4 +1,4 @@
-//! What is told beside results: how to run failed tests again, which known ids an unknown one may mean.
+//! Hints beside the results: how to run failed tests again, and which tests an unknown result may belong to.
 
 use std::path::Path;
 
@@ -6,11 +6,14 @@ use crate::error::printable;
 use crate::framework::Commands;
 use crate::model::{Suite, TestIndex, Verdict};
 use crate::summary::Summary;
+use crate::words::count;
 
 /// With more failed tests than this, no command to run them again is shown.
 const SHOWN_AGAIN: usize = 20;
+/// How many known IDs are suggested.
+const NEAREST: usize = 3;
 
-/// The commands that run again what failed, one for each group, where that is not too much for a line.
+/// The commands that run the failed tests again, one per group, unless there are too many for a line.
 pub fn again(commands: &Commands<'_>, summary: &Summary, root: &Path) -> Vec<String> {
     let is_failed = |verdict: &Verdict| matches!(verdict, Verdict::Failed | Verdict::NotRun(_));
     let verdicts = commands.suite.indices().zip(&summary.verdicts);
@@ -31,11 +34,11 @@ pub fn again(commands: &Commands<'_>, summary: &Summary, root: &Path) -> Vec<Str
         failed.chunk_by(|one, other| commands.suite.test(*one).group == commands.suite.test(*other).group);
     let lines =
         groups.map(|tests| format!("{move_there}{}", commands.framework.by_hand(tests, commands.suite)));
-    // What cannot be shown as it is cannot be copied either.
+    // A line that cannot be shown exactly cannot be copied either.
     lines.filter(|line| printable(line) == *line).collect()
 }
 
-/// Results for unknown tests are told once, with the known ids that come nearest.
+/// Warns once about results for unknown tests, with the most similar known IDs.
 pub fn warn_of_extras(summary: &Summary, suite: &Suite) {
     let Some(extra) = summary.extras.first() else {
         return;
@@ -46,12 +49,13 @@ pub fn warn_of_extras(summary: &Summary, suite: &Suite) {
         .map(|test| (strsim::levenshtein(&extra.name, test.id.as_str()), test.id.as_str()))
         .collect();
     known.sort_unstable();
-    let nearest: Vec<String> = known.iter().take(3).map(|(_, id)| format!("`{id}`")).collect();
-    let count = summary.extras.len();
+    let nearest: Vec<String> = known.iter().take(NEAREST).map(|(_, id)| format!("`{id}`")).collect();
+    let results = count(summary.extras.len(), "result");
+    let name =
+        if extra.name.is_empty() { "a case without a name".into() } else { format!("`{}`", extra.name) };
     log::warn!(
-        "{count} results are for tests that were not discovered, the first for `{}`; the nearest known ids are {} \
-         (`test_id_format` says how names become ids)",
-        extra.name,
+        "found {results} for tests that were not discovered, first {name}; similar test IDs: {} \
+         (`test_id_format` maps names to IDs)",
         nearest.join(", ")
     );
 }

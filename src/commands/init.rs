@@ -1,16 +1,16 @@
-//! `offload init`: writes a configuration to start from.
+//! `offload init`: creates a configuration file.
 
 use std::fs::Permissions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::config::{FrameworkType, ProviderType};
 use crate::error::{Problem, Status};
 
-/// Writes a configuration to `path`, whole or not at all, and tells `out` so.
+/// Writes a configuration to `path`, all of it or nothing, and reports that to `out`.
 ///
 /// # Errors
 /// When the file exists, or cannot be written.
@@ -21,26 +21,29 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<Status, Problem> {
     if !write_new(path, &template(provider, framework)).map_err(|error| Problem::new(Status::Usage, error))? {
-        let problem = Problem::usage(format!("`{}` exists", path.display()));
-        return Err(problem.hint("name another file with `-c`, or remove this one"));
+        let problem = Problem::usage(format!("`{}` already exists", path.display()));
+        return Err(problem.hint("choose another file with `-c`, or delete this one"));
     }
     let option = match path.to_str() {
         Some("offload.toml") => String::new(),
         _ => format!(" -c {}", shell_words::quote(&path.to_string_lossy())),
     };
-    writeln!(out, "wrote `{}`, next: `offload{option} run`", path.display()).context("cannot write")?;
+    writeln!(out, "created `{}`; next, run `offload{option} run`", path.display()).context("cannot write")?;
     Ok(Status::Passed)
 }
 
-/// Puts a new file at `path`; `false` if there is one.
+/// Creates the file `path`; `false` if it exists.
 fn write_new(path: &Path, text: &str) -> Result<bool> {
     let cannot = || format!("cannot write `{}`", path.display());
     let directory = match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
+    if !directory.is_dir() {
+        return Err(anyhow!("`{}` is not a directory", directory.display())).with_context(cannot);
+    }
     let mut builder = tempfile::Builder::new();
-    // The umask takes away what it must; a temporary file is else for its owner alone.
+    // Leave the permissions to the umask; a temporary file would be private to its owner.
     let builder = builder.permissions(Permissions::from_mode(0o666));
     let mut file = builder.tempfile_in(directory).with_context(cannot)?;
     file.write_all(text.as_bytes()).with_context(cannot)?;
@@ -51,7 +54,7 @@ fn write_new(path: &Path, text: &str) -> Result<bool> {
     }
 }
 
-/// The text of a configuration that is valid as it is.
+/// The text of a configuration, valid as it is.
 fn template(provider: ProviderType, framework: FrameworkType) -> String {
     let (roots, provider) = match provider {
         ProviderType::Local => ("", LOCAL),
@@ -65,81 +68,81 @@ fn template(provider: ProviderType, framework: FrameworkType) -> String {
         FrameworkType::Default => CUSTOM,
     };
     let filters = match framework {
-        FrameworkType::Pytest => "# filters = \"-m 'not slow'\"  # arguments of pytest that select tests",
+        FrameworkType::Pytest => "# filters = \"-m 'not slow'\"  # pytest arguments that select tests",
         FrameworkType::Nextest => {
-            "# filters = \"-E 'not test(slow)'\"  # arguments of nextest that select tests"
+            "# filters = \"-E 'not test(slow)'\"  # nextest arguments that select tests"
         }
-        FrameworkType::Vitest => "# filters = \"src/unit\"  # arguments of vitest that select tests",
-        FrameworkType::Default => "# filters = \"-not -name '*slow*'\"  # stands for {filters} above",
+        FrameworkType::Vitest => "# filters = \"src/unit\"  # vitest arguments that select tests",
+        FrameworkType::Default => "# filters = \"-not -name '*slow*'\"  # replaces {filters} above",
     };
     format!(
         "{START}{roots}\n{provider}\n{framework_text}\n\
-         # Each group is listed with its own filters and has its own number of retries.\n\
+         # Each group has its own filters and its own number of retries.\n\
          [groups.all]\nretry_count = 0\n{filters}\n\n{END}"
     )
 }
 
 const START: &str = "\
-# Configuration of offload. `offload validate` checks it and shows every setting.
+# Configuration of offload. `offload validate` checks it and prints every setting.
 
 [offload]
-max_parallel = 4         # sandboxes at once
-test_timeout_secs = 900  # for each batch of tests
+max_parallel = 4         # maximum number of concurrent sandboxes
+test_timeout_secs = 900  # per batch of tests
 ";
 
 const END: &str = "\
 [report]
 output_dir = \"test-results\"
 
-# Remembers how long tests take, to plan the next run.
+# Record how long tests take, to plan later runs.
 # [history]
 # record_history = \"always\"
 ";
 
-const HERE: &str = "sandbox_repo_root = \".\"  # where the code is in a sandbox\n";
+const HERE: &str = "sandbox_repo_root = \".\"  # directory of the code in a sandbox\n";
 
-const APP: &str = "sandbox_repo_root = \"/app\"  # where the code is in a sandbox\n";
+const APP: &str = "sandbox_repo_root = \"/app\"  # directory of the code in a sandbox\n";
 
 const LOCAL: &str = "\
-# Sandboxes are processes of this machine.
+# Sandboxes are processes on this machine.
 [provider]
 type = \"local\"
 ";
 
 const COMMANDS: &str = "\
-# Sandboxes are what these shell commands make of them. Here each is a directory with a copy of the project;
-# put your own commands in their place, e.g. of containers or of a cloud. The script is a template for
-# them: `offload -v validate` says where it is.
+# Shell commands create and use the sandboxes. Here each sandbox is a directory with a copy of the project;
+# replace the commands with your own, for example for containers or a cloud. The script is a template:
+# `offload -v validate` prints its directory.
 [provider]
 type = \"default\"
-prepare_command = \"sh @directory_sandbox.sh prepare\"               # its last line names the image
-create_command = \"sh @directory_sandbox.sh create {image_id}\"       # its last line names the sandbox
-exec_command = \"sh @directory_sandbox.sh exec {sandbox_id} {command}\"  # runs a command in it
+prepare_command = \"sh @directory_sandbox.sh prepare\"               # prints the image ID on its last line
+create_command = \"sh @directory_sandbox.sh create {image_id}\"       # prints the sandbox ID on its last line
+exec_command = \"sh @directory_sandbox.sh exec {sandbox_id} {command}\"  # runs a command in a sandbox
 destroy_command = \"sh @directory_sandbox.sh destroy {sandbox_id}\"
-# download_command = \"\"  # copies {paths}, remote:local pairs, out of {sandbox_id}
+# download_command = \"\"  # copies {paths}, remote:local pairs, from {sandbox_id}
 ";
 
 const MODAL: &str = "\
-# Sandboxes of Modal; `modal token new` makes an account known.
+# Sandboxes on Modal; run `modal token new` first.
 [provider]
 type = \"modal\"
 include_cwd = true  # copy this directory into the image
-# dockerfile = \"Dockerfile\"  # what else the image holds, e.g. the tools that the tests need
+# dockerfile = \"Dockerfile\"  # base of the image, with the tools that the tests need
 ";
 
 const PYTEST: &str = "\
 [framework]
 type = \"pytest\"
-command = \"python3 -m pytest\"  # or e.g. `uv run pytest`
+command = \"python3 -m pytest\"  # or, for example, `uv run pytest`
 # paths = [\"tests\"]
 ";
 
 const NEXTEST: &str = "\
-# Needs cargo-nextest: `cargo install cargo-nextest`.
+# Requires cargo-nextest: `cargo install cargo-nextest`.
 [framework]
 type = \"nextest\"
 # features = []
-# package = \"one-of-the-workspace\"
+# package = \"member-of-the-workspace\"
 ";
 
 const VITEST: &str = "\
@@ -148,12 +151,12 @@ type = \"vitest\"
 command = \"npx vitest\"
 ";
 
-const CUSTOM: &str = r##"# Any runner. Here each shell script tests/test_*.sh is a test, which passes if it exits with 0.
+const CUSTOM: &str = r##"# Any runner. Here each shell script tests/test_*.sh is a test that passes if it exits with 0.
 [framework]
 type = "default"
-# Prints the id of a test a line.
+# Prints one test ID per line.
 discover_command = "find tests -name 'test_*.sh' {filters} | sort"
-# Runs {tests} and writes their results to {result_file}, as JUnit XML.
+# Runs {tests} and writes their results to {result_file} as JUnit XML.
 run_command = '''
 exec > {result_file}
 echo '<testsuite>'
@@ -165,7 +168,7 @@ done
 echo '</testsuite>'
 '''
 result_file = "results.xml"
-test_id_format = "{name}"  # how a test case of the JUnit file gives the id
+test_id_format = "{name}"  # maps a JUnit test case to a test ID
 "##;
 
 #[cfg(test)]
@@ -213,7 +216,7 @@ mod tests {
         std::fs::write(&file, "mine").unwrap();
         let mut out = Vec::new();
         let problem = run(&file, ProviderType::Local, FrameworkType::Pytest, &mut out).unwrap_err();
-        assert_eq!(problem.error.to_string(), format!("`{}` exists", file.display()));
+        assert_eq!(problem.error.to_string(), format!("`{}` already exists", file.display()));
         assert_eq!((problem.status, out.len()), (Status::Usage, 0));
         assert!(problem.hint.is_some());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");

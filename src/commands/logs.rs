@@ -8,13 +8,14 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use regex_lite::Regex;
 
+use crate::color::Palette;
 use crate::error::{Problem, Status, one_line};
 use crate::junit::{self, Caps, Recorded, Word};
 use crate::model::Details;
 
-/// How many ids are named that may have been meant.
+/// How many similar IDs are suggested.
 const NEAREST: usize = 3;
-/// Ids that are less alike than this are not named.
+/// IDs that are less similar than this are not suggested.
 const LEAST_LIKENESS: f64 = 0.6;
 
 /// Which tests are shown: those that meet every condition.
@@ -22,26 +23,26 @@ const LEAST_LIKENESS: f64 = 0.6;
 pub struct Filter {
     /// Only failed ones.
     pub failures: bool,
-    /// Only errored, timed-out and not-run ones.
+    /// Only errored, timed-out and not-run ones, and errors outside tests.
     pub errors: bool,
     /// Only those with one of these ids; empty for any id.
     pub ids: Vec<String>,
-    /// Only those in whose id this regular expression is found.
+    /// Only those whose ID matches this regular expression.
     pub pattern: Option<String>,
 }
 
-/// Shows what `report` says of the tests that `filter` lets through. The status is [`Status::Passed`]
-/// also where tests failed, and [`Status::Usage`] where the report has none of the wanted ids.
+/// Shows the tests of `report` that pass `filter`. The status is [`Status::Passed`] even if tests failed, and
+/// [`Status::Usage`] if the report has none of the given IDs.
 ///
 /// # Errors
-/// A missing or broken report, a malformed pattern; an error of `out` as the [`io::Error`] it is.
-pub fn run(report: &Path, filter: &Filter, out: &mut dyn Write) -> Result<Status, Problem> {
+/// A missing or broken report, or a malformed pattern; an error of `out` as the [`io::Error`] it is.
+pub fn run(report: &Path, filter: &Filter, palette: Palette, out: &mut dyn Write) -> Result<Status, Problem> {
     let pattern = filter.pattern.as_deref().map(compile).transpose()?;
     let mut found = vec![false; filter.ids.len()];
     let mut broken_pipe: io::Result<()> = Ok(());
     let end = junit::read_merged(open(report)?, Caps { text: 1 << 20 }, &mut |test| {
         let wanted = is_wanted(&test, filter, pattern.as_ref(), &mut found);
-        if wanted && let Err(error) = show(&test, out) {
+        if wanted && let Err(error) = show(&test, palette, out) {
             broken_pipe = Err(error);
             return ControlFlow::Break(());
         }
@@ -49,7 +50,7 @@ pub fn run(report: &Path, filter: &Filter, out: &mut dyn Write) -> Result<Status
     });
     broken_pipe.and_then(|()| out.flush()).map_err(anyhow::Error::from)?;
     if let Some(error) = end.error {
-        return Err(anyhow!("report `{}` is broken: {error}", report.display()).into());
+        return Err(anyhow!("report `{}` is corrupt: {error}", report.display()).into());
     }
     let missing = filter.ids.iter().zip(&found).filter(|(_, found)| !**found).map(|(id, _)| id.as_str());
     let missing: Vec<&str> = missing.collect();
@@ -68,14 +69,18 @@ fn open(report: &Path) -> Result<File, Problem> {
         let problem =
             anyhow::Error::from(error).context(format!("cannot read report `{}`", report.display()));
         match missing {
-            true => Problem::from(problem).hint("`offload run` writes it"),
+            true => Problem::from(problem).hint("create it with `offload run`"),
             false => problem.into(),
         }
     })
 }
 
-/// Whether `test` is shown; notes which of the wanted ids it has.
+/// Whether `test` is shown; marks its ID as found.
 fn is_wanted(test: &Recorded, filter: &Filter, pattern: Option<&Regex>, found: &mut [bool]) -> bool {
+    if test.word == Word::RunError {
+        // It has a reason, not an ID.
+        return !filter.failures && filter.ids.is_empty() && filter.pattern.is_none();
+    }
     let mut named = filter.ids.is_empty();
     for (id, found) in filter.ids.iter().zip(found) {
         if *id == test.id {
@@ -89,10 +94,21 @@ fn is_wanted(test: &Recorded, filter: &Filter, pattern: Option<&Regex>, found: &
         && pattern.is_none_or(|pattern| pattern.is_match(&test.id))
 }
 
-fn show(test: &Recorded, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "=== {} [{}] ===", one_line(&test.id), test.word)?;
-    if let Some(details) = &test.result.details {
-        show_details(details, out)?;
+fn show(test: &Recorded, palette: Palette, out: &mut dyn Write) -> io::Result<()> {
+    let word = match test.word {
+        Word::Passed => palette.green(test.word).to_string(),
+        Word::Flaky => palette.yellow(test.word).to_string(),
+        Word::Skipped | Word::ExpectedFailure => palette.dim(test.word).to_string(),
+        _ => palette.red(test.word).to_string(),
+    };
+    writeln!(out, "=== {} [{word}] ===", one_line(&test.id))?;
+    match &test.result.details {
+        // Its message is its name.
+        Some(details) if test.word == Word::RunError => {
+            show_details(&Details { message: None, ..(**details).clone() }, out)?;
+        }
+        Some(details) => show_details(details, out)?,
+        None => {}
     }
     if test.batches.len() > 1 {
         let batches: Vec<String> = test.batches.iter().map(u32::to_string).collect();
@@ -120,7 +136,7 @@ fn show_details(details: &Details, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Warns of ids that the report does not have, with those that may have been meant.
+/// Warns about IDs that are not in the report, with similar ones that are.
 fn warn_of(missing: &[&str], report: &Path) -> Result<(), Problem> {
     if missing.is_empty() {
         return Ok(());
@@ -128,6 +144,9 @@ fn warn_of(missing: &[&str], report: &Path) -> Result<(), Problem> {
     let mut nearest: Vec<Vec<(f64, String)>> = vec![Vec::new(); missing.len()];
     let file = File::open(report).context("cannot read the report again")?;
     junit::read_merged(file, Caps { text: 0 }, &mut |test| {
+        if test.word == Word::RunError {
+            return ControlFlow::Continue(());
+        }
         for (wanted, nearest) in missing.iter().zip(&mut nearest) {
             let likeness = strsim::jaro_winkler(wanted, &test.id);
             if likeness >= LEAST_LIKENESS {
@@ -140,8 +159,8 @@ fn warn_of(missing: &[&str], report: &Path) -> Result<(), Problem> {
     });
     for (wanted, nearest) in missing.iter().zip(nearest) {
         let names: Vec<String> = nearest.into_iter().map(|(_, id)| format!("`{id}`")).collect();
-        let hint = if names.is_empty() { String::new() } else { format!("; nearest: {}", names.join(", ")) };
-        log::warn!("no test `{wanted}` in `{}`{hint}", report.display());
+        let hint = if names.is_empty() { String::new() } else { format!("; similar: {}", names.join(", ")) };
+        log::warn!("report `{}` has no test `{wanted}`{hint}", report.display());
     }
     Ok(())
 }
@@ -165,6 +184,8 @@ err
 <testcase name="t.py::test_xfail"><skipped type="pytest.xfail"/></testcase>
 <testcase name="t.py::test_slow"><error type="timeout" message="after 2 s"/></testcase>
 <testcase name="t.py::test_lost"><error type="not-run" message="no sandbox"/></testcase>
+</testsuite><testsuite name="run-errors"><testcase name="it broke"><properties>
+<property name="offload.run-error" value="true"/></properties><error message="it broke">batch 3</error></testcase>
 </testsuite></testsuites>"#;
 
     fn shown_of(text: &str, filter: &Filter) -> Result<(Status, String), Problem> {
@@ -172,7 +193,7 @@ err
         let report = directory.path().join("junit.xml");
         std::fs::write(&report, text).unwrap();
         let mut out = Vec::new();
-        let status = run(&report, filter, &mut out)?;
+        let status = run(&report, filter, Palette::default(), &mut out)?;
         Ok((status, String::from_utf8(out).unwrap()))
     }
 
@@ -209,6 +230,8 @@ not now
 after 2 s
 === t.py::test_lost [NOT RUN] ===
 no sandbox
+=== it broke [RUN ERROR] ===
+batch 3
 ";
         assert_eq!((status, text.as_str()), (Status::Passed, expected));
     }
@@ -235,6 +258,17 @@ no sandbox
     }
 
     #[test]
+    fn an_error_of_the_run_is_shown_but_never_picked() {
+        let shows = |filter: Filter| shown_of(REPORT, &filter).unwrap().1.contains("[RUN ERROR]");
+        let all = Filter::default();
+        assert!(shows(all.clone()) && shows(Filter { errors: true, ..all.clone() }));
+        assert!(!shows(Filter { failures: true, ..all.clone() }));
+        assert!(!shows(Filter { pattern: Some("broke".into()), ..all.clone() }));
+        let named = Filter { ids: vec!["it broke".into()], ..all };
+        assert_eq!(shown_of(REPORT, &named).unwrap(), (Status::Usage, String::new()));
+    }
+
+    #[test]
     fn a_malformed_pattern_is_a_usage_error() {
         let filter = Filter { pattern: Some("(".into()), ..Filter::default() };
         assert_eq!(shown_of(REPORT, &filter).unwrap_err().status, Status::Usage);
@@ -242,9 +276,10 @@ no sandbox
 
     #[test]
     fn a_missing_report_says_how_to_get_one() {
-        let problem = run(Path::new("/nowhere/junit.xml"), &Filter::default(), &mut io::sink()).unwrap_err();
+        let path = Path::new("/nowhere/junit.xml");
+        let problem = run(path, &Filter::default(), Palette::default(), &mut io::sink()).unwrap_err();
         assert_eq!(problem.status, Status::NothingRun);
-        assert_eq!(problem.hint.as_deref(), Some("`offload run` writes it"));
+        assert_eq!(problem.hint.as_deref(), Some("create it with `offload run`"));
     }
 
     #[test]
@@ -266,7 +301,7 @@ no sandbox
         let directory = tempfile::tempdir().unwrap();
         let report = directory.path().join("junit.xml");
         std::fs::write(&report, REPORT).unwrap();
-        let problem = run(&report, &Filter::default(), &mut Closed).unwrap_err();
+        let problem = run(&report, &Filter::default(), Palette::default(), &mut Closed).unwrap_err();
         let cause = problem.error.downcast_ref::<io::Error>().unwrap();
         assert_eq!(cause.kind(), ErrorKind::BrokenPipe);
     }

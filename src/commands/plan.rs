@@ -1,4 +1,4 @@
-//! `offload plan`: what a run would do, without running, and what other numbers of sandboxes would bring.
+//! `offload plan`: what a run would do, and the effect of other numbers of sandboxes, without running tests.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -6,12 +6,14 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::collect::{Format, NoTests};
+use super::OutputFormat;
+use super::collect::NoTests;
 use super::estimates::Estimates;
 use super::planning::Planning;
 use super::sandboxes::SandboxSource;
 use super::setup::Setup;
 use crate::cancel::Cancel;
+use crate::color::Palette;
 use crate::command::CommandLine;
 use crate::config::Config;
 use crate::discover::Discovery;
@@ -22,27 +24,28 @@ use crate::model::Suite;
 use crate::plan::Plan;
 use crate::progress::{Screen, Style};
 use crate::trace::Trace;
+use crate::words::count;
 
-/// No more sandboxes than this are thought of.
+/// The largest number of sandboxes that is considered.
 const MOST: usize = 1024;
-/// So many batches are shown; JSON has all.
+/// How many batches the text shows; JSON has all of them.
 const SHOWN: usize = 30;
 
-/// What `plan` tells. Seconds and US dollars.
+/// The output of `plan`, in seconds and US dollars.
 #[derive(Serialize)]
-struct Told<'a> {
+struct Overview<'a> {
     tests: usize,
     measured_tests: usize,
     sandboxes: usize,
     predicted_seconds: f64,
     bound_seconds: f64,
-    /// The test that alone takes as long as the bound; `null` where it is the amount of work.
+    /// The test that takes as long as the bound; `null` if the total work sets the bound.
     bound_set_by: Option<&'a str>,
     ratio: f64,
     overhead_seconds_per_batch: f64,
     overhead_seconds_per_file: f64,
     seconds_per_second_of_tests: f64,
-    /// The spread of what tests take: the standard deviation of the logarithm.
+    /// How much durations vary: the standard deviation of their logarithm.
     noise: Option<f64>,
     batches: Vec<BatchRow<'a>>,
     sandbox_counts: Vec<CountRow>,
@@ -56,26 +59,26 @@ struct BatchRow<'a> {
     tests: Vec<&'a str>,
 }
 
-/// What so many sandboxes would bring.
+/// The effect of a number of sandboxes.
 #[derive(Serialize)]
 struct CountRow {
     sandboxes: usize,
     batches: usize,
     predicted_seconds: f64,
-    /// The time of all sandboxes together.
+    /// The total time of all sandboxes.
     sandbox_seconds: f64,
     estimated_cost_usd: f64,
     is_knee: bool,
 }
 
-/// Plans the tests of `config`, a file called `name`, and tells of the plan.
+/// Plans the tests of `config`, a file called `name`, and shows the plan.
 ///
 /// # Errors
 /// When discovery fails, or `output` cannot be written.
 pub fn run(
     config: &Config,
     name: &str,
-    format: Format,
+    format: OutputFormat,
     cancel: &Cancel,
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
@@ -94,10 +97,10 @@ pub fn run(
             timeout: config.offload.test_timeout,
             scratch: &setup.scratch.path().join("batch"),
         };
-        let told = tell(config, &planning);
+        let overview = overview(config, &planning);
         match format {
-            Format::Text => write_text(&told, output),
-            Format::Json => serde_json::to_writer_pretty(&mut *output, &told)
+            OutputFormat::Text => write_text(&overview, output),
+            OutputFormat::Json => serde_json::to_writer_pretty(&mut *output, &overview)
                 .map_err(io::Error::from)
                 .and_then(|()| writeln!(output)),
         }
@@ -106,7 +109,7 @@ pub fn run(
     Ok(Status::Passed)
 }
 
-/// Calls `action` with the commands of the provider and whether they are short enough for it.
+/// Calls `action` with the provider's commands, and a check whether a command is short enough for it.
 fn with_commands<T>(
     config: &Config,
     setup: &Setup,
@@ -122,21 +125,22 @@ fn with_commands<T>(
         surroundings: &setup.site.surroundings,
         fail_fast: false,
     };
-    let source = SandboxSource::new((config, setup), &[], &Screen::new(Style::Lines), &Cancel::new())?;
+    let screen = Screen::new(Style::Lines, Palette::default());
+    let source = SandboxSource::new((config, setup), &[], &screen, &Cancel::new())?;
     let provider = source.provider(Found::default(), None);
     let shared = provider.shares_files().then_some(discovery.shared.as_path());
     let commands = Commands { shared, root: provider.root(), ..commands };
     Ok(action(commands, &|command| provider.takes(command)))
 }
 
-fn tell<'a>(config: &Config, planning: &Planning<'a>) -> Told<'a> {
+fn overview<'a>(config: &Config, planning: &Planning<'a>) -> Overview<'a> {
     let suite = planning.commands.suite;
     let wanted = config.offload.max_parallel;
     let plan = planning.plan(wanted);
     let conditions = planning.estimates.conditions(wanted, planning.commands.framework.grain());
     let (predicted, bound) = (plan.predicted.as_secs_f64(), plan.bound.duration.as_secs_f64());
     let price = config.usd_per_sandbox_second();
-    Told {
+    Overview {
         tests: suite.tests().len(),
         measured_tests: suite.tests().iter().filter(|test| test.measured).count(),
         sandboxes: wanted.min(plan.batches.len()),
@@ -148,7 +152,7 @@ fn tell<'a>(config: &Config, planning: &Planning<'a>) -> Told<'a> {
         overhead_seconds_per_file: conditions.overhead.per_file.as_secs_f64(),
         seconds_per_second_of_tests: conditions.overhead.pace,
         noise: conditions.noise,
-        sandbox_counts: counts(planning, (wanted, &plan), price),
+        sandbox_counts: counts(planning, &plan, wanted, price),
         batches: rows(suite, &plan),
     }
 }
@@ -163,8 +167,9 @@ fn rows<'a>(suite: &'a Suite, plan: &Plan) -> Vec<BatchRow<'a>> {
     plan.batches.iter().map(row).collect()
 }
 
-/// One row for 1, 2, 4, … sandboxes, as far as more of them bring anything, and one for the wanted number.
-fn counts(planning: &Planning<'_>, (wanted, plan): (usize, &Plan), price: f64) -> Vec<CountRow> {
+/// A row for 1, 2, 4, … sandboxes, as long as more of them help, and one for the `wanted` number, whose plan
+/// is `plan`.
+fn counts(planning: &Planning<'_>, plan: &Plan, wanted: usize, price: f64) -> Vec<CountRow> {
     let row = |sandboxes: usize, plan: &Plan| {
         let together: Duration = plan.batches.iter().map(|batch| batch.load).sum();
         CountRow {
@@ -194,7 +199,7 @@ fn counts(planning: &Planning<'_>, (wanted, plan): (usize, &Plan), price: f64) -
     rows
 }
 
-/// Marks the number of sandboxes with the most efficiency for its time (D. L. Eager, J. Zahorjan,
+/// Marks the number of sandboxes with the best ratio of efficiency to time (D. L. Eager, J. Zahorjan,
 /// E. D. Lazowska, "Speedup versus efficiency in parallel systems", IEEE Trans. Comput. 38, 1989):
 /// efficiency is T(1) / (n T(n)), so it is the one with the least n T(n)².
 fn mark_knee(rows: &mut [CountRow]) {
@@ -205,47 +210,46 @@ fn mark_knee(rows: &mut [CountRow]) {
     }
 }
 
-fn write_text(told: &Told<'_>, output: &mut dyn Write) -> io::Result<()> {
-    let Told { tests, measured_tests, sandboxes, predicted_seconds, bound_seconds, ratio, .. } = told;
-    let batches = told.batches.len();
-    writeln!(
-        output,
-        "{tests} tests ({measured_tests} measured) in {batches} batches on {sandboxes} sandboxes"
-    )?;
-    let set_by = told
+fn write_text(overview: &Overview<'_>, output: &mut dyn Write) -> io::Result<()> {
+    let Overview { tests, measured_tests, sandboxes, predicted_seconds, bound_seconds, ratio, .. } = overview;
+    let batches = overview.batches.len();
+    let (tests, sandboxes) = (count(*tests, "test"), count(*sandboxes, "sandbox"));
+    let in_batches = count(batches, "batch");
+    writeln!(output, "{tests} ({measured_tests} measured) in {in_batches} on {sandboxes}")?;
+    let set_by = overview
         .bound_set_by
-        .map_or_else(|| "all work, spread evenly".to_owned(), |id| format!("`{}`", id.escape_debug()));
+        .map_or_else(|| "total work, spread evenly".to_owned(), |id| format!("`{}`", id.escape_debug()));
     writeln!(
         output,
-        "predicted {predicted_seconds:.1} s, at least {bound_seconds:.1} s ({set_by}), ratio {ratio:.2}"
+        "predicted {predicted_seconds:.1} s; lower bound {bound_seconds:.1} s ({set_by}); ratio {ratio:.2}"
     )?;
-    let spread = told.noise.map_or_else(
-        || "how much tests vary is not known".to_owned(),
-        |noise| format!("tests vary by {:.0} %", noise * 100.0),
+    let spread = overview.noise.map_or_else(
+        || "variation of tests unknown".to_owned(),
+        |noise| format!("durations vary by {:.0}%", noise * 100.0),
     );
     writeln!(
         output,
-        "a batch costs {:.2} s, and {:.3} s for each file; {spread}\n",
-        told.overhead_seconds_per_batch, told.overhead_seconds_per_file
+        "overhead {:.2} s per batch, {:.3} s per file; {spread}\n",
+        overview.overhead_seconds_per_batch, overview.overhead_seconds_per_file
     )?;
-    writeln!(output, "batch  tests  predicted  from")?;
-    for row in told.batches.iter().take(SHOWN) {
+    writeln!(output, "batch  tests  predicted  first test")?;
+    for row in overview.batches.iter().take(SHOWN) {
         let first = row.tests.first().copied().unwrap_or_default().escape_debug();
         let (batch, count, seconds) = (row.batch, row.tests.len(), row.predicted_seconds);
         writeln!(output, "{batch:5}  {count:5}  {seconds:7.1} s  {}: {first}", row.group)?;
     }
     if batches > SHOWN {
-        writeln!(output, "and {} more (`--format json` has all)", batches - SHOWN)?;
+        writeln!(output, "and {} more (shown by `--format json`)", batches - SHOWN)?;
     }
     writeln!(output, "\nsandboxes  batches  predicted  sandbox time       cost")?;
-    for row in &told.sandbox_counts {
+    for row in &overview.sandbox_counts {
         let CountRow { sandboxes, batches, predicted_seconds, sandbox_seconds, estimated_cost_usd, is_knee } =
             row;
+        let cost = format!("${estimated_cost_usd:.4}");
         let knee = if *is_knee { "  <- knee" } else { "" };
         writeln!(
             output,
-            "{sandboxes:9}  {batches:7}  {predicted_seconds:7.1} s  {sandbox_seconds:10.1} s  {estimated_cost_usd:7.4} $\
-             {knee}"
+            "{sandboxes:9}  {batches:7}  {predicted_seconds:7.1} s  {sandbox_seconds:10.1} s  {cost:>9}{knee}"
         )?;
     }
     output.flush()

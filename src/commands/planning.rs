@@ -1,4 +1,4 @@
-//! The plan of a run: for `run`, which executes it, and for `plan`, which shows it.
+//! The plan of a run: `run` executes it, `plan` shows it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use crate::framework::Commands;
 use crate::model::TestIndex;
 use crate::plan::{Limits, Plan};
 
-/// All that plans depend on but the number of sandboxes.
+/// Everything that a plan depends on, except the number of sandboxes.
 pub struct Planning<'a> {
-    /// The tests and how they are run.
+    /// The tests, and how they are run.
     pub commands: Commands<'a>,
     /// Whether a command is short enough to reach a sandbox.
     pub takes: &'a dyn Fn(&CommandLine) -> bool,
-    /// What earlier runs tell.
+    /// Estimates from earlier runs.
     pub estimates: &'a Estimates,
     /// The deadline of a batch.
     pub timeout: Duration,
-    /// A directory such as a batch has; it need not exist.
+    /// A directory like that of a batch; it need not exist.
     pub scratch: &'a Path,
 }
 
 impl Planning<'_> {
-    /// The plan for so many sandboxes.
+    /// The plan for this number of sandboxes.
     pub fn plan(&self, machines: usize) -> Plan {
         let fits = |tests: &[TestIndex], group| {
             (self.takes)(&self.commands.command(tests, group, self.scratch).command)

@@ -1,4 +1,4 @@
-//! Writes what a run showed to the history.
+//! Records the results of a run in the history.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,27 +11,28 @@ use crate::model::{Outcome, Suite, TestIndex};
 use crate::plan::Overhead;
 use crate::summary::{BatchTiming, Summary};
 
-/// The record of seconds that a batch costs beside its tests. The records of what is learned of batches
-/// are like those of tests, so that every reader keeps and merges them; the line feed at the beginning
-/// of their ids is in no test id.
+/// The record of the seconds that a batch takes in addition to its tests. Records about batches look like
+/// those of tests, so that every reader keeps and merges them; their IDs begin with a line feed, which no
+/// test ID contains.
 pub const PER_BATCH: &str = "\nseconds per batch";
-/// The record of seconds for each file that a batch touches.
+/// The record of the additional seconds for each file of a batch.
 pub const PER_FILE: &str = "\nseconds per file";
-/// The record of seconds of a batch for each second of its tests.
+/// The record of the seconds that a batch takes for each second of its tests.
 pub const PACE: &str = "\nseconds per second of tests";
 
-/// Whether a record is about batches, not a test.
+/// Whether a record is about batches, not about a test.
 pub fn is_own(id: &str) -> bool {
     id.starts_with('\n')
 }
 
-/// Adds all attempts of a run, and what its batches cost, to the history. `name` is that of the
+/// Adds all attempts of a run, and the overhead of its batches, to the history. `name` is the name of the
 /// configuration file.
 ///
 /// # Errors
-/// When the file cannot be read or written; then it is as it was.
+/// When the file cannot be read or written; it is then unchanged.
 pub fn record(
-    (settings, name): (&config::History, &str),
+    settings: &config::History,
+    name: &str,
     suite: &Suite,
     summary: &Summary,
     batches: &[BatchTiming],
@@ -65,14 +66,14 @@ impl Run<'_> {
     fn new(config: &str, capacity: usize) -> Run<'_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        // Two runs that start in one millisecond have different process ids or nanoseconds.
+        // Runs that start in the same millisecond differ in process ID or nanoseconds.
         let chance = u64::from(now.subsec_nanos()) ^ (u64::from(std::process::id()) << 10);
         let id = format!("{}{}", base36(at), base36(chance % 46_656));
         Run { config, capacity, id: id.into(), at }
     }
 
     fn sample(&self, number: u32, seconds: f64) -> Sample {
-        // Samples of one test and run are told apart by their time.
+        // Samples of a test from the same run differ in time.
         Sample { run: Arc::clone(&self.id), at: self.at + u64::from(number), seconds }
     }
 
@@ -88,7 +89,7 @@ impl Run<'_> {
         let entry = match attempt.result.outcome {
             Outcome::Passed | Outcome::ExpectedFailure => Observation::Passed(sample),
             Outcome::Failed | Outcome::Errored | Outcome::TimedOut => Observation::Failed(sample),
-            // It says that the test takes no time here, which is of use only where nothing else is known.
+            // A skipped test takes no time here; that is only useful if nothing else is known.
             Outcome::Skipped if history.get(self.config, id).is_none() => Observation::Passed(sample),
             Outcome::Skipped => return,
         };

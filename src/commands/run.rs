@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::collect::{self, Format, NoTests};
+use super::OutputFormat;
+use super::collect::{self, NoTests};
 use super::estimates::Estimates;
 use super::hints;
 use super::limits;
@@ -18,6 +19,7 @@ use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::collect::observer::{Ended, Observer};
 use crate::collect::{Policy, SpeculationRule};
+use crate::color::Palette;
 use crate::config::{Config, FrameworkKind, RecordHistory};
 use crate::discover::Discovery;
 use crate::error::{Problem, Status};
@@ -28,13 +30,17 @@ use crate::files::{self, OutputDir};
 use crate::framework::Commands;
 use crate::framework::RunSite;
 use crate::framework::custom::ALL_TESTS;
-use crate::image::Found;
-use crate::model::{Attempt, Suite};
+use crate::model::Suite;
 use crate::plan::Plan;
 use crate::progress::{Progress, Screen};
 use crate::provider::{Provider, RunEnd};
-use crate::report::{Circumstances, Forecast, Report};
+use crate::report::{Circumstances, Forecast, Logs, Report};
 use crate::trace::{Trace, Track};
+use crate::words::count;
+
+mod start;
+
+use start::{Preparation, Start};
 
 /// The flags of `run`.
 #[derive(Clone, Debug)]
@@ -46,28 +52,30 @@ pub struct Options {
     pub collect_only: bool,
     /// Variables for all tests.
     pub env: Vec<(String, String)>,
-    /// Directories to copy into the image beside those of the configuration, as `local:remote`.
+    /// Directories to copy into the image in addition to configured ones, as `local:remote`.
     pub copy_dirs: Vec<String>,
-    /// Make the image anew.
+    /// Rebuild the image.
     pub no_cache: bool,
-    /// Use this image, whatever the configuration says of one.
+    /// Use this image, regardless of the configuration.
     pub image: Option<String>,
-    /// Tell what the sandboxes may have cost.
+    /// Show the estimated cost of the sandboxes.
     pub show_cost: bool,
-    /// Add the results to the history, where the configuration has one.
+    /// Record the results in the history, if one is configured.
     pub record_history: bool,
-    /// The first test that fails ends the run.
+    /// Stop at the first failure.
     pub fail_fast: bool,
-    /// What no tests mean.
+    /// What to do when no tests are found.
     pub no_tests: NoTests,
     /// Where the run is recorded.
     pub trace: Trace,
     /// Standard error.
     pub screen: Screen,
+    /// The colors of standard output.
+    pub palette: Palette,
 }
 
 impl Options {
-    /// The name of the configuration file, by which the history knows its tests.
+    /// The name of the configuration file, which is part of each key in the history.
     fn name(&self) -> String {
         self.config.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
@@ -76,7 +84,7 @@ impl Options {
 /// Runs the tests of `config` and writes results to `output`.
 ///
 /// # Errors
-/// When the run could not be done at all, or its reports cannot be written.
+/// When nothing could be run, or the reports cannot be written.
 pub fn run(
     config: &Config,
     options: &Options,
@@ -86,11 +94,13 @@ pub fn run(
     limits::check(1)?;
     let setup = Setup::new(config, &options.env)?;
     if options.collect_only {
-        return collect::run(config, (Format::Text, options.no_tests), &options.env, cancel, output);
+        let listing =
+            collect::Options { format: OutputFormat::Text, no_tests: options.no_tests, env: &options.env };
+        return collect::run(config, &listing, cancel, output);
     }
     OutputDir::check(&config.report.output_dir, &setup.site.root).map_err(|error| {
         Problem::new(Status::Usage, error)
-            .hint("give the reports a directory of their own with `output_dir` in [report]")
+            .hint("set `output_dir` in [report] to a directory used only for reports")
     })?;
     let directory = OutputDir::claim(&config.report.output_dir)?;
     let preparing = cancel.child();
@@ -98,14 +108,17 @@ pub fn run(
     let junit = Path::new(&config.report.junit_file);
     directory.clear(junit)?;
     options.screen.announce("listing the tests");
-    let start = start(config, options, (&setup, &source), (cancel, &preparing));
+    let preparation =
+        Preparation { config, options, setup: &setup, source: &source, cancel, preparing: &preparing };
+    let start = preparation.start();
     if !matches!(&start, Ok(start) if !start.discovery.suite.tests().is_empty()) {
-        // The report of an earlier run must not be taken for that of this one.
+        // An earlier report must not be mistaken for that of this run.
         directory.forget(junit);
         write_trace(&directory, &options.trace)?;
     }
     let Start { mut discovery, estimates, image } = start?;
     if discovery.suite.tests().is_empty() {
+        options.screen.clear();
         return Ok(options.no_tests.status());
     }
     estimates.apply(&mut discovery.suite);
@@ -123,55 +136,6 @@ pub fn run(
     parts.execute(&discovery, cancel, output)
 }
 
-/// What is there before there is a plan.
-struct Start {
-    discovery: Discovery,
-    estimates: Estimates,
-    image: Found,
-}
-
-/// Lists the tests, makes the image and reads what earlier runs tell, side by side. What fails first
-/// ends the others.
-fn start(
-    config: &Config,
-    options: &Options,
-    (setup, source): (&Setup, &SandboxSource),
-    (cancel, preparing): (&Cancel, &Cancel),
-) -> Result<Start, Problem> {
-    let listing = cancel.child();
-    let (discovery, image, estimates) = std::thread::scope(|scope| {
-        let estimates = scope.spawn(|| Estimates::gather(config, &options.name()));
-        let image = scope.spawn(|| {
-            let _span = options.trace.span(Track::Image, || "image".into());
-            let image = sandboxes::image(source, (options.image.as_deref(), options.no_cache), preparing);
-            if image.is_err() && !preparing.is_raised() {
-                listing.raise_gracefully();
-            }
-            image
-        });
-        let span = options.trace.span(Track::Phases, || "discovery".into());
-        let discovery = setup.discover(&listing, &options.trace);
-        drop(span);
-        if !matches!(&discovery, Ok(discovery) if !discovery.suite.tests().is_empty()) && !listing.is_raised()
-        {
-            // Nobody needs an image.
-            preparing.raise_gracefully();
-        }
-        (discovery, image.join(), estimates.join())
-    });
-    let broken = |what: &str| anyhow::anyhow!("{what} broke down; this is a fault of offload");
-    let estimates = estimates.map_err(|_| broken("the reading of what earlier runs took"))?;
-    let image = image.map_err(|_| broken("the making of the image"))?;
-    match (discovery, image) {
-        (Ok(discovery), Ok(image)) => Ok(Start { discovery, estimates, image }),
-        (Ok(discovery), Err(_)) if discovery.suite.tests().is_empty() => {
-            Ok(Start { discovery, estimates, image: Found::default() })
-        }
-        (Err(problem), Err(_)) if !listing.is_raised() || cancel.is_raised() => Err(problem),
-        (_, Err(problem)) | (Err(problem), Ok(_)) => Err(problem),
-    }
-}
-
 fn write_trace(directory: &OutputDir, trace: &Trace) -> Result<()> {
     if trace.is_on() {
         let path = directory.place(Path::new("trace.json"))?;
@@ -180,7 +144,7 @@ fn write_trace(directory: &OutputDir, trace: &Trace) -> Result<()> {
     Ok(())
 }
 
-/// Takes in one event and shows where the run stands.
+/// Passes on one event and updates the progress.
 fn hear(observer: &mut Observer<'_>, progress: &mut Progress, event: Event) -> Reaction {
     progress.hear(&event);
     let reaction = observer.hear(event);
@@ -191,7 +155,7 @@ fn hear(observer: &mut Observer<'_>, progress: &mut Progress, event: Event) -> R
     reaction
 }
 
-/// What a run is made of once its tests are known.
+/// Everything that a run consists of once its tests are known.
 struct Parts<'a> {
     config: &'a Config,
     options: &'a Options,
@@ -232,7 +196,10 @@ impl Parts<'_> {
                     let took = begun.elapsed();
                     let forecast = predicted.filter(|_| !stop.is_raised());
                     let forecast = forecast.map(|predicted| Forecast { predicted, took });
-                    let status = self.report(&bench, &end, (machines, started.elapsed(), forecast), output);
+                    let elapsed = started.elapsed();
+                    let circumstances =
+                        Circumstances { elapsed, machines, forecast, junit: None, again: Vec::new() };
+                    let status = self.report(&bench, &end, circumstances, output);
                     self.record(&discovery.suite, &end);
                     told = Some((status, end.nothing));
                     // While the results are read, sandboxes are still being destroyed.
@@ -247,11 +214,11 @@ impl Parts<'_> {
         drop(span);
         let fatal = bench.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (status, nothing) =
-            told.ok_or_else(|| anyhow::anyhow!("the run broke down; this is a fault of offload"))?;
+            told.ok_or_else(|| anyhow::anyhow!("the run ended without results; this is a bug in offload"))?;
         let status = status?;
         write_trace(self.directory, &self.options.trace)?;
         if self.options.show_cost {
-            self.tell_cost(&usage, output).context("cannot write the cost")?;
+            self.write_cost(&usage, output).context("cannot write the cost")?;
         }
         if let Some(error) = fatal {
             return Err(error.into());
@@ -260,48 +227,40 @@ impl Parts<'_> {
             return Err(Problem::new(Status::Interrupted, anyhow::anyhow!("the run was interrupted")));
         }
         if let Some(error) = nothing {
-            return Err(anyhow::anyhow!("no test could be run in any sandbox: {error}").into());
+            return Err(anyhow::anyhow!("no tests could be run in any sandbox: {error}").into());
         }
         Ok(status)
     }
 
-    /// What the sandboxes may have cost, from their time and size alone.
-    fn tell_cost(&self, usage: &Usage, output: &mut dyn Write) -> std::io::Result<()> {
+    /// The estimated cost of the sandboxes, based on their lifetime and size.
+    fn write_cost(&self, usage: &Usage, output: &mut dyn Write) -> std::io::Result<()> {
         let seconds = usage.sandbox_time.as_secs_f64();
         let cost = seconds * self.config.usd_per_sandbox_second();
-        let count = usage.sandboxes;
-        let plural = if count == 1 { "" } else { "es" };
-        writeln!(output, "estimated cost: {cost:.4} $ for {count} sandbox{plural}, {seconds:.1} s together")?;
+        let sandboxes = count(usage.sandboxes, "sandbox");
+        writeln!(output, "estimated cost: ${cost:.4} ({sandboxes}, {seconds:.1} s in total)")?;
         output.flush()
     }
 
-    /// Says what is about to happen, and how long it may take; that only where most tests were measured.
+    /// Announces the run, with a prediction if most tests have been measured before.
     fn foretell(&self, plan: &Plan, suite: &Suite, machines: usize) -> Option<Duration> {
         let tests = suite.tests().len();
         let measured = suite.tests().iter().filter(|test| test.measured).count();
         let predicted = (2 * measured >= tests).then_some(plan.predicted);
-        let time = predicted.map_or_else(
-            || "how long they take is not known yet".into(),
-            |predicted| format!("predicted to take {:.1} s", predicted.as_secs_f64()),
-        );
-        let count = |count: usize, one: &str, more: &str| match count {
-            1 => format!("1 {one}"),
-            count => format!("{count} {more}"),
-        };
-        let tests = count(tests, "test", "tests");
-        let batches = count(plan.batches.len(), "batch", "batches");
-        let sandboxes = count(machines, "sandbox", "sandboxes");
-        // A closed stderr must not end the run.
-        let _ = writeln!(self.options.screen.clone(), "offload: {tests} in {batches} on {sandboxes}, {time}");
+        let time = predicted
+            .map(|predicted| format!(", predicted to take {:.1} s", predicted.as_secs_f64()))
+            .unwrap_or_default();
+        let (tests, sandboxes) = (count(tests, "test"), count(machines, "sandbox"));
+        let batches = count(plan.batches.len(), "batch");
+        self.options.screen.line(&format!("offload: {tests} in {batches} on {sandboxes}{time}"));
         predicted
     }
 
-    /// Writes all that is to be read afterwards.
+    /// Writes the JUnit file and the summary.
     fn report(
         &self,
         bench: &BatchExecutor<'_>,
         end: &Ended,
-        (machines, elapsed, forecast): (usize, Duration, Option<Forecast>),
+        circumstances: Circumstances,
         output: &mut dyn Write,
     ) -> Result<Status, Problem> {
         let suite = bench.site.commands.suite;
@@ -309,15 +268,9 @@ impl Parts<'_> {
         let as_one = matches!(self.config.framework.kind, FrameworkKind::Custom { result_file: None, .. });
         let one = as_one.then(|| end.summary.as_one());
         let summary = one.as_ref().unwrap_or(&end.summary);
-        let log = |attempt: &Attempt| {
-            let outcome = end.outcomes.get(&attempt.batch)?;
-            Some(self.directory.path().join(format!(
-                "logs/batch-{}.stdout.{}",
-                attempt.batch,
-                outcome.word()
-            )))
-        };
-        let report = Report { suite, summary, only: as_one.then_some(ALL_TESTS), log: &log };
+        let ending = |batch| end.outcomes.get(&batch).map(|outcome| outcome.word());
+        let logs = Logs { directory: self.directory.path(), ending: &ending };
+        let report = Report { suite, summary, only: as_one.then_some(ALL_TESTS), logs };
         let settings = &self.config.report;
         let junit =
             settings.junit.then(|| self.directory.place(Path::new(&settings.junit_file))).transpose()?;
@@ -327,27 +280,27 @@ impl Parts<'_> {
         hints::warn_of_extras(summary, suite);
         let written = junit.as_ref().map_or(Ok(()), |path| {
             let _span = self.options.trace.span(Track::Phases, || "write the report".into());
-            report.write_junit(path, elapsed)
+            report.write_junit(path, circumstances.elapsed)
         });
-        // A full disk must not hide what people wait for.
+        // A full disk must not hide the summary.
         let junit = junit.filter(|_| written.is_ok());
-        let circumstances = Circumstances { elapsed, machines, forecast, junit, again };
-        let shown = report.write_summary(&circumstances, output);
+        let circumstances = Circumstances { junit, again, ..circumstances };
+        let shown = report.write_summary(&circumstances, self.options.palette, output);
         written?;
         shown.context("cannot write the summary")?;
         Ok(summary.status())
     }
 
-    /// Adds what was seen to the history, where that is wanted. The verdict does not depend on it.
+    /// Adds the results to the history, if requested. The verdict does not depend on it.
     fn record(&self, suite: &Suite, end: &Ended) {
         let Some(settings) = &self.config.history else { return };
         if settings.record != RecordHistory::Always && !self.options.record_history {
             return;
         }
         let _span = self.options.trace.span(Track::Phases, || "write the history".into());
-        let target = (settings, &*self.options.name());
-        if let Err(error) = recording::record(target, suite, &end.summary, &end.seen) {
-            log::error!("the history was not written: {error:#}");
+        let name = self.options.name();
+        if let Err(error) = recording::record(settings, &name, suite, &end.summary, &end.seen) {
+            log::error!("cannot update the history: {error:#}");
         }
     }
 
@@ -380,7 +333,7 @@ impl Parts<'_> {
         }
     }
 
-    /// Whether and when late batches run a second time.
+    /// When late batches run a second time.
     fn speculation(&self) -> Option<SpeculationRule> {
         let overhead = self.estimates.overhead().per_batch;
         self.config.requeues_impatiently().then_some(SpeculationRule { overhead })

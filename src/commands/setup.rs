@@ -1,4 +1,4 @@
-//! From the configuration to a framework, a provider and a place to list tests.
+//! Creates the framework, the local provider, and the place to list tests from the configuration.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::process::guard::Guard;
 use crate::provider::local;
 use crate::trace::Trace;
 
-/// The shell of commands where the provider names none.
+/// The shell for commands, unless the provider names another one.
 const SHELL: &str = "/bin/sh";
 
-/// All that discovery needs, and what a run needs beside it.
+/// Everything that discovery needs, and what a run needs in addition.
 pub struct Setup {
     /// The framework.
     pub framework: Box<dyn Framework>,
@@ -33,11 +33,11 @@ pub struct Setup {
     pub groups: Vec<Group>,
     /// Where tests are listed.
     pub site: Site,
-    /// Removed with everything in it when the run ends.
+    /// Deleted with its contents when the run ends.
     pub scratch: Scratch,
-    /// Variables of test processes, those of the command line last.
+    /// Variables for test processes; those of the command line come last.
     pub env: Vec<(String, String)>,
-    /// A name that no other run has.
+    /// A unique name for the run.
     pub run: String,
 }
 
@@ -45,7 +45,7 @@ impl Setup {
     /// Prepares for `config`, with `extra` variables from the command line.
     ///
     /// # Errors
-    /// When the framework's settings make no sense or no temporary directory can be made.
+    /// When the framework's settings are invalid, or no temporary directory can be created.
     pub fn new(config: &Config, extra: &[(String, String)]) -> Result<Setup> {
         let scratch = Scratch::new()?;
         let mut env = config.test_env().to_vec();
@@ -53,7 +53,7 @@ impl Setup {
         let is_local = matches!(config.provider, config::Provider::Local(_));
         let root = local_root(config)?;
         let surroundings = Surroundings {
-            // Listing and running see the same variables where they happen on the same machine.
+            // Listing sees the same variables as running if both happen on this machine.
             plain: if is_local { env.clone() } else { Vec::new() },
             env: config.framework.env.clone(),
             prepend_path: config.framework.prepend_path.clone(),
@@ -89,7 +89,7 @@ impl Setup {
     /// Lists all tests.
     ///
     /// # Errors
-    /// As [`discover`]; with the status of an interrupt where `cancel` is why.
+    /// Those of [`discover`]; the status is that of an interrupt if `cancel` was raised.
     pub fn discover(&self, cancel: &Cancel, trace: &Trace) -> Result<Discovery, Problem> {
         discover(&*self.framework, self.groups.clone(), &self.site, cancel, trace).map_err(|error| {
             let status = if cancel.is_raised() { Status::Interrupted } else { Status::NothingRun };
@@ -98,7 +98,7 @@ impl Setup {
     }
 }
 
-/// The directory of this machine in which the project's tests are.
+/// The directory on this machine that contains the project's tests.
 fn local_root(config: &Config) -> Result<PathBuf> {
     let current = std::env::current_dir().context("cannot find the working directory")?;
     Ok(current.join(config.local_root()))
@@ -142,7 +142,7 @@ fn mask(config: &Config, extra: &[(String, String)]) -> Mask {
     Mask::new(config.secrets(&|name| std::env::var(name).ok()).into_iter().chain(secret))
 }
 
-/// The commands that run on this machine, with the paths of bundled scripts in them.
+/// The configuration with the paths of bundled scripts in commands that run on this machine.
 fn with_scripts(config: &config::Framework, is_local: bool) -> Result<config::Framework> {
     let cache = bundled::cache_dir(&|name| std::env::var_os(name));
     let mut config = config.clone();

@@ -1,4 +1,4 @@
-//! `offload validate`: the settings that apply, or all that is wrong with them.
+//! `offload validate`: prints the settings in effect, or everything that is wrong with them.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -10,11 +10,11 @@ use crate::bundled;
 use crate::config::{self, Config, FrameworkKind, Provider};
 use crate::error::{Problem, Status};
 
-/// Writes the settings of the file at `path` to `out`, without secrets. Commands that are not on PATH
-/// are warned about in the log; they are no mistake, as the file may be meant for another machine.
+/// Writes the settings of the file at `path` to `out`, without secrets. Commands that are not on PATH only
+/// cause warnings, as the file may be meant for another machine.
 ///
 /// # Errors
-/// All mistakes in the file, one a line.
+/// All mistakes in the file, one per line.
 pub fn run(path: &Path, out: &mut dyn Write) -> Result<Status, Problem> {
     check(path, &|name| std::env::var(name).ok(), out)
 }
@@ -34,24 +34,24 @@ fn check(
     let mut commands = provider_commands(&config).into_iter().filter_map(|(_, text)| text);
     if commands.any(|text| bundled::is_used(text)) {
         let cache = bundled::cache_dir(&|name| environment(name).map(Into::into));
-        log::info!("bundled scripts are written to `{}`", cache.display());
+        log::info!("bundled scripts are in `{}`", cache.display());
     }
     Ok(Status::Passed)
 }
 
 /// A program that the configuration names.
 struct Named {
-    /// Where: key and table.
+    /// The key and its table.
     key: &'static str,
-    /// Which; `None` where only a shell could tell.
+    /// Its name; `None` if only a shell could find it.
     program: Option<String>,
-    /// In which directory it starts.
+    /// The directory in which it starts.
     directory: PathBuf,
-    /// The directories to look in.
+    /// The directories to search.
     path: String,
 }
 
-/// A warning for each program that is named and not there.
+/// A warning for each configured program that does not exist.
 fn missing_programs(config: &Config, environment: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
     let inherited = environment("PATH").unwrap_or_default();
     let mut named = provider_programs(config, &inherited);
@@ -61,10 +61,10 @@ fn missing_programs(config: &Config, environment: &dyn Fn(&str) -> Option<String
         if program.contains('/') {
             let file = named.directory.join(program);
             return (!is_executable(&file))
-                .then(|| format!("`{program}`, named by {}, is not an executable file", named.key));
+                .then(|| format!("`{program}`, used by {}, is not an executable file", named.key));
         }
         let found = is_on_path(program, &named.path, &named.directory);
-        (!found).then(|| format!("`{program}`, named by {}, is not on PATH", named.key))
+        (!found).then(|| format!("`{program}`, used by {}, is not on PATH", named.key))
     };
     named.iter().filter_map(missing).collect()
 }
@@ -82,7 +82,7 @@ fn provider_commands(config: &Config) -> Vec<(&'static str, Option<&String>)> {
     ]
 }
 
-/// A warning for each word of these commands that looks like a bundled script and is none.
+/// A warning for each word of these commands that looks like a bundled script but is not.
 fn missing_scripts(config: &Config) -> Vec<String> {
     let known: Vec<String> = bundled::names().map(|name| format!("`@{name}`")).collect();
     let commands = provider_commands(config).into_iter();
@@ -91,13 +91,13 @@ fn missing_scripts(config: &Config) -> Vec<String> {
     });
     unknown
         .map(|(key, word)| {
-            format!("`{word}`, named by {key}, is no bundled script; there is {}", known.join(", "))
+            format!("`{word}`, used by {key}, is not a bundled script; available: {}", known.join(", "))
         })
         .collect()
 }
 
-/// A warning for each of these commands that does not say what it is for. There may be a reason, as with a
-/// single sandbox that is always there; but a placeholder that is misspelt leaves sandboxes behind.
+/// A warning for each of these commands without the placeholder it needs. There may be a reason, such as a
+/// single permanent sandbox; but a misspelled placeholder would leave sandboxes behind.
 fn missing_placeholders(config: &Config) -> Vec<String> {
     let Provider::Command(provider) = &config.provider else { return Vec::new() };
     let of_sandboxes = [
@@ -111,7 +111,7 @@ fn missing_placeholders(config: &Config) -> Vec<String> {
         .filter(nameless)
         .map(|(key, _)| {
             format!(
-                "`{key}` in [provider] does not hold `{{sandbox_id}}`: it cannot tell which sandbox is meant"
+                "`{key}` in [provider] does not contain `{{sandbox_id}}`, so it cannot know which sandbox to use"
             )
         })
         .collect();
@@ -119,7 +119,7 @@ fn missing_placeholders(config: &Config) -> Vec<String> {
         [Some(&provider.create_command), provider.patch_command.as_ref()].into_iter().flatten();
     if provider.prepare_command.is_some() && !of_images.any(|text| text.contains("{image_id}")) {
         warnings.push(
-            "`prepare_command` in [provider] makes an image, but `create_command` does not hold `{image_id}`"
+            "`prepare_command` in [provider] makes an image, but `create_command` does not contain `{image_id}`"
                 .to_owned(),
         );
     }
@@ -169,7 +169,7 @@ fn framework_programs(config: &Config, path: &str) -> Vec<Named> {
             let directory = working_dir.as_ref().map_or(root.clone(), |directory| root.join(directory));
             let mut all =
                 vec![named("`discover_command` in [framework]", first_word(discover_command), &directory)];
-            // Elsewhere it is the sandbox that needs the program.
+            // With other providers the sandbox needs the program.
             if matches!(config.provider, Provider::Local(_)) {
                 all.push(named("`run_command` in [framework]", first_word(run_command), &directory));
             }
@@ -178,8 +178,8 @@ fn framework_programs(config: &Config, path: &str) -> Vec<Named> {
     }
 }
 
-/// The program that a shell text starts with, behind variables set for it; `None` where that is a word
-/// of the shell itself, a bundled script, or only known to a shell.
+/// The program that a shell command starts with, after variable assignments; `None` for words of the shell
+/// itself, bundled scripts, and anything that only a shell can resolve.
 fn first_word(text: &str) -> Option<String> {
     let start = text.trim_start();
     let mut word = start;
@@ -187,7 +187,7 @@ fn first_word(text: &str) -> Option<String> {
         let end = word.find(|c: char| c.is_whitespace() || ";&|<>()".contains(c)).unwrap_or(word.len());
         let (first, rest) = word.split_at(end);
         let is_assignment = first.split_once('=').is_some_and(|(name, _)| is_variable(name));
-        // Quotes, variables, placeholders, patterns, comments: not for us to work out.
+        // Quotes, variables, placeholders, patterns, comments: only a shell can resolve them.
         if first.is_empty() || first.contains(['\'', '"', '\\', '$', '`', '*', '?', '[', '{', '#', '~', '!'])
         {
             return None;
@@ -205,7 +205,7 @@ fn is_variable(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// What sh understands without a program: its reserved words and its builtins.
+/// The reserved words and builtins of sh.
 const SHELL_WORDS: [&str; 46] = [
     ".", ":", "alias", "bg", "break", "case", "cd", "command", "continue", "do", "done", "echo", "elif",
     "else", "esac", "eval", "exec", "exit", "export", "false", "fg", "fi", "for", "getopts", "hash", "if",
@@ -213,7 +213,7 @@ const SHELL_WORDS: [&str; 46] = [
     "trap", "true", "type", "ulimit", "umask", "unset", "until", "while",
 ];
 
-/// Whether `path` leads to `program`. A relative directory in it counts from where the program starts.
+/// Whether `program` is on `path`, whose relative directories count from `directory`.
 pub(super) fn is_on_path(program: &str, path: &str, directory: &Path) -> bool {
     std::env::split_paths(path).any(|entry| is_executable(&directory.join(entry).join(program)))
 }
@@ -265,8 +265,8 @@ mod tests {
                 "type = \"pytest\"\ncommand = \"A=1 no-such-py -m\""
             ),
             [
-                "`no-such-sh`, named by `shell` in [provider], is not on PATH",
-                "`no-such-py`, named by `command` in [framework], is not on PATH",
+                "`no-such-sh`, used by `shell` in [provider], is not on PATH",
+                "`no-such-py`, used by `command` in [framework], is not on PATH",
             ]
         );
     }
@@ -309,7 +309,7 @@ mod tests {
                          test_id_format = \"{name}\"";
         assert_eq!(
             warnings(provider, framework),
-            ["`no-such-create`, named by `create_command` in [provider], is not on PATH"]
+            ["`no-such-create`, used by `create_command` in [provider], is not on PATH"]
         );
     }
 
@@ -328,10 +328,10 @@ mod tests {
         assert_eq!(
             warnings(&good.replace("{sandbox_id}", "{sandbox}").replace("{image_id}", "im-1")),
             [
-                "`exec_command` in [provider] does not hold `{sandbox_id}`: it cannot tell which sandbox is meant",
-                "`destroy_command` in [provider] does not hold `{sandbox_id}`: it cannot tell which sandbox is meant",
-                "`download_command` in [provider] does not hold `{sandbox_id}`: it cannot tell which sandbox is meant",
-                "`prepare_command` in [provider] makes an image, but `create_command` does not hold `{image_id}`",
+                "`exec_command` in [provider] does not contain `{sandbox_id}`, so it cannot know which sandbox to use",
+                "`destroy_command` in [provider] does not contain `{sandbox_id}`, so it cannot know which sandbox to use",
+                "`download_command` in [provider] does not contain `{sandbox_id}`, so it cannot know which sandbox to use",
+                "`prepare_command` in [provider] makes an image, but `create_command` does not contain `{image_id}`",
             ]
         );
         let patched = good.replace("{image_id}", "im-1") + "\npatch_command = \"p {image_id}\"";

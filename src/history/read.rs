@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use super::{History, Record, Sample, is_duration, merge};
 use crate::files;
+use crate::words;
 
 /// The number of bytes to read at a time.
 const BLOCK: u64 = 1 << 20;
@@ -47,10 +48,10 @@ impl Faults {
 impl fmt::Display for Faults {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [(self.lines, "line"), (self.samples, "sample")];
-        let counts = parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, noun)| {
-            let plural = if count == 1 { "" } else { "s" };
-            format!("{count} unreadable {noun}{plural}")
-        });
+        let counts = parts
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, noun)| words::count(count, &format!("unreadable {noun}")));
         let counts: Vec<String> = counts.collect();
         write!(formatter, "skipped {}, the first in line {}", counts.join(" and "), self.first)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use xml::attribute::OwnedAttribute;
 
 use super::cut::{Cut, shorten};
-use super::{BATCHES_PROPERTY, Case, ID_PROPERTY, XFAIL_TYPE, escape};
+use super::{BATCHES_PROPERTY, Case, ID_PROPERTY, RUN_ERROR_PROPERTY, XFAIL_TYPE, escape};
 use crate::model::{CaseResult, Details, Outcome};
 
 /// A case, with the properties that only merged reports have.
@@ -17,6 +17,8 @@ pub(super) struct Record {
     pub(super) id: Option<String>,
     /// The batch numbers of its attempts.
     pub(super) batches: Vec<u32>,
+    /// Whether it is an error of the run rather than a test.
+    pub(super) is_run_error: bool,
 }
 
 /// What an element says about its case, in ascending rank.
@@ -56,6 +58,7 @@ struct Open {
     duration: Duration,
     id: Option<String>,
     batches: Vec<u32>,
+    is_run_error: bool,
     /// From the attributes of the case.
     status: Option<Mark>,
     /// From the elements within it.
@@ -223,6 +226,7 @@ impl Open {
             duration: Duration::ZERO,
             id: None,
             batches: Vec::new(),
+            is_run_error: false,
             status: None,
             mark: None,
             expected: false,
@@ -303,6 +307,7 @@ impl Open {
         match name.as_str() {
             ID_PROPERTY => self.id = Some(escape::reverse(&value)),
             BATCHES_PROPERTY => self.batches = value.split(' ').flat_map(str::parse).collect(),
+            RUN_ERROR_PROPERTY => self.is_run_error = true,
             _ => {}
         }
     }
@@ -325,6 +330,7 @@ impl Open {
             text: self.text.written().map(|text| trimmed(&text).to_owned()),
             stdout: self.stdout.written(),
             stderr: self.stderr.written(),
+            is_stated: false,
         };
         let result = CaseResult {
             outcome,
@@ -333,7 +339,7 @@ impl Open {
             details: (details != Details::default()).then(|| Box::new(details)),
         };
         let case = Case { classname: self.classname, name: self.name, file: self.file, result };
-        Record { case, id: self.id, batches: self.batches }
+        Record { case, id: self.id, batches: self.batches, is_run_error: self.is_run_error }
     }
 }
 

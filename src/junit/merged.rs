@@ -30,6 +30,8 @@ pub enum Word {
     TimedOut,
     /// Without a result.
     NotRun,
+    /// No test: an error of the run.
+    RunError,
 }
 
 impl Word {
@@ -61,6 +63,7 @@ impl fmt::Display for Word {
             Word::ExpectedFailure => "XFAILED",
             Word::TimedOut => "TIMED OUT",
             Word::NotRun => "NOT RUN",
+            Word::RunError => "RUN ERROR",
         })
     }
 }
@@ -80,8 +83,8 @@ pub struct Recorded {
 
 impl From<Record> for Recorded {
     fn from(record: Record) -> Recorded {
-        let Record { case, id, batches } = record;
-        let word = Word::of(&case.result);
+        let Record { case, id, batches, is_run_error } = record;
+        let word = if is_run_error { Word::RunError } else { Word::of(&case.result) };
         Recorded { id: id.unwrap_or(case.name), word, result: case.result, batches }
     }
 }

@@ -38,7 +38,7 @@ fn written(tests: &[Test]) -> String {
         })
     };
     let mut bytes = Vec::new();
-    write(&mut bytes, Duration::from_millis(1500), entries).unwrap();
+    write(&mut bytes, Duration::from_millis(1500), &[], entries).unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
@@ -81,6 +81,7 @@ impl Dice {
             text: self.maybe(),
             stdout: self.maybe(),
             stderr: self.maybe(),
+            is_stated: false,
         };
         let mut result = CaseResult::new(outcome, duration);
         result.details = Some(Box::new(details));
@@ -96,7 +97,7 @@ impl Dice {
             attempts.push(self.attempt(number + 1, outcome));
         }
         let verdict = match self.below(4) {
-            0 if bad == 0 => Verdict::NotRun(self.text()),
+            0 if bad == 0 => Verdict::NotRun(self.text().into()),
             1 if bad == 0 => {
                 let outcome = [Outcome::Skipped, Outcome::ExpectedFailure][self.below(2)];
                 attempts.push(self.attempt(1, outcome));
@@ -201,7 +202,7 @@ fn attempts_follow_the_convention_of_the_field() {
             Verdict::Failed,
             vec![attempt(1, Outcome::Failed, "one"), attempt(2, Outcome::Errored, "two")],
         ),
-        test("lost", Verdict::NotRun("no sandbox".to_owned()), Vec::new()),
+        test("lost", Verdict::NotRun("no sandbox".into()), Vec::new()),
     ];
     let expected = r#"<?xml version="1.0" encoding="UTF-8"?>
 <testsuites name="offload" tests="4" failures="1" errors="1" skipped="0" time="1.500000">
@@ -259,8 +260,7 @@ fn a_failed_verdict_is_never_written_as_a_pass() {
 fn an_id_of_any_characters_survives() {
     let ids =
         ["\0", "a\u{1b}[31m\\u{1b}", "\u{ffff}", "two\nlines\r\n", " spaces ", "", "\\n", "<![CDATA[x]]>"];
-    let tests: Vec<Test> =
-        ids.iter().map(|id| test(id, Verdict::NotRun(String::new()), Vec::new())).collect();
+    let tests: Vec<Test> = ids.iter().map(|id| test(id, Verdict::NotRun("".into()), Vec::new())).collect();
     let again = read_again(&written(&tests));
     assert_eq!(again.iter().map(|test| test.id.as_str()).collect::<Vec<_>>(), ids);
 }

@@ -1,27 +1,33 @@
-//! Writes the merged report as a stream. Opening, renaming and the wall clock are left to the caller.
+//! Writes the merged report as a stream. Opening and renaming the file, and the clock, are left to the
+//! caller.
 //!
-//! A `<testcase>` a test, named exactly as its id. An id with characters that XML cannot hold has U+FFFD
-//! for them in its name, and stands whole in the property `offload.id`: a backslash doubled, a forbidden
-//! character as `\u{1b}`. The property `offload.batches` holds the batch numbers of the attempts
-//! of each test that did not pass at once.
+//! There is one `<testcase>` per test, named exactly as its ID. If an ID has characters that XML cannot
+//! hold, they are U+FFFD in the name, and the property `offload.id` has the whole ID: with backslashes
+//! doubled, and forbidden characters written as `\u{1b}`. The property `offload.batches` has the batch
+//! numbers of the attempts of each test that did not pass at once.
 //! Attempts follow the convention of surefire and nextest: a flaky test has a `<flakyFailure>` or
-//! `<flakyError>` for each failed attempt; a failed one has the `<failure>` or `<error>` of its first
-//! attempt and `<rerunFailure>` or `<rerunError>` for later ones. The output of the attempt that gives
-//! the case its result and time stands in the case, that of others in their elements.
+//! `<flakyError>` for each failed attempt; a failed test has the `<failure>` or `<error>` of its first
+//! attempt, and a `<rerunFailure>` or `<rerunError>` for each later one. The case has the duration and
+//! the output of the attempt that decided its result; the output of other attempts is in their elements.
+//! Errors of the run are cases of a second suite, which counts in no other total; the property
+//! `offload.run-error` marks them.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use super::cut::shorten;
 use super::escape::{Place, escape, reversible};
-use super::{BATCHES_PROPERTY, ID_PROPERTY, NOT_RUN_TYPE, TIMEOUT_TYPE, XFAIL_TYPE};
+use super::{BATCHES_PROPERTY, ID_PROPERTY, NOT_RUN_TYPE, RUN_ERROR_PROPERTY, TIMEOUT_TYPE, XFAIL_TYPE};
 use crate::model::{Attempt, CaseResult, Details, Outcome, Verdict};
 
-/// The longest text that is written whole: message, failure text, output of one stream.
+/// The longest text that is not cut: a message, a failure text, the output of one stream.
 const LONGEST_TEXT: usize = 64 * 1024;
-/// The name of the one suite.
+/// The name of the suite of all tests.
 const SUITE: &str = "offload";
-/// How much is gathered before it is handed on.
+/// The name of the suite of errors of the run, and the `type` of these errors.
+const ERRORS_SUITE: &str = "run-errors";
+const RUN_ERROR_TYPE: &str = "run-error";
+/// How much is buffered before it is passed on.
 const BLOCK: usize = 64 * 1024;
 
 /// A test of the merged report.
@@ -29,14 +35,23 @@ const BLOCK: usize = 64 * 1024;
 pub struct Entry<'a> {
     /// Its id, any text.
     pub id: &'a str,
-    /// Its file, which becomes the class name too.
+    /// Its file, which also becomes the class name.
     pub file: Option<&'a str>,
-    /// Its group: the class name of tests without a file.
+    /// Its group, the class name of tests without a file.
     pub group: &'a str,
-    /// What is said of it at the end.
+    /// Its final verdict.
     pub verdict: &'a Verdict,
     /// Its attempts in order.
     pub attempts: &'a [Attempt],
+}
+
+/// An error outside tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunError {
+    /// What went wrong; the name of its case.
+    pub reason: String,
+    /// Where, and what the logs say.
+    pub text: String,
 }
 
 /// What the head of a report says; tests are counted, not attempts.
@@ -71,14 +86,15 @@ impl Totals {
     }
 }
 
-/// Writes the report of a run that took `time` and flushes it. `entries` is asked twice, for the totals
-/// at the head and for the tests, and must give the same both times.
+/// Writes the report of a run that took `time`, and flushes it. `entries` is called twice, for the totals
+/// and for the tests, and must return the same both times.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn write<'a, Entries>(
     out: &mut dyn Write,
     time: Duration,
+    errors: &[RunError],
     entries: impl Fn() -> Entries,
 ) -> io::Result<()>
 where
@@ -87,8 +103,8 @@ where
     let totals = Totals::count(entries(), time);
     let mut page = Page { bytes: Vec::with_capacity(2 * BLOCK) };
     page.raw("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    page.head("<testsuites", &totals);
-    page.head("  <testsuite", &totals);
+    page.head("<testsuites", SUITE, &totals);
+    page.head("  <testsuite", SUITE, &totals);
     for entry in entries() {
         page.entry(&entry);
         if page.bytes.len() >= BLOCK {
@@ -96,7 +112,9 @@ where
             page.bytes.clear();
         }
     }
-    page.raw("  </testsuite>\n</testsuites>\n");
+    page.raw("  </testsuite>\n");
+    page.errors(errors);
+    page.raw("</testsuites>\n");
     out.write_all(&page.bytes)?;
     out.flush()
 }
@@ -130,7 +148,7 @@ impl<'a> Shown<'a> {
                 Some(attempt) => Shown::Bad(attempt),
                 None => Shown::Stated { kind: "failed", message: "no attempt passed" },
             },
-            Verdict::NotRun(reason) => Shown::Stated { kind: NOT_RUN_TYPE, message: reason },
+            Verdict::NotRun(reason) => Shown::Stated { kind: NOT_RUN_TYPE, message: &reason.text },
         }
     }
 
@@ -143,7 +161,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// XML in the making; memory only.
+/// XML that is being assembled in memory.
 struct Page {
     bytes: Vec<u8>,
 }
@@ -172,15 +190,38 @@ impl Page {
         self.formatted(format_args!(" time=\"{}.{:06}\"", micros / 1_000_000, micros % 1_000_000));
     }
 
-    fn head(&mut self, start: &str, totals: &Totals) {
+    fn head(&mut self, start: &str, suite: &str, totals: &Totals) {
         let Totals { tests, failures, errors, skipped, time } = *totals;
         self.raw(start);
-        self.attribute("name", SUITE);
+        self.attribute("name", suite);
         self.formatted(format_args!(
             " tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\""
         ));
         self.time(time);
         self.raw(">\n");
+    }
+
+    fn errors(&mut self, errors: &[RunError]) {
+        if errors.is_empty() {
+            return;
+        }
+        let totals = Totals { tests: errors.len(), errors: errors.len(), ..Totals::default() };
+        self.head("  <testsuite", ERRORS_SUITE, &totals);
+        for RunError { reason, text } in errors {
+            let reason = shorten(reason, LONGEST_TEXT);
+            self.raw("    <testcase");
+            self.attribute("name", &reason);
+            self.attribute("classname", ERRORS_SUITE);
+            self.raw(">\n      <properties><property");
+            self.attribute("name", RUN_ERROR_PROPERTY);
+            self.raw(" value=\"true\"/></properties>\n      <error");
+            self.attribute("type", RUN_ERROR_TYPE);
+            self.attribute("message", &reason);
+            self.raw(">");
+            escape(&shorten(text, LONGEST_TEXT), Place::Text, &mut self.bytes);
+            self.raw("</error>\n    </testcase>\n");
+        }
+        self.raw("  </testsuite>\n");
     }
 
     fn entry(&mut self, entry: &Entry<'_>) {
@@ -226,7 +267,7 @@ impl Page {
 
     fn properties(&mut self, entry: &Entry<'_>) {
         let exact = reversible(entry.id);
-        // Most tests pass at once; that they need no more than one tag keeps reports small.
+        // Most tests pass at once; a single tag for each of them keeps reports small.
         let plain = matches!(entry.verdict, Verdict::Passed) || entry.attempts.is_empty();
         if exact.is_none() && plain {
             return;
@@ -281,15 +322,15 @@ impl Page {
         let details = result.details.as_deref();
         let kind = match result.outcome {
             Outcome::ExpectedFailure => Some(XFAIL_TYPE),
-            // The outcome decides how it is read again, not what a tool called it.
+            // When the report is read again, the outcome counts, not what a tool called it.
             _ => details.and_then(|details| details.kind.as_deref()).filter(|kind| *kind != XFAIL_TYPE),
         };
         self.texts(kind, details);
         self.raw("</skipped>\n");
     }
 
-    /// An attempt that went wrong, as `element`; a duration for one that is not the case's own, which then
-    /// has its output with it.
+    /// A bad attempt, as `element`. One that did not decide the result of the case has its own duration
+    /// and output.
     fn bad(&mut self, element: &str, attempt: &Attempt, own_time: Option<Duration>) {
         self.raw("      <");
         self.raw(element);

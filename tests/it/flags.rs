@@ -43,11 +43,11 @@ fn the_timeline_has_a_track_for_the_phases_and_one_for_each_sandbox() {
 fn flags_of_other_providers_say_what_they_need() {
     let project = project(&["pass 1"], "");
     for (flags, code, text) in [
-        (&["--copy-dir", "a:b"][..], 3, "needs sandboxes with files of their own"),
-        (&["--override-image-id", "im-1"], 3, "needs the provider `modal`"),
-        (&["--record-history"], 3, "needs a [history] section"),
-        (&["--no-cache"], 0, "needs a provider that builds images"),
-        (&["--show-estimated-cost"], 0, "needs a provider that costs something"),
+        (&["--copy-dir", "a:b"][..], 3, "requires a provider whose sandboxes have their own files"),
+        (&["--override-image-id", "im-1"], 3, "requires the provider `modal`"),
+        (&["--record-history"], 3, "requires a [history] section"),
+        (&["--no-cache"], 0, "`local` builds no image"),
+        (&["--show-estimated-cost"], 0, "`local` costs nothing"),
         (&["--env", "novalue"], 3, "expected KEY=VALUE"),
         (&["--parallel", "0"], 3, "--parallel"),
         (&["--nonsense"], 3, "--nonsense"),

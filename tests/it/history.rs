@@ -133,7 +133,7 @@ fn without_the_driver_the_same_merge_conflicts_and_the_conflict_is_read() {
     try_git(&project, &["merge", "-q", "--no-edit", "other"]).expect_code(1);
     assert!(fs::read_to_string(project.path().join("h")).unwrap().contains("<<<<<<<"));
     let shown = project.offload(&["history", "show"]).expect_code(0);
-    assert!(shown.stdout.starts_with("`h` knows of `offload.toml`: tests 3, samples 9, runs 3\n"));
+    assert!(shown.stdout.starts_with("history `h` for `offload.toml`: 3 tests, 9 samples, 3 runs\n"));
     assert_eq!(shown.stderr, "offload: warn: history `h`: skipped 3 unreadable lines, the first in line 1\n");
 }
 
@@ -145,9 +145,9 @@ fn the_driver_is_set_up_once_and_adds_a_line_of_its_own() {
     assert_eq!(
         first.stdout,
         format!(
-            "set `merge.offload-history.name` to `joins histories of test runs` in the configuration of the repository\n\
+            "set `merge.offload-history.name` to `merges histories of test runs` in the configuration of the repository\n\
              set `merge.offload-history.driver` to `offload history merge %O %A %B` in the configuration of the repository\n\
-             added `sub/h.jsonl merge=offload-history` to `{}/.gitattributes`, which is to be committed\n",
+             added `sub/h.jsonl merge=offload-history` to `{}/.gitattributes`; commit this file\n",
             top.display()
         )
     );
@@ -155,7 +155,7 @@ fn the_driver_is_set_up_once_and_adds_a_line_of_its_own() {
     assert_eq!(attributes(&project), "*.txt text\nsub/h.jsonl merge=offload-history\n");
     let config = fs::read(project.path().join(".git/config")).unwrap();
     let second = project.offload(&["history", "setup-merge-driver"]).expect_code(0);
-    assert_eq!(second.stdout, "git merges `sub/h.jsonl` with `offload` already\n");
+    assert_eq!(second.stdout, "git already merges `sub/h.jsonl` with `offload`\n");
     assert_eq!(attributes(&project), "*.txt text\nsub/h.jsonl merge=offload-history\n");
     assert_eq!(fs::read(project.path().join(".git/config")).unwrap(), config);
 }
@@ -180,19 +180,19 @@ fn the_driver_is_set_up_from_a_folder_below_and_in_a_worktree() {
 #[test]
 fn a_set_up_that_cannot_work_says_why() {
     let outside = project(&["pass 1"], "").offload(&["history", "setup-merge-driver"]).expect_code(3);
-    assert!(outside.stderr.contains("is in no working tree of git: fatal: not a git repository"));
-    assert!(outside.stderr.contains("\n  hint: run this in the repository that keeps the history\n"));
+    assert!(outside.stderr.contains("is not in a git working tree: fatal: not a git repository"));
+    assert!(outside.stderr.contains("\n  hint: run this in the repository that contains the history\n"));
 
     let empty = project(&["pass 1"], "").file("bin/keep", "");
     let mut command = empty.command(env!("CARGO_BIN_EXE_offload"));
     command.args(["history", "setup-merge-driver"]).env("PATH", empty.path().join("bin"));
     let missing = Running::start(command).wait(Duration::from_secs(60)).expect_code(4);
     assert!(missing.stderr.contains("cannot run git: "), "{}", missing.stderr);
-    assert!(missing.stderr.contains("\n  hint: install git, or put it on PATH\n"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("\n  hint: install git, or add it to PATH\n"), "{}", missing.stderr);
 
     let overridden = repository(Some("sub/h")).file("sub/.gitattributes", "* merge=union\n");
     let warned = overridden.offload(&["history", "setup-merge-driver"]).expect_code(0);
-    assert!(warned.stderr.contains("another line about attributes overrides it"), "{}", warned.stderr);
+    assert!(warned.stderr.contains("another attribute overrides it"), "{}", warned.stderr);
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn the_overview_is_three_tables() {
     let outcome = shown().offload(&["history", "show"]).expect_code(0);
     assert_eq!(
         outcome.stdout,
-        "`h` knows of `offload.toml`: tests 6, samples 18, runs 6
+        "history `h` for `offload.toml`: 6 tests, 18 samples, 6 runs
 
 Slowest
   seconds  samples  test
@@ -273,9 +273,9 @@ Slowest
     0.100        2  flaky, rarely run
 
 Flakiest
-  failures  attempts   share  test
-         2         5  40.0 %  flaky
-         1         2  50.0 %  flaky, rarely run
+  failures  attempts   rate  test
+         2         5  40.0%  flaky
+         1         2  50.0%  flaky, rarely run
 
 Newly slow
   before  seconds  factor  test
@@ -303,10 +303,10 @@ fn the_overview_as_json_is_one_object() {
 #[test]
 fn an_overview_of_nothing_says_so() {
     let without = project(&["pass 1"], "").offload(&["history", "show"]).expect_code(3);
-    assert!(without.stderr.contains("the configuration has no [history]\n\n  hint: add a line `[history]`"));
+    assert!(without.stderr.contains("the configuration has no [history] section\n\n  hint: add `[history]`"));
     let empty = project(&["pass 1"], "[history]");
     let outcome = empty.offload(&["history", "show"]).expect_code(0);
-    assert_eq!(outcome.stdout, "the history `offload-history.jsonl` knows no tests of `offload.toml` yet\n");
+    assert_eq!(outcome.stdout, "history `offload-history.jsonl` has no tests of `offload.toml` yet\n");
     let json = empty.offload(&["history", "show", "-f", "json"]).expect_code(0);
     assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap()["slowest"], json!([]));
 }

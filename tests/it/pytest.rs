@@ -267,7 +267,7 @@ fn surroundings_reach_discovery_and_tests() {
         .config(&config);
     has_all(
         &project.offload(&["run", "--env", "FROM_FLAG=a=b"]).expect_code(0).stdout,
-        &["1 tests: 1 passed"],
+        &["1 test: 1 passed"],
     );
 }
 
@@ -325,5 +325,5 @@ fn folders_in_front_of_path_keep_the_path_that_is_set() {
     let set = format!("env = {{ PATH = \"{}/two:/usr/bin:/bin\" }}", project.path().display());
     let framework = format!("{set}\nprepend_path = [\"{{root}}/one\"]");
     let project = project.config(&config(python, &framework, "[groups.all]"));
-    has_all(&project.offload(&["run"]).expect_code(0).stdout, &["1 tests: 1 passed"]);
+    has_all(&project.offload(&["run"]).expect_code(0).stdout, &["1 test: 1 passed"]);
 }

@@ -148,7 +148,9 @@ fn tests_whose_pair_is_dropped_or_cancelled_are_not_run_for_a_reason() {
         assert_eq!((step.outcome, step.abandon), (Some(BatchOutcome::Cancelled), abandon));
     }
     let summary = collector.finish();
-    assert!(matches!(verdict_of(&summary, 0), Verdict::NotRun(reason) if reason.contains("was stopped")));
+    assert!(
+        matches!(verdict_of(&summary, 0), Verdict::NotRun(reason) if reason.text.contains("was stopped"))
+    );
 }
 
 #[test]

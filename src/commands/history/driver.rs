@@ -1,4 +1,4 @@
-//! `offload history setup-merge-driver`: tells git how to merge the history.
+//! `offload history setup-merge-driver`: configures git to merge the history.
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
@@ -18,23 +18,23 @@ use crate::process::Capture;
 
 const ATTRIBUTE: &str = "merge=offload-history";
 const SETTINGS: [(&str, &str); 2] = [
-    ("merge.offload-history.name", "joins histories of test runs"),
+    ("merge.offload-history.name", "merges histories of test runs"),
     ("merge.offload-history.driver", "offload history merge %O %A %B"),
 ];
 /// How long git may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// So many bytes of what git says about a failure are shown.
+/// How many bytes of git's error output are shown.
 const TAIL: u64 = 2048;
 const SHELL: &str = "/bin/sh";
-/// The exit code of a shell that does not find the program.
+/// The exit code of a shell that cannot find the program.
 const NOT_FOUND: i32 = 127;
 
-/// Makes git merge the history at `path` with `offload history merge`: adds a line to the
-/// `.gitattributes` of the repository that `path` is in, which is to be committed, and settings to its
-/// configuration. What is there already stays. `output` is told what was changed.
+/// Makes git merge the history at `path` with `offload history merge`: adds a line to `.gitattributes` in
+/// the repository of `path`, and settings to its configuration, unless they are there. Reports the changes
+/// to `output`.
 ///
 /// # Errors
-/// When there is no git, no repository, or one of the two cannot be written.
+/// Without git or a repository, or when one of the files cannot be written.
 pub fn setup_merge_driver(path: &Path, output: &mut dyn Write) -> Result<Status, Problem> {
     let path = resolve(path)?;
     let directory = path.ancestors().skip(1).find(|directory| directory.is_dir()).unwrap_or(Path::new("/"));
@@ -51,35 +51,33 @@ pub fn setup_merge_driver(path: &Path, output: &mut dyn Write) -> Result<Status,
     }
     let attributes = git.top.join(".gitattributes");
     if let Some(line) = add_line(&attributes, relative)? {
-        done.push(format!("added `{line}` to `{}`, which is to be committed", attributes.display()));
+        done.push(format!("added `{line}` to `{}`; commit this file", attributes.display()));
     }
     check(&git, relative)?;
     if done.is_empty() {
-        done.push(format!("git merges `{}` with `offload` already", relative.display()));
+        done.push(format!("git already merges `{}` with `offload`", relative.display()));
     }
     writeln!(output, "{}", done.join("\n")).context("cannot write to standard output")?;
     Ok(Status::Passed)
 }
 
-/// Says where the driver would not be used all the same.
+/// Warns if git would not use the driver anyway.
 fn check(git: &Git, relative: &Path) -> Result<()> {
     let name = relative.display();
     if let Some(path) = relative.to_str() {
         let found = git.must(&["check-attr", "-z", "merge", "--", path])?;
         if !found.ends_with(b"\0offload-history\0") {
-            log::warn!(
-                "git will not use the driver for `{name}`: another line about attributes overrides it"
-            );
+            log::warn!("git will not use the driver for `{name}`: another attribute overrides it");
         }
     }
     let search = std::env::var_os("PATH").unwrap_or_default();
     if !std::env::split_paths(&search).any(|directory| is_executable(&directory.join("offload"))) {
-        log::warn!("`offload` is not on PATH, where git will look for it when it merges `{name}`");
+        log::warn!("`offload` is not on PATH; git needs it there to merge `{name}`");
     }
     Ok(())
 }
 
-/// `path` without links in its directories, as far as these exist: so git names its directories.
+/// `path` with links in existing directories resolved, as git names its directories.
 fn resolve(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).with_context(|| format!("cannot find `{}`", path.display()))?;
     for directory in path.ancestors().skip(1) {
@@ -90,7 +88,7 @@ fn resolve(path: &Path) -> Result<PathBuf> {
     bail!("`{}` is in no directory", path.display())
 }
 
-/// Adds the attribute for `relative` to the file; gives the line unless it was there.
+/// Adds the attribute for `relative` to the file; returns the line unless it was there.
 fn add_line(attributes: &Path, relative: &Path) -> Result<Option<String>> {
     let file = files::behind_links(attributes)
         .with_context(|| format!("cannot follow the link `{}`", attributes.display()))?;
@@ -120,8 +118,8 @@ fn sets_driver(line: &[u8], pattern: &[u8]) -> bool {
     is_whole && attributes.split(u8::is_ascii_whitespace).any(|word| word == ATTRIBUTE.as_bytes())
 }
 
-/// A pattern of gitattributes that stands for `path` alone: its special characters escaped, and where
-/// it would be cut or read as a comment, all of it quoted as in C.
+/// A gitattributes pattern that matches only `path`: special characters are escaped, and a pattern with
+/// blanks, or that looks like a comment, is quoted as in C.
 fn pattern(path: &Path) -> Vec<u8> {
     let path = path.as_os_str().as_bytes();
     let mut pattern = Vec::new();
@@ -161,18 +159,18 @@ impl Git {
                 Ok(Git { top: OsStr::from_bytes(top).into(), ..git })
             }
             Exit::Code(NOT_FOUND) => {
-                Err(Problem::from(anyhow!("cannot run git: {stderr}")).hint("install git, or put it on PATH"))
+                Err(Problem::from(anyhow!("cannot run git: {stderr}")).hint("install git, or add it to PATH"))
             }
             _ => {
                 let place = directory.display();
-                let problem = Problem::usage(format!("`{place}` is in no working tree of git: {stderr}"));
-                Err(problem.hint("run this in the repository that keeps the history"))
+                let problem = Problem::usage(format!("`{place}` is not in a git working tree: {stderr}"));
+                Err(problem.hint("run this in the repository that contains the history"))
             }
         }
     }
 
-    /// What the command prints, without its last newline; `None` where it ends with 1, which means that
-    /// there is nothing.
+    /// The output of the command without its last newline; `None` if it exits with 1, which means that there
+    /// is no value.
     fn ask(&self, words: &[&str]) -> Result<Option<Vec<u8>>> {
         match self.run(words)? {
             (Exit::Code(0), stdout, _) => Ok(Some(stdout.strip_suffix(b"\n").unwrap_or(&stdout).to_vec())),
@@ -189,7 +187,7 @@ impl Git {
         }
     }
 
-    /// How the command ends, what it prints, and what it says about that.
+    /// The exit status, output, and error output of the command.
     fn run(&self, words: &[&str]) -> Result<(Exit, Vec<u8>, String)> {
         let mut command = CommandLine::program(["git"].iter().chain(words).copied());
         command.directory = Some(self.top.clone());

@@ -8,51 +8,44 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::commands::{OutputFormat, recording};
 use crate::config::Config;
 use crate::error::{Problem, Status, one_line};
 use crate::history::{History, Record, median};
+use crate::words::count;
 
-/// With fewer attempts the share of failures says little; such tests come after the others.
+/// With fewer attempts a failure rate means little; such tests are listed last.
 const ENOUGH: u64 = 5;
-/// So many of the last passes are compared with those before them, which must be as many at least.
+/// This many recent passes are compared with at least as many earlier ones.
 const LAST: usize = 3;
-/// A test has become slow if it takes so many times what it took,
+/// A test is newly slow if its duration grew by this factor,
 const FACTOR: f64 = 1.5;
-/// and so many seconds more.
+/// and by this many seconds.
 const ADDED: f64 = 0.1;
-/// Ids that start like this are no tests but what `offload` has learned beside them.
-const OWN: char = '\n';
 
-/// How the result is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Tables.
-    Text,
-    /// One JSON object.
-    Json,
-}
-
-/// Shows of each list the first `limit` tests that the history of `config` knows. `name` is the name of
-/// the configuration file.
+/// Shows the first `limit` tests of each list. `name` is the name of the configuration file.
 ///
 /// # Errors
-/// Without [history], with a history that cannot be read; when `output` cannot be written.
+/// Without [history], with an unreadable history, or when `output` cannot be written.
 pub fn show(
     config: &Config,
     name: &str,
-    (format, limit): (Format, usize),
+    format: OutputFormat,
+    limit: usize,
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
     let Some(section) = &config.history else {
-        return Err(Problem::usage("the configuration has no [history]")
-            .hint("add a line `[history]` to it, then `offload run --record-history` records results"));
+        return Err(Problem::usage("the configuration has no [history] section")
+            .hint("add `[history]` to it, then record results with `offload run --record-history`"));
     };
     let history = History::load(&section.path)?;
-    let tests: Vec<(&str, &Record)> = history.of(name).filter(|(id, _)| !id.starts_with(OWN)).collect();
+    let tests: Vec<(&str, &Record)> = history.of(name).filter(|(id, _)| !recording::is_own(id)).collect();
     let overview = Overview::new(&tests, limit);
     let text = match format {
-        Format::Json => serde_json::to_string_pretty(&overview).context("cannot write the overview")?,
-        Format::Text => overview.to_text(name, &section.path),
+        OutputFormat::Json => {
+            serde_json::to_string_pretty(&overview).context("cannot format the overview")?
+        }
+        OutputFormat::Text => overview.to_text(name, &section.path),
     };
     writeln!(output, "{}", text.trim_end()).context("cannot write to standard output")?;
     Ok(Status::Passed)
@@ -97,8 +90,8 @@ impl<'a> Overview<'a> {
         let mut flakiest: Vec<Flaky<'a>> =
             tests.iter().filter_map(|(id, record)| flaky(id, record)).collect();
         flakiest.sort_by(|one, other| {
-            let by_share = other.share().total_cmp(&one.share());
-            (one.attempts < ENOUGH).cmp(&(other.attempts < ENOUGH)).then(by_share).then(one.id.cmp(other.id))
+            let by_rate = other.rate().total_cmp(&one.rate());
+            (one.attempts < ENOUGH).cmp(&(other.attempts < ENOUGH)).then(by_rate).then(one.id.cmp(other.id))
         });
         let mut newly_slow: Vec<NewlySlow<'a>> =
             tests.iter().filter_map(|(id, record)| has_become_slow(id, record)).collect();
@@ -119,17 +112,18 @@ impl<'a> Overview<'a> {
     fn to_text(&self, name: &str, path: &Path) -> String {
         let path = path.display();
         if self.tests == 0 {
-            return format!("the history `{path}` knows no tests of `{name}` yet");
+            return format!("history `{path}` has no tests of `{name}` yet");
         }
         let Overview { tests, samples, runs, slowest, flakiest, newly_slow } = self;
-        let mut text = format!("`{path}` knows of `{name}`: tests {tests}, samples {samples}, runs {runs}\n");
+        let counts = [count(*tests, "test"), count(*samples, "sample"), count(*runs, "run")].join(", ");
+        let mut text = format!("history `{path}` for `{name}`: {counts}\n");
         let rows = slowest.iter().map(|test| ([seconds(test.seconds), test.samples.to_string()], test.id));
         table(&mut text, "Slowest", ["seconds", "samples"], rows);
         let rows = flakiest.iter().map(|test| {
-            let share = format!("{:.1} %", test.share() * 100.0);
-            ([test.failures.to_string(), test.attempts.to_string(), share], test.id)
+            let rate = format!("{:.1}%", test.rate() * 100.0);
+            ([test.failures.to_string(), test.attempts.to_string(), rate], test.id)
         });
-        table(&mut text, "Flakiest", ["failures", "attempts", "share"], rows);
+        table(&mut text, "Flakiest", ["failures", "attempts", "rate"], rows);
         let rows = newly_slow.iter().map(|test| {
             let factor = test.seconds / test.seconds_before;
             let factor = if factor < 1000.0 { format!("× {factor:.1}") } else { "-".into() };
@@ -159,7 +153,7 @@ fn has_become_slow<'a>(id: &'a str, record: &Record) -> Option<NewlySlow<'a>> {
 }
 
 impl Flaky<'_> {
-    fn share(&self) -> f64 {
+    fn rate(&self) -> f64 {
         self.failures as f64 / self.attempts as f64
     }
 }
@@ -174,7 +168,7 @@ fn seconds(seconds: f64) -> String {
     format!("{seconds:.3}")
 }
 
-/// Adds a table: numbers to the right, the id last. Nothing where there are no rows.
+/// Adds a table with right-aligned numbers and the ID in the last column, unless it has no rows.
 fn table<'a, const N: usize>(
     text: &mut String,
     title: &str,

@@ -46,7 +46,7 @@ fn a_gibibyte_of_output_leaves_memory_flat() {
         let project = project.file("runner", &printing(hole));
         let (outcome, most) = weigh(&project);
         let outcome = outcome.expect_code(0);
-        assert!(outcome.stdout.contains("1 tests: 1 passed"), "{}", outcome.stdout);
+        assert!(outcome.stdout.contains("1 test: 1 passed"), "{}", outcome.stdout);
         assert!(most < FLAT, "{most} KiB");
         assert_eq!(log_of(&project).metadata().unwrap().len(), 1024 * MIB as u64 + 8);
     }

@@ -41,7 +41,7 @@ fn closed_streams_do_no_harm_and_nothing_comes_into_a_log_that_no_test_wrote() {
 fn no_terminal_is_needed() {
     let project = project(&["pass 1"], "");
     let outcome = by_shell(&project, "exec setsid --wait \"$0\" run").expect_code(0);
-    assert!(outcome.stdout.contains("1 tests: 1 passed"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("1 test: 1 passed"), "{}", outcome.stdout);
 }
 
 /// The history has samples of this time, in milliseconds since the epoch.

@@ -54,7 +54,7 @@ fn a_pytest_suite_runs_from_its_image_to_its_verdict() {
         let project = committed(project);
         let outcome = project.offload(&["run", "--show-estimated-cost", "--trace"]).expect_code(0);
         assert!(outcome.stdout.contains("7 tests: 7 passed"), "{}", outcome.stdout);
-        assert!(outcome.stdout.contains("estimated cost: 0."), "{}", outcome.stdout);
+        assert!(outcome.stdout.contains("estimated cost: $0."), "{}", outcome.stdout);
         assert!(outcome.stderr.contains("offload: image: "), "{}", outcome.stderr);
         nothing_left(&emulator, &project);
         let creates = emulator.calls(&["SandboxCreate"]);

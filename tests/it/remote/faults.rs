@@ -37,7 +37,7 @@ fn the_run_goes_on_without_the_sandboxes_that_could_not_be_made() {
     let project = project.file("on-create", "echo 'no quota' >&2; exit 1");
     let outcome = project.offload(&["run"]).expect_code(4);
     assert!(
-        outcome.stderr.contains("no test could be run in any sandbox: `create_command`"),
+        outcome.stderr.contains("no tests could be run in any sandbox: `create_command`"),
         "{}",
         outcome.stderr
     );

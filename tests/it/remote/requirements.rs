@@ -85,7 +85,7 @@ fn the_one_with_an_init_command_runs() {
         .file("pytest.ini", "[pytest]\nmarkers =\n    acceptance: x\n    release: x\n")
         .file("libs/mng/tests/test_all.py", tests);
     let outcome = project.offload(&["run"]).expect_code(0);
-    assert!(outcome.stdout.contains("1 tests: 1 passed"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("1 test: 1 passed"), "{}", outcome.stdout);
     tidy(&project);
 }
 

@@ -142,7 +142,7 @@ fn the_command_that_runs_failed_tests_again_names_the_same_tests() {
         let project = configured(&words(tests), "[groups.all]", "").file("runner", &noting("<failure\\/>"));
         let outcome = project.offload(&["run", "--parallel", "1"]).expect_code(1);
         fs::remove_file(project.path().join("seen")).unwrap();
-        let again = outcome.stdout.lines().filter_map(|line| line.strip_prefix("run them again: "));
+        let again = outcome.stdout.lines().filter_map(|line| line.strip_prefix("run again: "));
         let again: Vec<&str> = again.collect();
         assert_eq!(again.len(), 1, "{}", outcome.stdout);
         assert!(project.command("sh").args(["-c", again[0]]).status().unwrap().success(), "{}", again[0]);
