@@ -130,7 +130,10 @@ fn weigh(work: &Work<'_>, drafts: Vec<Draft>, overhead: Overhead) -> Vec<Weighed
             Weighed { load: overhead.batch(seconds(tests), files).as_secs_f64(), draft }
         })
         .collect();
-    weighed.sort_unstable();
+    let start = |weighed: &Weighed| weighed.draft.pieces.first().map(|piece| piece.start);
+    weighed.sort_unstable_by(|one, other| {
+        other.load.total_cmp(&one.load).then_with(|| start(one).cmp(&start(other)))
+    });
     weighed
 }
 

@@ -21,32 +21,11 @@ pub(super) struct Draft {
     pub(super) group: GroupIndex,
 }
 
-/// A draft with its expected duration in seconds. Longer ones come first, then by position.
+/// A draft with its expected duration in seconds.
 #[derive(Clone, Debug)]
 pub(super) struct Weighed {
     pub(super) load: f64,
     pub(super) draft: Draft,
-}
-
-impl PartialEq for Weighed {
-    fn eq(&self, other: &Weighed) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Weighed {}
-
-impl PartialOrd for Weighed {
-    fn partial_cmp(&self, other: &Weighed) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Weighed {
-    fn cmp(&self, other: &Weighed) -> Ordering {
-        let start = |weighed: &Weighed| weighed.draft.pieces.first().map(|piece| piece.start);
-        other.load.total_cmp(&self.load).then_with(|| start(self).cmp(&start(other)))
-    }
 }
 
 /// Which tests stay together.
