@@ -98,7 +98,11 @@ enum Command {
     /// Show which image a run would use, and what has changed since it was built
     CheckpointStatus,
     /// Destroy sandboxes left behind by killed runs, and delete their temporary files
-    Gc,
+    Gc {
+        /// Drop creates that were ended before they printed an id, after listing them: whatever they left is gone
+        #[arg(long)]
+        forget: bool,
+    },
     /// Check the configuration and print the settings in effect
     Validate,
     /// Create a configuration file
@@ -256,10 +260,13 @@ fn dispatch(
         Command::Build { copy_dir, env, no_cache } => {
             let options =
                 build::Options { env: env.clone(), copy_dirs: copy_dir.clone(), no_cache: *no_cache };
-            build::run((&load(config)?, screen), &options, &cancel_on_signals()?, output)
+            build::run(&load(config)?, screen, &options, &cancel_on_signals()?, output)
         }
-        Command::CheckpointStatus => build::status((&load(config)?, screen), &cancel_on_signals()?, output),
-        Command::Gc => gc::run(screen, &cancel_on_signals()?, output),
+        Command::CheckpointStatus => build::status(&load(config)?, screen, &cancel_on_signals()?, output),
+        Command::Gc { forget } => {
+            let unknown = if *forget { gc::Unknown::Forget } else { gc::Unknown::Keep };
+            gc::run(screen, unknown, &cancel_on_signals()?, output)
+        }
         Command::Collect { format, no_tests } => {
             let cancel = cancel_on_signals()?;
             let options = collect::Options { format: *format, no_tests: *no_tests, env: &[] };

@@ -201,6 +201,8 @@ pub struct CommandProvider {
     pub destroy_command: String,
     /// Copies files out of a sandbox.
     pub download_command: Option<String>,
+    /// Destroys all sandboxes of a run, by its name.
+    pub sweep_command: Option<String>,
     /// The working directory of these commands.
     pub working_dir: Option<PathBuf>,
     /// The timeout of these commands.
@@ -230,8 +232,8 @@ pub struct Modal {
     pub cpu_cores: f64,
     /// Memory per sandbox in GiB.
     pub memory_gb: Option<f64>,
-    /// Passed to `Sandbox.create()`, as JSON.
-    pub experimental_options: String,
+    /// Passed to `Sandbox.create()`.
+    pub experimental_options: serde_json::Value,
     /// The Modal app that sandboxes belong to.
     pub app: String,
     /// The version of Modal's SDK; `None` is the newest supported one.

@@ -355,6 +355,12 @@ pub fn tail(path: &Path, limit: u64) -> String {
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
+/// The last line of a file that is not blank, without the space around it.
+pub fn last_line(path: &Path) -> Option<String> {
+    let text = tail(path, 64 * 1024);
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,5 @@
-//! The stage that gives a run its image: found by its recipe in the notes of the repository, else made
-//! from the commit; what the working tree has beyond that is brought to it as a thin diff.
+//! The stage that gives a run its image: found by its recipe in the notes of the repository, else built from the
+//! commit. Changes of the working tree since then are brought to it as a thin diff.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::cancel::Cancel;
 use crate::git::Repository;
 use crate::git::changes::Changes;
-use crate::git::notes::{ImageNote, Notes};
+use crate::git::notes::{GoneImage, ImageNote, Notes};
 use crate::git::patch;
 use crate::provider::{BuildContext, Builder, Image, ProviderError, ThinDiff};
 
@@ -17,13 +17,13 @@ mod recipe;
 
 use recipe::Recipe;
 
-/// So many commits are looked through for one that has an image.
+/// How many commits are searched for one that has an image.
 const COMMITS: usize = 1000;
 
-/// Larger differences are brought to no image: they would have to be held in memory.
+/// Larger differences are not brought to an image: they would have to be held in memory.
 const LARGEST: usize = 64 << 20;
 
-/// What an image is wanted for.
+/// What an image is needed for.
 pub struct Wanted<'a> {
     /// Who makes images.
     pub builder: &'a dyn Builder,
@@ -33,11 +33,11 @@ pub struct Wanted<'a> {
     pub project: &'a Path,
     /// Runs when the files are in place.
     pub init: Option<String>,
-    /// Runs when a difference has been brought.
+    /// Runs after a difference was applied.
     pub then: Option<String>,
     /// Where that runs, relative to the root of the repository.
     pub then_in: &'a Path,
-    /// Files whose change asks for another image; `None`: those that usually do.
+    /// Files whose change requires another image; `None`: those that usually do.
     pub build_inputs: Option<&'a [String]>,
     /// Our own files, absolute: no part of any image.
     pub excluded: Vec<PathBuf>,
@@ -50,77 +50,73 @@ pub struct Wanted<'a> {
 pub struct Found {
     /// The image.
     pub image: Image,
-    /// Whether it was there already, so that the provider may have lost it.
+    /// Whether it comes from a cache, so that the provider may have lost it.
     pub is_cached: bool,
 }
 
 /// What a run would do for its image.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The digest of all that decides what the image is.
+    /// The digest of everything that decides what the image is.
     pub key: String,
-    /// The files whose change asks for another image, relative to the repository.
+    /// The files whose change requires another image, relative to the repository.
     pub inputs: Vec<PathBuf>,
     /// The newest commit.
     pub head: String,
-    /// The commit with an image, how many commits of here it lacks, and the image.
+    /// The commit with an image, how many commits it is behind, and the image.
     pub cached: Option<(String, usize, String)>,
-    /// What the working tree has beyond that commit, or the newest one: how many files, and bytes.
+    /// The changes since that commit, or the newest one: how many files, and bytes.
     pub changes: (usize, usize),
-    /// Whether that can be brought to an image.
+    /// Whether they can be brought to an image.
     pub can_patch: bool,
 }
 
-/// What the working tree has beyond a commit.
+/// The changes of the working tree since a commit.
 enum Difference {
-    /// Nothing, or what can be brought to an image.
+    /// None, or such as can be brought to an image.
     Thin(Option<ThinDiff>),
-    /// What cannot.
+    /// Too many.
     Unfit,
 }
 
-/// Where an image is looked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Search {
+/// Where a cached image is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
     /// In the notes of the remote and of this machine.
     Everywhere,
     /// In the notes of this machine, as they are.
     Here,
-    /// None is wanted.
+    /// A new one is built.
     Nowhere,
 }
 
-/// What is known before anything is made.
-struct Outlook {
+/// What is known before anything is built.
+struct Outlook<'a> {
+    repository: &'a Repository,
     recipe: Recipe,
     head: String,
     /// The commit with an image, and the image.
     cached: Option<(String, String)>,
 }
 
-/// An error of a provider with all that is known.
-fn told(error: ProviderError) -> anyhow::Error {
-    anyhow!("{error}")
-}
-
 fn not_brought(error: ProviderError) -> anyhow::Error {
-    told(error).context("cannot bring the changes to the image")
+    anyhow!("{error}").context("cannot bring the changes to the image")
 }
 
-/// The image for `key` of one of `commits`, the newest first, else of any commit: commit and image. What the
-/// working tree has beyond that commit is found from its tree, so that it need be no ancestor.
+/// The image for `key` of one of `commits`, the newest first, else of any commit: commit and image. It need not be an
+/// ancestor, as changes are found by comparing trees.
 fn cached(notes: &Notes, search: Search, commits: &[String], key: &str) -> Result<Option<(String, String)>> {
     if search == Search::Nowhere {
         return Ok(None);
     }
     if search == Search::Everywhere {
-        // A remote takes its time, and knows nothing nearer than this.
+        // A remote is slow, and has nothing nearer than this.
         let nearest = notes.find(&commits[..commits.len().min(1)], key)?;
         if nearest.is_some() {
             return Ok(nearest);
         }
         if let Err(error) = notes.fetch() {
-            log::warn!("{error:#}; images that others have made are not known");
+            log::warn!("{error:#}; images built elsewhere are not found");
         }
     }
     match notes.find(commits, key)? {
@@ -143,65 +139,64 @@ fn warn_of_submodules(paths: &[String]) {
 }
 
 impl Wanted<'_> {
-    /// Finds or makes the image. With `afresh` none is looked for.
+    /// Finds or builds the image.
     ///
     /// # Errors
-    /// When it cannot be made.
-    pub fn prepare(&self, afresh: bool, cancel: &Cancel) -> Result<Found> {
+    /// When it cannot be built.
+    pub fn prepare(&self, search: Search, cancel: &Cancel) -> Result<Found> {
         if !self.builder.makes_images() {
             return Ok(Found::default());
         }
-        let Some((repository, outlook)) =
-            self.here(if afresh { Search::Nowhere } else { Search::Everywhere })?
-        else {
-            log::warn!("there is no git commit to keep the image for: it is made for this run alone");
-            return self.whole(None, afresh, cancel);
+        let is_fresh = search == Search::Nowhere;
+        let Some(outlook) = self.outlook(search)? else {
+            log::warn!("there is no git commit to keep the image for: it is built for this run alone");
+            return self.whole(None, is_fresh, cancel);
         };
-        let here = (repository, &outlook);
         if let Some((commit, image)) = &outlook.cached
-            && let Difference::Thin(difference) = self.difference(repository, commit)?
+            && let Difference::Thin(difference) = self.difference(outlook.repository, commit)?
         {
             return match self.complete(image, difference, true, cancel) {
                 Err(error @ ProviderError::Lost(_)) if !cancel.is_raised() => {
-                    log::warn!("the image of commit {commit} cannot be used and is made anew: {error}");
-                    self.made(here, true, Some(error), cancel)
+                    log::warn!("the image of commit {commit} cannot be used and is rebuilt: {error}");
+                    self.build(&outlook, true, Some(error), cancel)
                 }
                 result => result.map_err(not_brought),
             };
         }
-        self.made(here, afresh, None, cancel)
+        self.build(&outlook, is_fresh, None, cancel)
     }
 
-    /// Makes the image anew, as the cached one is gone; its note goes, too.
+    /// Rebuilds the image, as the cached one is gone; its note is removed.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be built.
     pub fn renew(&self, cancel: &Cancel) -> Result<Found> {
-        match self.here(Search::Here)? {
-            Some((repository, outlook)) => self.made((repository, &outlook), true, None, cancel),
+        match self.outlook(Search::Here)? {
+            Some(outlook) => self.build(&outlook, true, None, cancel),
             None => self.whole(None, true, cancel),
         }
     }
 
-    /// The image of the newest commit with the difference from it, or one of the whole working tree. If
-    /// the difference is refused `first` tells why, where it was refused before.
-    fn made(
+    /// Builds the image of the newest commit and applies the changes since then, or builds one of the whole working
+    /// tree. If the changes are refused, `first` is why they were refused before.
+    fn build(
         &self,
-        (repository, outlook): (&Repository, &Outlook),
+        outlook: &Outlook<'_>,
         is_fresh: bool,
         first: Option<ProviderError>,
         cancel: &Cancel,
     ) -> Result<Found> {
+        let repository = outlook.repository;
         warn_of_submodules(&repository.submodules(&outlook.head)?);
         let Difference::Thin(difference) = self.difference(repository, &outlook.head)? else {
             return self.whole(Some(repository), is_fresh, cancel);
         };
-        let image = self.of_commit((repository, outlook), is_fresh, cancel)?;
+        let image = self.of_commit(outlook, is_fresh, cancel)?;
         let completed = self.complete(&image, difference, false, cancel);
         completed.map_err(|error| not_brought(first.unwrap_or(error)))
     }
 
-    /// What [`Wanted::prepare`] would do; `None` where nothing is kept.
+    /// What [`Wanted::prepare`] would do; `None` where no image is kept.
     ///
     /// # Errors
     /// When the repository or a build input cannot be read.
@@ -209,7 +204,8 @@ impl Wanted<'_> {
         if !self.builder.makes_images() {
             return Ok(None);
         }
-        let Some((repository, outlook)) = self.here(Search::Everywhere)? else { return Ok(None) };
+        let Some(outlook) = self.outlook(Search::Everywhere)? else { return Ok(None) };
+        let repository = outlook.repository;
         let distance = |base: &str| -> Result<(usize, usize, bool)> {
             let changes = repository.changes(base, &self.excluded)?;
             Ok(match self.script(&changes)? {
@@ -225,7 +221,7 @@ impl Wanted<'_> {
         let base = cached.as_ref().map_or(&outlook.head, |(commit, ..)| commit);
         let (mut files, mut bytes, mut can_patch) = distance(base)?;
         if !can_patch && *base != outlook.head {
-            // Too far from here: the newest commit gets an image of its own.
+            // Too many changes: the newest commit gets an image of its own.
             (files, bytes, can_patch) = distance(&outlook.head)?;
             cached = None;
         }
@@ -240,18 +236,18 @@ impl Wanted<'_> {
     }
 
     /// Looks at commits and notes; `None` where there is no commit.
-    fn here(&self, search: Search) -> Result<Option<(&Repository, Outlook)>> {
+    fn outlook(&self, search: Search) -> Result<Option<Outlook<'_>>> {
         let Some(repository) = self.repository else { return Ok(None) };
         let Some(head) = repository.head()? else { return Ok(None) };
         let inputs = self.inputs(repository.root())?;
         let recipe =
-            Recipe::new(self.builder, self.init.as_deref(), (repository.root(), inputs), &self.excluded)?;
+            Recipe::new(self.builder, self.init.as_deref(), repository.root(), inputs, &self.excluded)?;
         let commits = repository.ancestors(COMMITS)?;
         let cached = cached(&Notes::new(repository), search, &commits, &recipe.key)?;
-        Ok(Some((repository, Outlook { recipe, head, cached })))
+        Ok(Some(Outlook { repository, recipe, head, cached }))
     }
 
-    /// The files below `root` whose change asks for another image, each once.
+    /// The files below `root` whose change requires another image, each once.
     fn inputs(&self, root: &Path) -> Result<Vec<PathBuf>> {
         let mut inputs = recipe::inputs(root, self.project, self.build_inputs)?;
         inputs.extend(recipe::files(root, &self.builder.inputs()));
@@ -260,7 +256,7 @@ impl Wanted<'_> {
         Ok(inputs)
     }
 
-    /// What the working tree has beyond `commit`.
+    /// The changes of the working tree since `commit`.
     fn difference(&self, repository: &Repository, commit: &str) -> Result<Difference> {
         let changes = repository.changes(commit, &self.excluded)?;
         if changes.is_empty() {
@@ -273,7 +269,7 @@ impl Wanted<'_> {
             repository.write_diff(commit, &self.excluded, &patch)?;
         }
         if self.then.is_some() {
-            // It holds what was deleted, too, and goes the same way as the script.
+            // It also holds what was deleted, and is sent the same way as the script.
             let size = patch.metadata().with_context(|| format!("cannot read `{}`", patch.display()))?.len();
             if !self.fits(usize::try_from(size).unwrap_or(usize::MAX)) {
                 return Ok(Difference::Unfit);
@@ -282,7 +278,7 @@ impl Wanted<'_> {
         Ok(Difference::Thin(Some(ThinDiff { patch, script, then: self.then.clone() })))
     }
 
-    /// The text that makes `changes`, if it can be brought to an image.
+    /// The script that makes `changes`, if it can be brought to an image.
     fn script(&self, changes: &Changes) -> Result<Option<String>> {
         if changes.is_empty() {
             return Ok(Some(String::new()));
@@ -295,27 +291,27 @@ impl Wanted<'_> {
         bytes <= LARGEST && self.builder.can_patch(bytes)
     }
 
-    /// The image of the newest commit, made and noted.
-    fn of_commit(
-        &self,
-        (repository, outlook): (&Repository, &Outlook),
-        is_fresh: bool,
-        cancel: &Cancel,
-    ) -> Result<String> {
+    /// Builds and notes the image of the newest commit.
+    fn of_commit(&self, outlook: &Outlook<'_>, is_fresh: bool, cancel: &Cancel) -> Result<String> {
+        let repository = outlook.repository;
         let directory = self.directory("commit")?;
         repository.export(&outlook.head, directory.path())?;
         recipe::add_inputs(&outlook.recipe.inputs, repository.root(), directory.path(), &self.excluded)?;
         let source =
             BuildContext { context: Some(directory.path().to_owned()), init: self.init.clone(), is_fresh };
-        let image = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
+        let image = self
+            .builder
+            .build(&source, cancel)
+            .map_err(|error| anyhow!("{error}"))
+            .context("cannot build the image")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let note = ImageNote { key: outlook.recipe.key.clone(), image: image.clone(), at };
-        // Where nothing cached may serve and yet something was found, that is gone.
-        let gone = outlook.cached.as_ref().filter(|_| is_fresh);
-        let gone = gone.map(|(commit, image)| (commit.as_str(), image.as_str()));
-        if let Err(error) = Notes::new(repository).record(&outlook.head, &note, gone) {
-            log::warn!("{error:#}; others will make this image again");
+        // A cached image that is rebuilt is gone.
+        let gone = outlook.cached.clone().filter(|_| is_fresh);
+        let gone = gone.map(|(commit, image)| GoneImage { commit, image });
+        if let Err(error) = Notes::new(repository).record(&outlook.head, &note, gone.as_ref()) {
+            log::warn!("{error:#}; others will build this image again");
         }
         Ok(image)
     }
@@ -324,19 +320,23 @@ impl Wanted<'_> {
     fn whole(&self, repository: Option<&Repository>, is_fresh: bool, cancel: &Cancel) -> Result<Found> {
         let directory = repository.map(|_| self.directory("tree")).transpose()?;
         if let (Some(repository), Some(directory)) = (repository, &directory) {
-            log::info!("the difference cannot be brought to an image: one is made of the working tree");
+            log::info!("the changes cannot be brought to an image: one is built from the working tree");
             repository.snapshot(directory.path(), &self.excluded)?;
             let inputs = self.inputs(repository.root())?;
             recipe::add_inputs(&inputs, repository.root(), directory.path(), &self.excluded)?;
         }
         let context = directory.as_ref().map(|directory| directory.path().to_owned());
         let source = BuildContext { context, init: self.init_and_then(), is_fresh };
-        let id = self.builder.build(&source, cancel).map_err(told).context("cannot make the image")?;
+        let id = self
+            .builder
+            .build(&source, cancel)
+            .map_err(|error| anyhow!("{error}"))
+            .context("cannot build the image")?;
         Ok(Found { image: Image { id: Some(id), lacks: None }, is_cached: false })
     }
 
-    /// What runs in an image of the whole working tree, where the files are in place: each text by a shell
-    /// of its own, so that neither changes the other's directory or settings.
+    /// What runs in an image of the whole working tree once the files are in place: each script in a shell of its own,
+    /// so that neither changes the other's directory or settings.
     fn init_and_then(&self) -> Option<String> {
         let Some(then) = &self.then else { return self.init.clone() };
         let shell = |text: &str| format!("sh -c {}", shell_words::quote(text));

@@ -1,9 +1,10 @@
-//! Which sandboxes runs have made and not yet destroyed, on this machine: so that `offload gc` can destroy
-//! what a run left that was killed, and touches nothing of one that lives.
+//! The sandboxes of this machine's runs that are not destroyed yet, so that `offload gc` can destroy what a killed
+//! run left behind, and does not touch those of a run that is still going.
 //!
-//! Each run has a directory. In it `run.json`, locked as long as the run lives; for each sandbox a file from
-//! before its creation to after its destruction; and what the creating command prints, so that the id
-//! of a sandbox is known even if nobody was left to read it.
+//! Each run has a directory. It holds `run.json`, locked by the run; a file for each sandbox, written before its
+//! create and removed after its destruction; and the output of each create, so that the id of a sandbox is known
+//! even if nobody was left to read it. A create that was ended before it printed an id is *unknown*: its entry stays
+//! until a sweep or the user settles it.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -41,17 +42,20 @@ pub struct About {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Line {
     slot: usize,
+    /// The name given to its create.
+    #[serde(default)]
+    name: String,
     id: Option<String>,
     /// Milliseconds since the epoch.
     at: u64,
 }
 
-/// The journal of a run that lives.
+/// The journal of a run that is going on.
 #[derive(Debug)]
 pub struct Journal {
     directory: PathBuf,
     count: AtomicUsize,
-    /// Locked as long as the run lives.
+    /// Locked until the run ends.
     _lock: File,
 }
 
@@ -61,6 +65,15 @@ pub struct Entry {
     path: PathBuf,
     output: PathBuf,
     slot: usize,
+    name: String,
+}
+
+/// Whether a line that a create printed can be an id: one word. A create that was ended may have printed no more
+/// than its progress.
+pub fn may_be_id(line: &str) -> bool {
+    let is_odd =
+        |letter: char| letter.is_whitespace() || letter.is_control() || letter == char::REPLACEMENT_CHARACTER;
+    !line.is_empty() && !line.contains(is_odd)
 }
 
 /// Where the journal is: `OFFLOAD_STATE_DIR`, else a directory of the user's state. Absolute, as the working
@@ -80,7 +93,7 @@ fn now() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Held while a run enters itself and while others look for dead ones.
+/// Held while a run enters itself and while others look for runs that have ended.
 fn lock_all(state: &Path) -> Result<File> {
     // What is in it is run by `offload gc`.
     files::make_private(state)?;
@@ -103,8 +116,8 @@ fn open(path: &Path, create: bool) -> Result<File> {
 }
 
 impl Journal {
-    /// Enters the run `run` of the configuration file `config` in the journal in `state`. `place` tells later
-    /// whether the same sandboxes can be reached.
+    /// Enters the run `run` of the configuration file `config` in the journal in `state`. `place` shows later whether
+    /// the same sandboxes can be reached.
     ///
     /// # Errors
     /// When the journal cannot be written.
@@ -115,14 +128,14 @@ impl Journal {
         Ok(Journal { directory, count: AtomicUsize::new(0), _lock: lock })
     }
 
-    /// Enters a sandbox of the worker `slot` that is about to be made.
+    /// Enters the sandbox `name` of the worker `slot`, which is about to be made.
     ///
     /// # Errors
     /// When it cannot be written; then it must not be made.
-    pub fn begin(&self, slot: usize) -> Result<Entry> {
+    pub fn begin(&self, slot: usize, name: &str) -> Result<Entry> {
         let number = self.count.fetch_add(1, Ordering::SeqCst);
         let path = |ending: &str| self.directory.join(format!("sandbox-{number}.{ending}"));
-        let entry = Entry { path: path("json"), output: path("out"), slot };
+        let entry = Entry { path: path("json"), output: path("out"), slot, name: name.to_owned() };
         entry.write(None)?;
         // The command that makes the sandbox would make it readable for others.
         open(&entry.output, true)?;
@@ -167,7 +180,7 @@ fn forget(directory: &Path) {
 
 impl Entry {
     fn write(&self, id: Option<&str>) -> Result<()> {
-        let line = Line { slot: self.slot, id: id.map(str::to_owned), at: now() };
+        let line = Line { slot: self.slot, name: self.name.clone(), id: id.map(str::to_owned), at: now() };
         let text = serde_json::to_string(&line).context("cannot describe a sandbox")?;
         files::write_private(&self.path, |writer| writer.write_all(text.as_bytes()))
     }
@@ -197,7 +210,7 @@ impl Entry {
     }
 }
 
-/// A run that has ended and left sandboxes. It is held as long as this lives.
+/// A run that has ended and left sandboxes. It is locked until this is dropped.
 #[derive(Debug)]
 pub struct Dead {
     /// The run.
@@ -218,20 +231,28 @@ pub struct Left {
 }
 
 impl Left {
-    /// What the provider calls it; `None` as long as nothing is known.
+    /// What the provider calls it; `None` where its create printed no id.
     pub fn id(&self) -> Option<String> {
-        let text = || files::tail(&self.entry.output, 64 * 1024);
-        self.id
-            .clone()
-            .or_else(|| text().lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned))
+        let last = || files::last_line(&self.entry.output).filter(|line| may_be_id(line));
+        self.id.clone().or_else(last)
     }
 
-    /// Whether the command that makes it still runs.
+    /// The name given to its create.
+    pub fn name(&self) -> &str {
+        &self.entry.name
+    }
+
+    /// The worker that it was for.
+    pub fn slot(&self) -> usize {
+        self.entry.slot
+    }
+
+    /// Whether its create is still running.
     pub fn is_pending(&self) -> bool {
         self.id.is_none() && is_open(&self.entry.output)
     }
 
-    /// It has been destroyed, or was never made.
+    /// It has been destroyed, was never made, or is no longer looked for.
     pub fn close(self) {
         self.entry.close();
     }
@@ -254,8 +275,7 @@ fn is_open(path: &Path) -> bool {
     })
 }
 
-/// The runs that have ended and left something. Those that live are not among them, nor those that
-/// another process looks after just now.
+/// The runs that have ended and left something, without those that another process is cleaning up.
 ///
 /// # Errors
 /// When the journal cannot be read.
@@ -298,7 +318,8 @@ fn examine(directory: &Path) -> Result<Option<Dead>> {
         let line: Line =
             serde_json::from_str(&text).with_context(|| format!("cannot understand `{}`", path.display()))?;
         let output = path.with_extension("out");
-        sandboxes.push(Left { id: line.id, entry: Entry { path, output, slot: line.slot } });
+        let Line { slot, name, id, .. } = line;
+        sandboxes.push(Left { id, entry: Entry { path, output, slot, name } });
     }
     sandboxes.sort_by(|one, other| one.entry.path.cmp(&other.entry.path));
     if sandboxes.is_empty() {
@@ -312,111 +333,4 @@ fn examine(directory: &Path) -> Result<Option<Dead>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::time::Instant;
-
-    use super::*;
-
-    fn open_in(state: &Path, run: &str) -> Journal {
-        Journal::open(state, Path::new("/x/offload.toml"), run, String::new()).unwrap()
-    }
-
-    /// What a run leaves that is killed: its files, without the lock.
-    fn kill(journal: Journal, state: &Path) {
-        let copy = state.join("runs/killed");
-        fs::create_dir(&copy).unwrap();
-        for entry in fs::read_dir(&journal.directory).unwrap().flatten() {
-            fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_sandbox_is_entered_before_it_is_made_and_removed_after_it_is_destroyed() {
-        let state = tempfile::tempdir().unwrap();
-        let journal = open_in(state.path(), "one");
-        let mut entries: Vec<Entry> = (0..20).map(|slot| journal.begin(slot).unwrap()).collect();
-        assert!(dead(state.path()).unwrap().is_empty(), "it lives");
-        for entry in &mut entries {
-            fs::write(entry.output(), "sb\n").unwrap();
-            entry.created("sb").unwrap();
-            assert!(!entry.output().exists());
-        }
-        let mode = journal.directory.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o700);
-        entries.into_iter().for_each(Entry::close);
-        let directory = journal.directory.clone();
-        drop(journal);
-        assert!(!directory.exists());
-    }
-
-    #[test]
-    fn who_looks_for_dead_runs_is_waited_for() {
-        let state = tempfile::tempdir().unwrap();
-        let all = lock_all(state.path()).unwrap();
-        let opened = std::thread::scope(|scope| {
-            let (asked, wait) = (Instant::now(), Duration::from_millis(300));
-            let opening = scope.spawn(move || (open_in(state.path(), "one"), asked.elapsed()).1);
-            std::thread::sleep(wait);
-            drop(all);
-            opening.join().unwrap() >= wait
-        });
-        assert!(opened, "it did not wait");
-    }
-
-    #[test]
-    fn what_a_dead_run_left_is_listed_for_one_only_until_it_is_closed() {
-        let state = tempfile::tempdir().unwrap();
-        let journal = open_in(state.path(), "lives");
-        let [mut made, making, unknown] = [0, 1, 2].map(|slot| journal.begin(slot).unwrap());
-        made.created("sb-1").unwrap();
-        fs::write(making.output(), "making…\nsb-2\r\n\n").unwrap();
-        let _ = unknown;
-        kill(journal, state.path());
-        let mut found = dead(state.path()).unwrap();
-        let found_again = dead(state.path()).unwrap();
-        assert!(found_again.is_empty(), "it is held");
-        let found: Dead =
-            found.iter().position(|dead| dead.run == "killed").map(|place| found.remove(place)).unwrap();
-        assert_eq!(found.about.config, Path::new("/x/offload.toml"));
-        let ids: Vec<_> = found.sandboxes.iter().map(Left::id).collect();
-        assert_eq!(ids, [Some("sb-1".to_owned()), Some("sb-2".to_owned()), None]);
-        assert!(found.sandboxes.iter().all(|left| !left.is_pending()));
-        let Dead { .. } = &found;
-        let mut found = found;
-        std::mem::take(&mut found.sandboxes).into_iter().for_each(Left::close);
-        drop(found);
-        assert!(!state.path().join("runs/killed").exists());
-    }
-
-    #[test]
-    fn a_command_that_still_makes_a_sandbox_is_seen() {
-        let state = tempfile::tempdir().unwrap();
-        let journal = open_in(state.path(), "one");
-        let entry = journal.begin(0).unwrap();
-        let output = File::create(entry.output()).unwrap();
-        let mut child = std::process::Command::new("sleep").arg("600").stdout(output).spawn().unwrap();
-        let left = Left { id: None, entry };
-        assert!(left.is_pending());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(!left.is_pending());
-    }
-
-    #[test]
-    fn a_broken_journal_is_left_as_it_is_where_it_tells_of_sandboxes() {
-        let state = tempfile::tempdir().unwrap();
-        let odd = state.path().join("runs/odd");
-        fs::create_dir_all(&odd).unwrap();
-        fs::write(odd.join("run.json"), "{").unwrap();
-        fs::write(odd.join("sandbox-0.json"), "{\"slot\":0,\"id\":\"sb\",\"at\":0}").unwrap();
-        assert!(dead(state.path()).unwrap().is_empty());
-        assert!(odd.join("run.json").exists());
-        // Killed while it entered itself, or a sandbox.
-        fs::remove_file(odd.join("sandbox-0.json")).unwrap();
-        fs::write(odd.join(".offload-x.half-written"), "{").unwrap();
-        fs::create_dir(state.path().join("runs/empty")).unwrap();
-        assert!(dead(state.path()).unwrap().is_empty());
-        assert_eq!(fs::read_dir(state.path().join("runs")).unwrap().count(), 0);
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! What the stages ask of a provider of sandboxes.
+//! What stages need from a provider of sandboxes.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,14 +20,14 @@ pub mod remote;
 /// Linux takes 128 KiB in one argument.
 pub const ONE_ARGUMENT: usize = 120_000;
 
-/// How a provider fails; typed because the pool does something else for each.
+/// How a provider fails; typed because the dispatcher reacts to each in its own way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderError {
-    /// The sandbox is gone or broken: its batch runs elsewhere, another sandbox takes its place.
+    /// The sandbox is gone or broken: its batch runs elsewhere, and another sandbox replaces it.
     Lost(String),
-    /// The provider says no, and would say so again.
+    /// The provider rejects the request, and would reject it again.
     Refused(String),
-    /// The provider asks for patience: the same later may well succeed.
+    /// The provider asks to try again later.
     Throttled(String),
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for ProviderError {
 pub struct Order<'a> {
     /// The command.
     pub command: &'a CommandLine,
-    /// The file that it writes and that will be fetched, absolute or relative to the root.
+    /// The file that it writes and that is fetched afterwards, absolute or relative to the root.
     pub report: Option<&'a Path>,
     /// Where its output goes, on this machine.
     pub streams: &'a Streams,
@@ -56,22 +56,22 @@ pub struct Order<'a> {
 /// What an image is made from.
 #[derive(Clone, Debug, Default)]
 pub struct BuildContext {
-    /// A directory with the project's files; `None`: where the builder's own commands run.
+    /// A directory with the project's files; `None`: the directory in which the builder's commands run.
     pub context: Option<PathBuf>,
-    /// Runs when the files are in place.
+    /// Runs once the files are in place.
     pub init: Option<String>,
-    /// Whether nothing that the provider has cached may serve.
+    /// Whether nothing that the provider has cached may be used.
     pub is_fresh: bool,
 }
 
 /// A difference that an image of a commit lacks.
 #[derive(Clone, Debug)]
 pub struct ThinDiff {
-    /// The patch in git's format, for people's scripts; not written where nobody wants it.
+    /// The patch in git's format, for users' scripts; written only where one is used.
     pub patch: PathBuf,
-    /// A text for sh that makes the change when it is run in the repository's root.
+    /// A script for sh that applies the change in the repository's root.
     pub script: String,
-    /// Runs when the change is made, with `OFFLOAD_PATCH_FILE`.
+    /// Runs after the change, with `OFFLOAD_PATCH_FILE`.
     pub then: Option<String>,
 }
 
@@ -80,20 +80,20 @@ pub struct ThinDiff {
 pub struct Image {
     /// What the provider calls it; `None` where it needs no image.
     pub id: Option<String>,
-    /// What each sandbox made from it still lacks.
+    /// The changes that each sandbox made from it still needs.
     pub lacks: Option<ThinDiff>,
 }
 
 /// A maker of images.
 pub trait Builder: Send + Sync {
-    /// What, beside the files of the project, decides what an image is: texts in a fixed order.
+    /// What decides what an image is beside the files of the project: texts in a fixed order.
     fn recipe(&self) -> Vec<String>;
 
-    /// Directories and files of this machine that go into the image from outside of [`BuildContext::context`].
+    /// Directories and files of this machine outside of [`BuildContext::context`] that go into the image.
     fn outside(&self) -> Vec<PathBuf>;
 
-    /// Patterns, relative to the root of the repository, of files that it puts elsewhere in the image than where a
-    /// difference would bring them.
+    /// Patterns, relative to the root of the repository, of files that it puts in another place of the image than a
+    /// difference would.
     fn inputs(&self) -> Vec<String> {
         Vec::new()
     }
@@ -101,10 +101,10 @@ pub trait Builder: Send + Sync {
     /// Whether it makes images at all.
     fn makes_images(&self) -> bool;
 
-    /// Whether a difference of so many bytes can be brought to an image or its sandboxes.
+    /// Whether a difference of this size can be brought to an image or its sandboxes.
     fn can_patch(&self, bytes: usize) -> bool;
 
-    /// Whether it wants [`ThinDiff::patch`] even where nothing runs when the change is made.
+    /// Whether it uses [`ThinDiff::patch`] even where nothing runs after the change.
     fn wants_patch(&self) -> bool {
         false
     }
@@ -115,29 +115,24 @@ pub trait Builder: Send + Sync {
     /// `Refused` where trying again is useless.
     fn build(&self, source: &BuildContext, cancel: &Cancel) -> Result<String, ProviderError>;
 
-    /// The image `base` with a difference: another image, or the same one whose sandboxes will be patched.
+    /// The image `base` with a difference: another image, or the same one, whose sandboxes are patched.
     ///
     /// # Errors
-    /// `Lost` where the image is not there any more, or may not be.
+    /// `Lost` where the image is gone, or may be.
     fn patch(&self, base: &str, difference: ThinDiff, cancel: &Cancel) -> Result<Image, ProviderError>;
 }
 
-/// Looks after sandboxes that their run has left.
+/// Cleans up after a run.
 pub trait Reaper {
-    /// Destroys a sandbox; one that is gone already is no error.
+    /// Destroys a sandbox; it is no error where it is gone already.
     ///
     /// # Errors
     /// When it may still be there.
     fn destroy(&self, id: &str) -> Result<(), ProviderError>;
 
-    /// Destroys what the provider itself knows to be of `run`, and gives the ids.
-    ///
-    /// # Errors
-    /// When something may still be there.
-    fn sweep(&self, run: &str) -> Result<Vec<String>, ProviderError> {
-        let _ = run;
-        Ok(Vec::new())
-    }
+    /// Destroys all sandboxes that carry the name of the run, and gives their ids; `None` where the provider cannot
+    /// find them. Where it fails, some may still be there.
+    fn sweep(&self) -> Option<Result<Vec<String>, ProviderError>>;
 }
 
 /// How a run came to its end.
@@ -149,7 +144,7 @@ pub enum RunEnd {
     Interrupted,
 }
 
-/// Gives the place in the output directory for a file that a sandbox calls by this relative path.
+/// Gives the place in the output directory for a file with this relative path in a sandbox.
 pub type Place<'a> = &'a dyn Fn(&Path) -> Result<PathBuf>;
 
 /// A maker of sandboxes.
@@ -163,8 +158,7 @@ pub trait Provider: Send + Sync {
     /// The root of the project in a sandbox.
     fn root(&self) -> &str;
 
-    /// What the paths of the directories of batches in a sandbox begin with; `None` where sandboxes see this
-    /// machine's files.
+    /// The prefix of the directories of batches in a sandbox; `None` where sandboxes see this machine's files.
     fn scratch(&self) -> Option<&Path>;
 
     /// Whether `command` is short enough to reach a sandbox.
@@ -195,16 +189,16 @@ pub trait Sandbox: Send {
     /// When it could not be run at all; a command that ran and failed is not an error.
     fn exec(&mut self, order: &Order<'_>, cancel: &Cancel) -> Result<Finished, ProviderError>;
 
-    /// Whether more commands can run in it. Not so where the last one had to be ended and may still run.
+    /// Whether more commands can run in it: not where the last one had to be ended and may still run.
     fn is_usable(&self) -> bool {
         true
     }
 
-    /// Brings the report of the last command to `local`. A file that is not there is not an error.
+    /// Copies the report of the last command to `local`. A missing file is not an error.
     fn fetch(&mut self, remote: &Path, local: &Path) -> Result<(), ProviderError>;
 
-    /// Brings the files that match any of `globs`, relative to the root, and that were made since
-    /// they were last looked for; gives how many.
+    /// Copies the files that match any of `globs`, relative to the root, and that are new since the last call; gives how
+    /// many.
     fn download(&mut self, globs: &[String], place: Place<'_>) -> Result<usize>;
 
     /// Ends the sandbox and all that runs in it.

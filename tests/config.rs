@@ -70,7 +70,7 @@ fn every_example_of_the_requirements_is_valid() {
     let options = "[provider]\ntype = \"modal\"\n[provider.experimental_options]\nenable_docker = true\n";
     let config = valid(&format!("{options}[framework]\ntype = \"vitest\"\n[groups.all]\n"));
     let Provider::Modal(modal) = config.provider else { panic!() };
-    assert_eq!(modal.experimental_options, r#"{"enable_docker":true}"#);
+    assert_eq!(modal.experimental_options.to_string(), r#"{"enable_docker":true}"#);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn defaults_are_those_of_the_requirements() {
 
     let Provider::Modal(modal) = valid(NEXTEST_MODAL).provider else { panic!() };
     assert_eq!((modal.cpu_cores, modal.memory_gb), (0.125, None));
-    assert_eq!(modal.experimental_options, "{}");
+    assert_eq!(modal.experimental_options.to_string(), "{}");
     let without_timeout = PYTEST_COMMANDS.replacen("\ntimeout_secs = 600", "", 1);
     let Provider::Command(command) = valid(&without_timeout).provider else { panic!() };
     assert_eq!((command.cpu_cores, command.timeout), (1.0, Duration::from_secs(3600)));

@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["modal>=1.5.4,<2"]
 # ///
-"""Sandboxes of Modal: requests in, calls of Modal's SDK out. What to do when one fails is left to others.
+"""Sandboxes of Modal: turns requests into calls of Modal's SDK. The caller decides what to do when one fails.
 
 `driver` reads requests as JSON lines from its standard input and answers them on its standard output, all
 at once, for a whole run. The other subcommands do one thing each, for the commands of a provider of shell
@@ -26,17 +26,17 @@ import modal
 import modal.exception
 
 TAG = "offload-run"
-# What a sandbox runs when it is asked for nothing; it may live for a day.
+# What a sandbox runs between commands; it lives for a day at most.
 STAY = ("sleep", "86400")
-# So many links are made by one layer.
+# How many links one layer makes.
 LINKS = 100
-# So many requests of ours to the server at once, where they come in numbers.
+# How many requests of ours the server gets at the same time.
 AT_ONCE = 20
-# So often the end of a sandbox is tried when nobody is left to try it again.
+# How often the destruction of a sandbox is tried when nobody else will try again.
 ROUNDS = 3
-# So many seconds until a server counts as one that cannot be reached.
+# Seconds until a server counts as unreachable.
 REACH = 20
-# So many seconds at most are waited at the end for creates, and as many for destroys.
+# Seconds to wait at the end for creates at most, and as many for destroys.
 PATIENCE = 60
 # Why a create or an exec should be tried again later (EX_TEMPFAIL of sysexits.h).
 TEMPFAIL = 75
@@ -48,7 +48,7 @@ COPY = 'if [ -d "$0" ]; then printf d; exec tar -C "$0" -cf - .; elif [ -f "$0" 
 
 
 def instructions(text):
-    """The instructions of a Dockerfile, each as one string with its lines; None where they cannot be told apart."""
+    """The instructions of a Dockerfile, each as one string with its lines; None where they are unclear."""
     found, current = [], []
     for line in text.splitlines():
         bare = line.strip()
@@ -64,18 +64,18 @@ def instructions(text):
 
 
 def one_line(lines):
-    """An instruction with its continued lines; COPY and ADD as one line, as the SDK looks for their sources there."""
+    """An instruction with its continued lines; COPY and ADD as one line, where the SDK looks for their sources."""
     if lines[0].split(None, 1)[0].upper() not in ("COPY", "ADD"):
         return "\n".join(lines)
     return " ".join(line.strip().removesuffix("\\").strip() for line in lines)
 
 
 def layers(text):
-    """The Dockerfile `text` in pieces, the first with FROM, each of the others with one step that has a layer of its
-    own in the cache; None where it has to be built as a whole."""
+    """The Dockerfile `text` in pieces, the first with FROM, each of the others with one step that has its own layer in
+    the cache; None where it has to be built as a whole."""
     steps = instructions(text)
     words = [step.split(None, 1)[0].upper() for step in steps or []]
-    # A heredoc has lines that are no instructions, a mount or a stage needs what stands elsewhere.
+    # A heredoc has lines that are no instructions; a mount or a stage needs other parts of the file.
     whole = re.search(r"<<-?\s*['\"]?[A-Za-z_]|--from=|--mount=", text)
     if whole or words.count("FROM") != 1 or words[0] != "FROM" or "$" in steps[0] or "ONBUILD" in words:
         return None
@@ -96,7 +96,7 @@ def layers(text):
 
 
 def run_line(text):
-    """A RUN instruction for a shell text."""
+    """A RUN instruction for a shell script."""
     return f"RUN {text}" if "\n" not in text else "RUN " + json.dumps(["/bin/sh", "-c", text])
 
 
@@ -106,7 +106,7 @@ def same_pattern(line):
 
 
 def ignored(context, dockerfile, more=()):
-    """A matcher for what does not go into the image."""
+    """Matches files that do not go into the image."""
     places = [Path(context) / ".dockerignore"]
     if dockerfile:
         places[:0] = [Path(f"{dockerfile}.dockerignore"), Path(dockerfile).parent / ".dockerignore"]
@@ -145,7 +145,7 @@ def base_image(request, scratch):
 
 
 def with_links(image, context, root, matcher, force):
-    """The image with the links of a folder, which the SDK follows or leaves out."""
+    """The image with the links of a directory, which the SDK follows or leaves out."""
     found = []
     for folder, folders, files in os.walk(context):
         places = [Path(folder, name).relative_to(context) for name in (*folders, *files)]
@@ -162,7 +162,7 @@ def with_links(image, context, root, matcher, force):
 
 
 def new_image(request, scratch):
-    """An image from a Dockerfile, folders of this machine and a command."""
+    """An image from a Dockerfile, directories of this machine and a command."""
     force, context = request.get("force", False), request.get("context") or os.getcwd()
     image = base_image(request, scratch)
     root = request.get("root") or "/app"
@@ -203,7 +203,7 @@ def patched_image(request):
 
 
 async def several(calls):
-    """Awaits all of these, some at a time; then the first error, if there was one."""
+    """Awaits all of these, some at a time, then raises the first error, if any."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(call):
@@ -232,7 +232,7 @@ class Modal:
         try:
             self.app = await asyncio.wait_for(lookup, REACH)
         except asyncio.TimeoutError:
-            # The SDK itself goes on trying for a minute.
+            # The SDK itself retries for a minute.
             raise modal.exception.ConnectionError(f"no answer within {REACH} s") from None
         return {"version": modal.__version__}
 
@@ -281,7 +281,7 @@ class Modal:
         return {"status": await process.wait.aio()}
 
     async def download(self, request):
-        """Copies files and folders out of a sandbox; what is not there is left out."""
+        """Copies files and directories out of a sandbox; missing ones are left out."""
         await several(self.fetch(request, remote, local) for remote, local in request["pairs"])
         return {}
 
@@ -306,7 +306,7 @@ class Modal:
             sandbox = await self.sandbox(request["sandbox"])
             await sandbox.terminate.aio()
         except (modal.exception.NotFoundError, modal.exception.ConflictError):
-            # It has ended by itself.
+            # It ended by itself.
             pass
         self.sandboxes.pop(request["sandbox"], None)
         return {}
@@ -340,7 +340,7 @@ class Driver:
             else:
                 result = await getattr(self.modal, request["call"])(request)
             if request["call"] == "create" and self.creates.pop(request["id"], None):
-                # Nobody wants it any more.
+                # It is no longer wanted.
                 await self.modal.destroy(result)
                 result = {"sandbox": None}
             self.answer(request, {"result": result})
@@ -348,7 +348,7 @@ class Driver:
             self.answer(request, {"error": type(error).__name__, "message": str(error) or repr(error)})
 
     async def serve(self, requests):
-        """Until there are no more requests; then everything that was made is destroyed. True if not all could be."""
+        """Serves until there are no more requests, then destroys everything it made. True if something may be left."""
         tasks = set()
         while (request := await requests.get()) is not None:
             if request["call"] == "cancel":
@@ -370,7 +370,7 @@ class Driver:
             return True
 
     async def destroy_all(self):
-        """Destroys what is left, as nobody else will; True if not all could be."""
+        """Destroys what is left, as nobody else will. True if something may be left."""
         for _ in range(ROUNDS):
             try:
                 await several(self.modal.destroy({"sandbox": one}) for one in list(self.modal.sandboxes))
@@ -382,7 +382,7 @@ class Driver:
 
 
 def read_lines(loop, requests):
-    # Not every file can be waited for by an event loop, so a thread does it.
+    # An event loop cannot wait for every kind of file, so a thread reads.
     for line in sys.stdin.buffer:
         try:
             loop.call_soon_threadsafe(requests.put_nowait, json.loads(line))
@@ -489,7 +489,7 @@ def parser():
 
 def main():
     arguments = parser().parse_args()
-    # Whatever the SDK prints, standard output is for answers alone.
+    # Standard output is for answers alone, whatever the SDK prints.
     answers = os.fdopen(os.dup(1), "w")
     if arguments.call != "exec":
         os.dup2(2, 1)
@@ -501,7 +501,7 @@ def main():
         status = TEMPFAIL if type(error).__name__ in THROTTLED else 1
     for stream in (answers, sys.stdout, sys.stderr):
         stream.flush()
-    # The SDK's threads have nothing more to do.
+    # The SDK's threads have no more work.
     os._exit(status or 0)
 
 

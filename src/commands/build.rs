@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 
-use super::sandboxes::{self, SandboxSource};
+use super::sandboxes::{self, ImageChoice, SandboxSource};
 use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::config::Config;
@@ -18,9 +18,9 @@ use crate::words::count;
 pub struct Options {
     /// Variables for all tests.
     pub env: Vec<(String, String)>,
-    /// Directories to copy into the image beside those of the configuration, as `local:remote`.
+    /// More directories to copy into the image, as `local:remote`.
     pub copy_dirs: Vec<String>,
-    /// Make the image anew.
+    /// Build the image even where a cached one would do.
     pub no_cache: bool,
 }
 
@@ -29,19 +29,21 @@ fn has_no_image() -> Problem {
         .hint("name the command that makes one in `prepare_command` in [provider], or use another provider")
 }
 
-/// Finds or makes the image and writes its id to `output`.
+/// Finds or builds the image and writes its id to `output`.
 ///
 /// # Errors
 /// When there is none, or it cannot be made.
 pub fn run(
-    (config, screen): (&Config, &Screen),
+    config: &Config,
+    screen: &Screen,
     options: &Options,
     cancel: &Cancel,
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
     let setup = Setup::new(config, &options.env)?;
-    let source = SandboxSource::new((config, &setup), &options.copy_dirs, screen, cancel)?;
-    let found = sandboxes::image(&source, (None, options.no_cache), cancel)?;
+    let source = SandboxSource::new(config, &setup, &options.copy_dirs, screen, cancel)?;
+    let choice = if options.no_cache { ImageChoice::Fresh } else { ImageChoice::Cached };
+    let found = sandboxes::image(&source, choice, cancel)?;
     if found.image.lacks.is_some() {
         log::info!("what has changed since its commit will be brought to each sandbox");
     }
@@ -50,17 +52,18 @@ pub fn run(
     Ok(Status::Passed)
 }
 
-/// Tells what a run would do for its image.
+/// Shows what a run would do for its image.
 ///
 /// # Errors
 /// When there is none, or the repository cannot be read.
 pub fn status(
-    (config, screen): (&Config, &Screen),
+    config: &Config,
+    screen: &Screen,
     cancel: &Cancel,
     output: &mut dyn Write,
 ) -> Result<Status, Problem> {
     let setup = Setup::new(config, &[])?;
-    let source = SandboxSource::new((config, &setup), &[], screen, cancel)?;
+    let source = SandboxSource::new(config, &setup, &[], screen, cancel)?;
     let wanted = source.wanted().filter(|wanted| wanted.builder.makes_images()).ok_or_else(has_no_image)?;
     let status = wanted.status()?;
     let written = match status {

@@ -1,4 +1,5 @@
-//! `offload gc`: destroys the sandboxes that runs left which were killed, and removes their temporary files.
+//! `offload gc`: destroys sandboxes left behind by killed runs, settles creates of which nobody knows whether they
+//! left one, and removes temporary files.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -17,109 +18,180 @@ use crate::files::Scratch;
 use crate::journal::{self, Dead, Left};
 use crate::progress::Screen;
 
-/// How long a command is waited for that still makes a sandbox of a dead run.
+/// How long a create of a dead run is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often is looked whether it is done.
+/// How often it is looked at.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// So many sandboxes are destroyed at once.
+/// How many sandboxes are destroyed at the same time.
 const AT_ONCE: usize = 16;
 
-/// A dead run, and who can destroy what it left.
-struct Run {
-    dead: Dead,
-    makers: Makers,
-    /// Holds files that the makers need.
-    _setup: Setup,
+/// What to do with creates that were ended before they printed an id, and that no sweep settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// List them and keep them.
+    Keep,
+    /// List them and drop them: the user has looked.
+    Forget,
 }
 
-/// How many sandboxes are gone and how many are not.
+/// A dead run.
+struct Run {
+    dead: Dead,
+    /// `None` where its configuration is of no use any more.
+    makers: Option<Makers>,
+    /// Holds files that the makers need.
+    _setup: Option<Setup>,
+}
+
+/// A sandbox of a run.
+struct Task {
+    /// The number of the run.
+    run: usize,
+    sandbox: Left,
+}
+
+/// What became of a sandbox.
+enum Outcome {
+    Destroyed(String),
+    /// Its create printed no id.
+    Unknown(Task),
+    Left(anyhow::Error),
+}
+
+/// What was done.
 #[derive(Default)]
 struct Tally {
     destroyed: usize,
     left: usize,
+    unknown: Vec<Task>,
 }
 
-/// Destroys what dead runs left, wherever on this machine they were started, and tells of each sandbox.
-/// Runs that live are not touched. After `cancel` is raised no more is begun.
+/// Destroys what dead runs left, wherever on this machine they were started, and reports each sandbox. Runs that are
+/// going on are not touched. After `cancel` is raised nothing more is begun.
 ///
 /// # Errors
-/// When anything could not be destroyed, or was not; it stays in the journal.
-pub fn run(screen: &Screen, cancel: &Cancel, output: &mut dyn Write) -> Result<Status, Problem> {
+/// When something was not destroyed, or may be left; it stays in the journal.
+pub fn run(
+    screen: &Screen,
+    unknown: Unknown,
+    cancel: &Cancel,
+    output: &mut dyn Write,
+) -> Result<Status, Problem> {
     Scratch::sweep();
     let state = journal::state_dir(&|name| std::env::var_os(name));
     let mut tally = Tally::default();
-    let (mut runs, mut sandboxes) = (Vec::new(), VecDeque::new());
+    let (mut runs, mut tasks) = (Vec::new(), VecDeque::new());
     for mut dead in journal::dead(&state)? {
-        let left = std::mem::take(&mut dead.sandboxes);
-        match makers(&dead, screen) {
-            Ok((makers, _setup)) => {
-                sandboxes.extend(left.into_iter().map(|sandbox| (runs.len(), sandbox)));
-                runs.push(Run { dead, makers, _setup });
-            }
+        let sandboxes = std::mem::take(&mut dead.sandboxes);
+        let (makers, _setup) = match makers(&dead, screen) {
+            Ok((makers, setup)) => (Some(makers), Some(setup)),
             Err(error) => {
                 let config = dead.about.config.display();
-                log::error!("{} sandboxes of `{config}` stay: {error:#}", left.len());
-                tally.left += left.len();
+                log::error!("{} sandboxes of `{config}` stay: {error:#}", sandboxes.len());
+                (None, None)
             }
-        }
+        };
+        tasks.extend(sandboxes.into_iter().map(|sandbox| Task { run: runs.len(), sandbox }));
+        runs.push(Run { dead, makers, _setup });
     }
-    // What is in the journal first: then the providers know only what is not.
-    let result = destroy_all((&runs, sandboxes), cancel, &mut tally, output)
-        .and_then(|()| sweep(&runs, cancel, &mut tally, output));
-    let Tally { destroyed, left } = tally;
+    // What is in the journal first: then providers find only what is not.
+    let result = destroy_all(&runs, tasks, cancel, &mut tally, output)
+        .and_then(|()| sweep(&runs, cancel, &mut tally, output))
+        .and_then(|()| settle(&runs, unknown, &mut tally, output));
+    let unknown = tally.unknown.len();
+    let left = tally.left + unknown;
+    let of_them = if unknown > 0 { format!(" ({unknown} unknown)") } else { String::new() };
     result
-        .and_then(|()| writeln!(output, "{destroyed} destroyed, {left} left"))
+        .and_then(|()| writeln!(output, "{} destroyed, {left} left{of_them}", tally.destroyed))
         .and_then(|()| output.flush())
         .context("cannot write to standard output")?;
     if cancel.is_raised() {
         let error = anyhow!("`gc` was interrupted; {left} sandboxes are left");
         return Err(Problem::new(Status::Interrupted, error).hint("run `offload gc` again"));
     }
-    if left > 0 {
-        let problem = Problem::new(Status::NothingRun, anyhow!("{left} sandboxes could not be destroyed"));
-        return Err(problem.hint("mend what is told above and run `offload gc` again"));
+    if tally.left > 0 {
+        let error = anyhow!("{} sandboxes could not be destroyed", tally.left);
+        return Err(
+            Problem::new(Status::NothingRun, error).hint("fix the errors above, then run `offload gc` again")
+        );
+    }
+    if unknown > 0 {
+        let error =
+            anyhow!("{unknown} creates were ended before printing an id; each may have left a sandbox");
+        return Err(Problem::new(Status::NothingRun, error).hint(
+            "destroy what is there of the sandboxes listed above, then run `offload gc --forget`; with a \
+             `sweep_command` in [provider], `offload gc` does that by itself",
+        ));
     }
     Ok(Status::Passed)
 }
 
-/// Destroys what providers themselves know of the runs.
+/// Destroys what providers find of each run. A run that was swept has no unknown creates any more.
 fn sweep(runs: &[Run], cancel: &Cancel, tally: &mut Tally, output: &mut dyn Write) -> io::Result<()> {
-    for run in runs.iter().take_while(|_| !cancel.is_raised()) {
-        match run.makers.reaper().sweep(&run.dead.run) {
-            Ok(ids) => {
+    for (number, run) in runs.iter().enumerate().take_while(|_| !cancel.is_raised()) {
+        match run.makers.as_ref().and_then(|makers| makers.reaper().sweep()) {
+            Some(Ok(ids)) => {
                 tally.destroyed += ids.len();
                 for id in ids {
                     writeln!(output, "destroyed {id}")?;
                 }
+                let unknown = std::mem::take(&mut tally.unknown).into_iter();
+                let (settled, others): (Vec<_>, Vec<_>) = unknown.partition(|task| task.run == number);
+                settled.into_iter().for_each(|task| task.sandbox.close());
+                tally.unknown = others;
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tally.left += 1;
                 log::error!("sandboxes whose ids are not known may be left: {error}");
             }
+            None => {}
         }
     }
     Ok(())
 }
 
-/// Destroys the sandboxes, each with the number of its run, several at a time.
+/// Lists creates of which nobody knows whether they left a sandbox, and drops them if the user says so.
+fn settle(runs: &[Run], unknown: Unknown, tally: &mut Tally, output: &mut dyn Write) -> io::Result<()> {
+    for Task { run, sandbox } in &tally.unknown {
+        let (run, slot) = (&runs[*run].dead, sandbox.slot());
+        // Journals of older versions have no names.
+        let name = if sandbox.name().is_empty() { &run.run } else { sandbox.name() };
+        let config = run.about.config.display();
+        match unknown {
+            Unknown::Forget => writeln!(output, "forgot {name} (slot {slot}, `{config}`)")?,
+            Unknown::Keep => writeln!(
+                output,
+                "unknown {name} (slot {slot}, `{config}`): destroy it if it exists, then run `offload gc --forget`"
+            )?,
+        }
+    }
+    if unknown == Unknown::Forget {
+        tally.unknown.drain(..).for_each(|task| task.sandbox.close());
+    }
+    Ok(())
+}
+
+/// Destroys the sandboxes, several at a time.
 fn destroy_all(
-    (runs, sandboxes): (&[Run], VecDeque<(usize, Left)>),
+    runs: &[Run],
+    tasks: VecDeque<Task>,
     cancel: &Cancel,
     tally: &mut Tally,
     output: &mut dyn Write,
 ) -> io::Result<()> {
-    let threads = sandboxes.len().min(AT_ONCE);
-    let waiting = Mutex::new(sandboxes);
-    // Also raised when nobody can be told any more.
+    let threads = tasks.len().min(AT_ONCE);
+    let waiting = Mutex::new(tasks);
+    // Also raised when the output is closed.
     let stop = cancel.child();
-    let (sender, ends) = unbounded();
+    let (sender, outcomes) = unbounded();
     let work = |sender: Sender<_>| {
         while !stop.is_raised() {
             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some((run, sandbox)) = next else { return };
+            let Some(task) = next else { return };
+            let makers = runs[task.run].makers.as_ref();
             // The receiver outlives us.
-            let _ = sender.send(destroy(&runs[run].makers, sandbox, &stop));
+            let _ = sender.send(destroy(makers, task, &stop).unwrap_or_else(Outcome::Left));
         }
     };
     let result = std::thread::scope(|scope| {
@@ -128,59 +200,60 @@ fn destroy_all(
             scope.spawn(|| work(sender));
         }
         drop(sender);
-        ends.iter().try_for_each(|end| tell(end, tally, output)).inspect_err(|_| stop.raise_gracefully())
+        let mut outcomes = outcomes.iter();
+        outcomes
+            .try_for_each(|outcome| report(outcome, tally, output))
+            .inspect_err(|_| stop.raise_gracefully())
     });
     tally.left += waiting.into_inner().unwrap_or_else(PoisonError::into_inner).len();
     result
 }
 
-fn tell(end: Result<Option<String>>, tally: &mut Tally, output: &mut dyn Write) -> io::Result<()> {
-    match end {
-        Ok(Some(id)) => {
+fn report(outcome: Outcome, tally: &mut Tally, output: &mut dyn Write) -> io::Result<()> {
+    match outcome {
+        Outcome::Destroyed(id) => {
             tally.destroyed += 1;
-            writeln!(output, "destroyed {id}")
+            writeln!(output, "destroyed {id}")?;
         }
-        Ok(None) => Ok(()),
-        Err(error) => {
+        Outcome::Unknown(task) => tally.unknown.push(task),
+        Outcome::Left(error) => {
             tally.left += 1;
             log::error!("{error:#}");
-            Ok(())
         }
     }
+    Ok(())
 }
 
-/// The makers of a dead run, from its configuration as it is now.
+/// The makers of a dead run, from its configuration as it is now; they act in its name.
 fn makers(dead: &Dead, screen: &Screen) -> Result<(Makers, Setup)> {
     let about = &dead.about;
     std::env::set_current_dir(&about.directory)
-        .with_context(|| format!("cannot go to `{}`", about.directory.display()))?;
+        .with_context(|| format!("cannot change to `{}`", about.directory.display()))?;
     let config = config::load(&about.config, &|name| std::env::var(name).ok())
         .map_err(|mistakes| anyhow!("{}", Problem::from(mistakes).error))?;
-    anyhow::ensure!(!matches!(config.provider, Provider::Local(_)), "its provider is another one now");
+    anyhow::ensure!(!matches!(config.provider, Provider::Local(_)), "its provider is a different one now");
     anyhow::ensure!(
         about.place.is_empty() || about.place == makers::place(&config),
         "they are at another server, profile, environment or token of Modal; set MODAL_SERVER_URL, \
          MODAL_PROFILE, MODAL_ENVIRONMENT and MODAL_TOKEN_ID as that run had them"
     );
-    let setup = Setup::new(&config, &[])?;
-    let makers = Makers::new((&config, &setup), &[], screen, None)?;
+    let mut setup = Setup::new(&config, &[])?;
+    setup.run.clone_from(&dead.run);
+    let makers = Makers::new(&config, &setup, &[], screen, None)?;
     Ok((makers, setup))
 }
 
-/// Gives the id of the sandbox; `None` where none was made.
-fn destroy(makers: &Makers, sandbox: Left, cancel: &Cancel) -> Result<Option<String>> {
+fn destroy(makers: Option<&Makers>, task: Task, cancel: &Cancel) -> Result<Outcome> {
     let until = Instant::now() + PATIENCE;
-    while sandbox.is_pending() {
+    while task.sandbox.is_pending() {
         if Instant::now() >= until || cancel.is_raised() {
-            bail!("a sandbox is still being made; its id is not known yet");
+            bail!("the sandbox `{}` is still being created; its id is not known yet", task.sandbox.name());
         }
-        std::thread::sleep(SLICE);
+        cancel.wait(SLICE);
     }
-    let Some(id) = sandbox.id() else {
-        sandbox.close();
-        return Ok(None);
-    };
+    let Some(id) = task.sandbox.id() else { return Ok(Outcome::Unknown(task)) };
+    let Some(makers) = makers else { bail!("the sandbox `{id}` was not destroyed") };
     makers.reaper().destroy(&id).map_err(|error| anyhow!("the sandbox `{id}` was not destroyed: {error}"))?;
-    sandbox.close();
-    Ok(Some(id))
+    task.sandbox.close();
+    Ok(Outcome::Destroyed(id))
 }

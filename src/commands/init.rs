@@ -116,9 +116,10 @@ const COMMANDS: &str = "\
 [provider]
 type = \"default\"
 prepare_command = \"sh @directory_sandbox.sh prepare\"               # prints the image ID on its last line
-create_command = \"sh @directory_sandbox.sh create {image_id}\"       # prints the sandbox ID on its last line
+create_command = \"sh @directory_sandbox.sh create {image_id} {sandbox_name}\"  # prints the sandbox ID on its last line
 exec_command = \"sh @directory_sandbox.sh exec {sandbox_id} {command}\"  # runs a command in a sandbox
 destroy_command = \"sh @directory_sandbox.sh destroy {sandbox_id}\"
+sweep_command = \"sh @directory_sandbox.sh sweep {run_name}\"    # destroys all sandboxes of a run
 # download_command = \"\"  # copies {paths}, remote:local pairs, from {sandbox_id}
 ";
 

@@ -20,9 +20,9 @@ use crate::provider::modal;
 use crate::provider::remote::RunContext;
 use crate::provider::{Builder, Provider, Reaper};
 
-/// Where Modal has the project unless told.
+/// Where the project is in Modal's sandboxes by default.
 const MODAL_ROOT: &str = "/app";
-/// The log of an image is told at most this often where it cannot be drawn over.
+/// How often a line of an image's log is printed where it cannot be drawn over.
 const PACE: Duration = Duration::from_secs(3);
 
 /// The makers of a provider.
@@ -34,24 +34,29 @@ pub enum Makers {
 }
 
 impl Makers {
-    /// Those that `config` names, with more directories to copy; `screen` shows how images are made, `context` is the
-    /// root of the repository.
+    /// Those that `config` names, with more directories to copy; `screen` shows how images are built, `repository` is
+    /// the root of the repository.
     ///
     /// # Errors
     /// When a bundled script cannot be written, the working directory does not exist, or a program is missing.
     pub fn new(
-        known: (&Config, &Setup),
+        config: &Config,
+        setup: &Setup,
         copy_dirs: &[String],
         screen: &Screen,
-        context: Option<&Path>,
+        repository: Option<&Path>,
     ) -> Result<Makers> {
-        match &known.0.provider {
+        match &config.provider {
             config::Provider::Local(_) => anyhow::bail!("local sandboxes have no makers"),
             config::Provider::Command(provider) => {
-                command_images(known, provider, copy_dirs).map(Makers::Command)
+                let mut provider = provider.clone();
+                provider.copy_dirs.extend_from_slice(copy_dirs);
+                command_images(config, setup, provider).map(Makers::Command)
             }
             config::Provider::Modal(provider) => {
-                modal_images(known, provider, (copy_dirs, screen), context).map(Makers::Modal)
+                let mut provider = provider.clone();
+                provider.copy_dirs.extend_from_slice(copy_dirs);
+                modal_images(config, setup, provider, screen, repository).map(Makers::Modal)
             }
         }
     }
@@ -64,7 +69,7 @@ impl Makers {
         }
     }
 
-    /// Who looks after sandboxes that were left.
+    /// Cleans up what a run left.
     pub fn reaper(&self) -> &dyn Reaper {
         match self {
             Makers::Command(images) => images,
@@ -85,8 +90,8 @@ impl Makers {
     }
 }
 
-/// Where the sandboxes of `config` are, as far as the surroundings say it and not the file; not in plain words, as it
-/// is written down.
+/// A digest of the variables that decide where the sandboxes of `config` are; it is written down, so it must not show
+/// them.
 pub fn place(config: &Config) -> String {
     const NAMES: [&str; 4] = ["MODAL_SERVER_URL", "MODAL_PROFILE", "MODAL_ENVIRONMENT", "MODAL_TOKEN_ID"];
     if !matches!(config.provider, config::Provider::Modal(_)) {
@@ -109,23 +114,25 @@ fn directory(config: &Config, own: Option<&PathBuf>) -> Result<PathBuf> {
 }
 
 fn command_images(
-    (config, setup): (&Config, &Setup),
-    provider: &config::CommandProvider,
-    copy_dirs: &[String],
+    config: &Config,
+    setup: &Setup,
+    mut provider: config::CommandProvider,
 ) -> Result<command::Images> {
+    let recipe = provider.prepare_command.clone().unwrap_or_default();
     let cache = bundled::cache_dir(&|name| std::env::var_os(name));
-    let script = |command: &String| bundled::resolve(command, &cache);
-    let commands = command::Commands {
-        prepare: provider.prepare_command.as_ref().map(script).transpose()?,
-        patch: provider.patch_command.as_ref().map(script).transpose()?,
-        create: script(&provider.create_command)?,
-        exec: script(&provider.exec_command)?,
-        destroy: script(&provider.destroy_command)?,
-        download: provider.download_command.as_ref().map(script).transpose()?,
-    };
-    if commands.prepare.is_none() {
+    let needed = [&mut provider.create_command, &mut provider.exec_command, &mut provider.destroy_command];
+    let optional = [
+        &mut provider.prepare_command,
+        &mut provider.patch_command,
+        &mut provider.download_command,
+        &mut provider.sweep_command,
+    ];
+    for command in needed.into_iter().chain(optional.into_iter().flatten()) {
+        *command = bundled::resolve(command, &cache)?;
+    }
+    if provider.prepare_command.is_none() {
         let unused = [
-            ("copy_dirs", !provider.copy_dirs.is_empty() || !copy_dirs.is_empty()),
+            ("copy_dirs", !provider.copy_dirs.is_empty()),
             ("sandbox_init_cmd", config.offload.sandbox_init_cmd.is_some()),
             ("[checkpoint]", config.checkpoint.is_some()),
         ];
@@ -133,18 +140,13 @@ fn command_images(
             log::warn!("`{key}` has no effect without a `prepare_command` in [provider]");
         }
     }
-    Ok(command::Images::new(command::Settings {
-        commands,
-        recipe: provider.prepare_command.clone().unwrap_or_default(),
-        directory: directory(config, provider.working_dir.as_ref())?,
-        copy_dirs: provider.copy_dirs.iter().chain(copy_dirs).cloned().collect(),
-        cpu_cores: provider.cpu_cores,
-        terms: terms(config, setup, provider.timeout),
-    }))
+    let directory = directory(config, provider.working_dir.as_ref())?;
+    let context = run_context(config, setup, provider.timeout);
+    Ok(command::Images::new(command::Settings { provider, recipe, directory, context }))
 }
 
-/// What sandboxes with files of their own have in common.
-fn terms(config: &Config, setup: &Setup, timeout: Duration) -> RunContext {
+/// What a run tells a provider of sandboxes with files of their own.
+fn run_context(config: &Config, setup: &Setup, timeout: Duration) -> RunContext {
     RunContext {
         repo_root: config.offload.sandbox_repo_root.clone(),
         project_root: config.offload.sandbox_project_root.clone(),
@@ -158,18 +160,19 @@ fn terms(config: &Config, setup: &Setup, timeout: Duration) -> RunContext {
 }
 
 fn modal_images(
-    (config, setup): (&Config, &Setup),
-    provider: &config::Modal,
-    (copy_dirs, screen): (&[String], &Screen),
-    context: Option<&Path>,
+    config: &Config,
+    setup: &Setup,
+    provider: config::Modal,
+    screen: &Screen,
+    repository: Option<&Path>,
 ) -> Result<modal::Images> {
     let directory = directory(config, None)?;
-    let mut terms = terms(config, setup, provider.timeout);
+    let mut context = run_context(config, setup, provider.timeout);
     if provider.include_cwd {
-        terms.repo_root.get_or_insert_with(|| MODAL_ROOT.to_owned());
-        terms.project_root = terms.project_root.or_else(|| terms.repo_root.clone());
+        context.repo_root.get_or_insert_with(|| MODAL_ROOT.to_owned());
+        context.project_root = context.project_root.or_else(|| context.repo_root.clone());
     }
-    // What a run of ours writes is no part of the project, as far as it lies in it.
+    // What a run of ours writes is no part of the project, even where it is inside of it.
     let history = config.history.as_ref().map(|history| history.path.as_path());
     let own = [Some(config.report.output_dir.as_path()), history, Some(setup.scratch.path())];
     let own = own.into_iter().flatten();
@@ -177,23 +180,10 @@ fn modal_images(
         let path = directory.join(path);
         path.strip_prefix(&directory).ok().map(|path| path.to_string_lossy().into_owned())
     });
-    let settings = modal::Settings {
-        context: context.map(Path::to_owned),
-        dockerfile: provider.dockerfile.clone(),
-        include_cwd: provider.include_cwd,
-        copy_dirs: provider.copy_dirs.iter().chain(copy_dirs).cloned().collect(),
-        cpu_cores: provider.cpu_cores,
-        memory_gb: provider.memory_gb,
-        experimental_options: serde_json::from_str(&provider.experimental_options)
-            .context("cannot read `experimental_options` in [provider]")?,
-        lifetime: provider.sandbox_timeout,
-        idle_timeout: provider.idle_timeout,
-        creates_per_second: provider.creates_per_second,
-        ignored: ignored.filter(|path| !path.is_empty()).collect(),
-        directory,
-        terms,
-    };
-    Ok(modal::Images::new(settings, driver(provider, screen)?))
+    let ignored = ignored.filter(|path| !path.is_empty()).collect();
+    let program = driver(&provider, screen)?;
+    let repository = repository.map(Path::to_owned);
+    Ok(modal::Images::new(modal::Settings { provider, directory, repository, ignored, context }, program))
 }
 
 /// How the driver of Modal's SDK is started.
@@ -212,7 +202,7 @@ fn driver(provider: &config::Modal, screen: &Screen) -> Result<modal::Program> {
     // What the project has for its own Python is not for the SDK's.
     let mut command = CommandLine::program(words).with_env("PYTHONPATH", "");
     if std::env::var_os("UV_COMPILE_BYTECODE").is_none() {
-        // Once for a version, and each start takes a third less.
+        // Done once for a version; then each start takes a third less.
         command = command.with_env("UV_COMPILE_BYTECODE", "1");
     }
     let screen = screen.clone();

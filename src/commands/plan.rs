@@ -126,7 +126,7 @@ fn with_commands<T>(
         fail_fast: false,
     };
     let screen = Screen::new(Style::Lines, Palette::default());
-    let source = SandboxSource::new((config, setup), &[], &screen, &Cancel::new())?;
+    let source = SandboxSource::new(config, setup, &[], &screen, &Cancel::new())?;
     let provider = source.provider(Found::default(), None);
     let shared = provider.shares_files().then_some(discovery.shared.as_path());
     let commands = Commands { shared, root: provider.root(), ..commands };

@@ -14,7 +14,7 @@ use super::hints;
 use super::limits;
 use super::planning::Planning;
 use super::recording;
-use super::sandboxes::{self, SandboxSource, Timed};
+use super::sandboxes::{self, ImageChoice, SandboxSource, Timed};
 use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::collect::observer::{Ended, Observer};
@@ -75,6 +75,14 @@ pub struct Options {
 }
 
 impl Options {
+    fn image_choice(&self) -> ImageChoice<'_> {
+        match &self.image {
+            Some(id) => ImageChoice::Given(id),
+            None if self.no_cache => ImageChoice::Fresh,
+            None => ImageChoice::Cached,
+        }
+    }
+
     /// The name of the configuration file, which is part of each key in the history.
     fn name(&self) -> String {
         self.config.file_name().unwrap_or_default().to_string_lossy().into_owned()
@@ -104,7 +112,7 @@ pub fn run(
     })?;
     let directory = OutputDir::claim(&config.report.output_dir)?;
     let preparing = cancel.child();
-    let source = SandboxSource::new((config, &setup), &options.copy_dirs, &options.screen, &preparing)?;
+    let source = SandboxSource::new(config, &setup, &options.copy_dirs, &options.screen, &preparing)?;
     let junit = Path::new(&config.report.junit_file);
     directory.clear(junit)?;
     options.screen.announce("listing the tests");
@@ -210,7 +218,7 @@ impl Parts<'_> {
             (Some(observer), event) => hear(observer, &mut progress, event),
             (None, _) => Reaction::default(),
         });
-        self.provider.finish(if stop.is_raised() { RunEnd::Interrupted } else { RunEnd::Complete });
+        self.provider.finish(if cancel.is_raised() { RunEnd::Interrupted } else { RunEnd::Complete });
         drop(span);
         let fatal = bench.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (status, nothing) =

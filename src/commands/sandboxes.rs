@@ -12,7 +12,7 @@ use crate::command::CommandLine;
 use crate::config::{self, Config};
 use crate::error::{Problem, Status};
 use crate::git::Repository;
-use crate::image::{Found, Wanted};
+use crate::image::{Found, Search, Wanted};
 use crate::journal::{self, Journal};
 use crate::progress::Screen;
 use crate::provider::image_cell::ImageCell;
@@ -20,7 +20,7 @@ use crate::provider::local::Local;
 use crate::provider::{Image, Provider, ProviderError, RunEnd, Sandbox};
 use crate::trace::{Trace, Track};
 
-/// What makes sandboxes, before there is an image.
+/// Where sandboxes come from, before there is an image.
 pub enum SandboxSource {
     /// Processes of this machine.
     Local(Local),
@@ -42,13 +42,14 @@ pub struct RemoteSource {
 }
 
 impl SandboxSource {
-    /// The source that `config` names, with more directories to copy; `cancel` ends questions to git, and
-    /// `screen` shows how images are made.
+    /// The source that `config` names, with more directories to copy; `cancel` ends calls of git, and `screen` shows
+    /// how images are built.
     ///
     /// # Errors
     /// When a directory does not exist.
     pub fn new(
-        (config, setup): (&Config, &Setup),
+        config: &Config,
+        setup: &Setup,
         copy_dirs: &[String],
         screen: &Screen,
         cancel: &Cancel,
@@ -60,16 +61,12 @@ impl SandboxSource {
         std::fs::create_dir_all(&scratch).with_context(|| format!("cannot make `{}`", scratch.display()))?;
         let repository = Repository::find(&setup.site.root, &scratch, cancel);
         let context = repository.as_ref().map(Repository::root);
-        let makers = Makers::new((config, setup), copy_dirs, screen, context)?;
-        Ok(SandboxSource::RemoteSource(Box::new(RemoteSource::new(
-            (config, setup),
-            makers,
-            repository,
-            scratch,
-        ))))
+        let makers = Makers::new(config, setup, copy_dirs, screen, context)?;
+        let remote = RemoteSource::new(config, setup, makers, repository, scratch);
+        Ok(SandboxSource::RemoteSource(Box::new(remote)))
     }
 
-    /// What is to be known of an image; `None` for sandboxes without one.
+    /// The image that a run needs; `None` for sandboxes without one.
     pub fn wanted(&self) -> Option<Wanted<'_>> {
         let SandboxSource::RemoteSource(remote) = self else { return None };
         Some(Wanted {
@@ -104,7 +101,7 @@ impl SandboxSource {
         }))
     }
 
-    /// Whether sandboxes leave something behind when nobody destroys them.
+    /// Whether sandboxes stay when nobody destroys them.
     pub fn needs_journal(&self) -> bool {
         matches!(self, SandboxSource::RemoteSource(_))
     }
@@ -147,7 +144,8 @@ impl Provider for Timed<'_> {
 
 impl RemoteSource {
     fn new(
-        (config, setup): (&Config, &Setup),
+        config: &Config,
+        setup: &Setup,
         makers: Makers,
         repository: Option<Repository>,
         scratch: PathBuf,
@@ -184,8 +182,8 @@ fn project_below_repository(offload: &config::Offload) -> PathBuf {
     project.strip_prefix(&repository).map(Path::to_owned).unwrap_or_default()
 }
 
-/// The journal of a run of the configuration file `config`. Without one a run that is killed leaves what
-/// `offload gc` does not find, so that is said.
+/// The journal of a run of the configuration file `path`. Without one, `offload gc` does not find what a killed run
+/// left, so there is a warning.
 pub fn journal(path: &Path, config: &Config, setup: &Setup) -> Option<Arc<Journal>> {
     let state = journal::state_dir(&|name| std::env::var_os(name));
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -193,27 +191,38 @@ pub fn journal(path: &Path, config: &Config, setup: &Setup) -> Option<Arc<Journa
         Ok(journal) => Some(Arc::new(journal)),
         Err(error) => {
             log::warn!(
-                "there is no journal of sandboxes: {error:#}; `offload gc` will not know of this run's"
+                "cannot keep a journal of sandboxes: {error:#}; `offload gc` will not find those of this run"
             );
             None
         }
     }
 }
 
-/// The image of a run that begins: `given`, or the one that is found or made.
+/// Which image sandboxes are made from.
+#[derive(Clone, Copy, Debug)]
+pub enum ImageChoice<'a> {
+    /// This one.
+    Given(&'a str),
+    /// A cached one, or a new one where there is none.
+    Cached,
+    /// A new one.
+    Fresh,
+}
+
+/// The image that `choice` asks for.
 ///
 /// # Errors
 /// When it cannot be made; with the status of an interrupt where `cancel` is why.
-pub fn image(
-    source: &SandboxSource,
-    (given, afresh): (Option<&str>, bool),
-    cancel: &Cancel,
-) -> Result<Found, Problem> {
+pub fn image(source: &SandboxSource, choice: ImageChoice<'_>, cancel: &Cancel) -> Result<Found, Problem> {
     let Some(wanted) = source.wanted() else { return Ok(Found::default()) };
-    if let Some(id) = given {
-        return Ok(Found { image: Image { id: Some(id.to_owned()), lacks: None }, is_cached: false });
-    }
-    wanted.prepare(afresh, cancel).map_err(|error| {
+    let search = match choice {
+        ImageChoice::Given(id) => {
+            return Ok(Found { image: Image { id: Some(id.to_owned()), lacks: None }, is_cached: false });
+        }
+        ImageChoice::Cached => Search::Everywhere,
+        ImageChoice::Fresh => Search::Nowhere,
+    };
+    wanted.prepare(search, cancel).map_err(|error| {
         let status = if cancel.is_raised() { Status::Interrupted } else { Status::NothingRun };
         Problem::new(status, error)
     })

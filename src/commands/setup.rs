@@ -1,5 +1,6 @@
 //! Creates the framework, the local provider, and the place to list tests from the configuration.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -80,10 +81,8 @@ impl Setup {
             mask: Arc::new(mask(config, extra)),
             guard: Arc::new(Guard::new(std::env::current_exe().ok())),
         };
-        let name = scratch.path().file_name().unwrap_or_default().to_string_lossy();
-        let run = format!("{name}-{}", std::process::id());
         let groups = config.groups.iter().map(group).collect();
-        Ok(Setup { framework, groups, site, scratch, env, run })
+        Ok(Setup { framework, groups, site, scratch, env, run: run_name() })
     }
 
     /// Lists all tests.
@@ -96,6 +95,12 @@ impl Setup {
             Problem::new(status, error)
         })
     }
+}
+
+/// A name that no other run has, on any machine: providers may label sandboxes with it. Short, lower case, digits and
+/// hyphens only.
+fn run_name() -> String {
+    format!("offload-{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// The directory on this machine that contains the project's tests.

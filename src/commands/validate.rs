@@ -79,6 +79,7 @@ fn provider_commands(config: &Config) -> Vec<(&'static str, Option<&String>)> {
         ("`exec_command` in [provider]", Some(&command.exec_command)),
         ("`destroy_command` in [provider]", Some(&command.destroy_command)),
         ("`download_command` in [provider]", command.download_command.as_ref()),
+        ("`sweep_command` in [provider]", command.sweep_command.as_ref()),
     ]
 }
 

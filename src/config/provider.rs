@@ -38,6 +38,7 @@ fn command(table: &mut Table<'_>) -> CommandProvider {
         exec_command: table.need("exec_command", Value::filled).unwrap_or_default(),
         destroy_command: table.need("destroy_command", Value::filled).unwrap_or_default(),
         download_command: table.read("download_command", Value::optional).flatten(),
+        sweep_command: table.read("sweep_command", Value::optional).flatten(),
         working_dir: table.read("working_dir", Value::path),
         timeout: table.read("timeout_secs", Value::seconds).unwrap_or(Duration::from_secs(3600)),
         copy_dirs: table.read("copy_dirs", check::copy_dirs).unwrap_or_default(),
@@ -53,6 +54,12 @@ fn command(table: &mut Table<'_>) -> CommandProvider {
     }
     if provider.download_command.as_ref().is_some_and(|command| !command.contains("{paths}")) {
         table.fail("download_command", "must contain `{paths}`, the paths to copy");
+    }
+    if provider.sweep_command.as_ref().is_some_and(|command| !command.contains("{run_name}")) {
+        table.fail(
+            "sweep_command",
+            "must hold `{run_name}`, which stands for the run whose sandboxes it destroys",
+        );
     }
     if provider.prepare_command.is_none() && provider.patch_command.is_some() {
         table.fail("patch_command", "requires a `prepare_command` that creates the image to patch");
@@ -73,8 +80,7 @@ fn modal(table: &mut Table<'_>) -> Modal {
         memory_gb: table.read("memory_gb", Value::amount),
         experimental_options: table
             .read("experimental_options", options)
-            .unwrap_or_else(|| serde_json::json!({}))
-            .to_string(),
+            .unwrap_or_else(|| serde_json::json!({})),
         app: table.read("app", Value::filled).unwrap_or_else(|| "offload".to_owned()),
         sdk_version: table.read("sdk_version", Value::filled),
         timeout: seconds(table, "timeout_secs", 3600),

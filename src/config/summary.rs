@@ -144,6 +144,7 @@ fn provider(provider: &Provider) -> Section {
             .add("exec_command", &command.exec_command)
             .add("destroy_command", &command.destroy_command)
             .maybe("download_command", command.download_command.as_ref())
+            .maybe("sweep_command", command.sweep_command.as_ref())
             .maybe("working_dir", command.working_dir.as_ref().map(|path| path.display()))
             .seconds("timeout_secs", command.timeout)
             .list("copy_dirs", &command.copy_dirs)

@@ -37,6 +37,15 @@ pub struct ImageNote {
     pub at: u64,
 }
 
+/// An image that the provider no longer has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoneImage {
+    /// The commit that it was noted for.
+    pub commit: String,
+    /// What the provider called it.
+    pub image: String,
+}
+
 /// The notes of a repository.
 pub struct Notes<'a> {
     repository: &'a Repository,
@@ -265,15 +274,16 @@ impl<'a> Notes<'a> {
         Ok(texts)
     }
 
-    /// Notes an image of `commit`, in place of older ones with the same key and of `gone`, a commit and an
-    /// image that is not there any more, and sends the notes to the remote. Gives whether there is one.
+    /// Notes an image of `commit`, in place of older ones with the same key and of `gone`, and sends the notes to the
+    /// remote. Gives whether there is one.
     ///
     /// # Errors
     /// When the note cannot be written, or not be sent; then it is kept here.
-    pub fn record(&self, commit: &str, image: &ImageNote, gone: Option<(&str, &str)>) -> Result<bool> {
+    pub fn record(&self, commit: &str, image: &ImageNote, gone: Option<&GoneImage>) -> Result<bool> {
         let noted = self.change(|copy| {
-            if let Some((commit, gone)) = gone {
-                self.rewrite(copy, commit, None, &|known| known.key == image.key && known.image == gone)?;
+            if let Some(gone) = gone {
+                let is_gone = |known: &ImageNote| known.key == image.key && known.image == gone.image;
+                self.rewrite(copy, &gone.commit, None, &is_gone)?;
             }
             self.rewrite(copy, commit, Some(image), &|known| known.key == image.key)
         });

@@ -53,7 +53,8 @@ pub fn script(changes: &Changes, fits: &dyn Fn(usize) -> bool) -> Result<Option<
     grouped("mkdir", stages, &mut text);
     for (path, change) in &mut changes.of {
         if *change != Change::Delete
-            && !stage((&directories, &changes.root), path, change, (&mut text, fits))?
+            && !(Staging { directories: &directories, root: &changes.root, fits })
+                .stage(path, change, &mut text)?
         {
             return Ok(None);
         }
@@ -177,40 +178,45 @@ fn stage_word(directories: &BTreeMap<PathBuf, usize>, path: &Path, text: &mut St
     format!("\"$stage/{}/$n\"", directories.get(folder_of(path)).copied().unwrap_or_default())
 }
 
-/// Writes what is new beside its place; gives whether the text is still short enough.
-fn stage(
-    (directories, root): (&BTreeMap<PathBuf, usize>, &Path),
-    path: &Path,
-    change: &mut Change,
-    (text, fits): (&mut String, &dyn Fn(usize) -> bool),
-) -> Result<bool> {
-    if let Change::Link { target } = change {
-        let word = stage_word(directories, path, text);
-        set("t", target.as_bytes(), text);
-        _ = writeln!(text, "ln -s -- \"$t\" {word}");
-        return Ok(fits(text.len()));
-    }
-    let path_here = root.join(path);
-    let about = || format!("cannot read `{}`", path_here.display());
-    let mut file = match File::open(&path_here) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            *change = Change::Delete;
-            return Ok(true);
+/// Writes new files beside their places.
+struct Staging<'a> {
+    directories: &'a BTreeMap<PathBuf, usize>,
+    root: &'a Path,
+    /// Whether a text of so many bytes is short enough.
+    fits: &'a dyn Fn(usize) -> bool,
+}
+
+impl Staging<'_> {
+    /// Adds what writes one file or link; gives whether the text is still short enough.
+    fn stage(&self, path: &Path, change: &mut Change, text: &mut String) -> Result<bool> {
+        if let Change::Link { target } = change {
+            let word = stage_word(self.directories, path, text);
+            set("t", target.as_bytes(), text);
+            _ = writeln!(text, "ln -s -- \"$t\" {word}");
+            return Ok((self.fits)(text.len()));
         }
-        file => BufReader::new(file.with_context(about)?),
-    };
-    let word = stage_word(directories, path, text);
-    text.push_str("{ :\n");
-    let mut part = Vec::new();
-    while file.by_ref().take(LINE as u64).read_to_end(&mut part).with_context(about)? > 0 {
-        text.push_str(&printing(&part));
-        part.clear();
-        if !fits(text.len()) {
-            return Ok(false);
+        let path_here = self.root.join(path);
+        let about = || format!("cannot read `{}`", path_here.display());
+        let mut file = match File::open(&path_here) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                *change = Change::Delete;
+                return Ok(true);
+            }
+            file => BufReader::new(file.with_context(about)?),
+        };
+        let word = stage_word(self.directories, path, text);
+        text.push_str("{ :\n");
+        let mut part = Vec::new();
+        while file.by_ref().take(LINE as u64).read_to_end(&mut part).with_context(about)? > 0 {
+            text.push_str(&printing(&part));
+            part.clear();
+            if !(self.fits)(text.len()) {
+                return Ok(false);
+            }
         }
+        _ = writeln!(text, "}} > {word}");
+        Ok(true)
     }
-    _ = writeln!(text, "}} > {word}");
-    Ok(true)
 }
 
 /// Gives what is new its permissions.

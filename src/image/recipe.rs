@@ -1,4 +1,4 @@
-//! What decides what an image is, as one digest.
+//! One digest of everything that decides what an image is.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,25 +11,56 @@ use sha2::{Digest, Sha256};
 
 use crate::provider::Builder;
 
-/// Files that usually say what is to be installed; looked for in the roots of repository and project.
-const USUAL: [&str; 17] = [
+/// Files that usually decide what is installed; looked for in the roots of repository and project.
+const USUAL: [&str; 48] = [
+    ".node-version",
+    ".nvmrc",
+    ".python-version",
+    ".ruby-version",
+    ".tool-versions",
     "Cargo.lock",
     "Dockerfile",
+    "Gemfile",
     "Gemfile.lock",
+    "Pipfile",
     "Pipfile.lock",
     "bun.lock",
+    "bun.lockb",
+    "composer.json",
+    "composer.lock",
+    "conda-lock.yml",
+    "constraints*.txt",
+    "deno.json",
+    "deno.jsonc",
+    "deno.lock",
+    "environment.yaml",
     "environment.yml",
+    "flake.lock",
+    "go.mod",
     "go.sum",
+    "go.work",
+    "go.work.sum",
+    "gradle.lockfile",
+    "mise.toml",
+    "mix.exs",
+    "mix.lock",
+    "npm-shrinkwrap.json",
     "package-lock.json",
     "package.json",
     "pdm.lock",
+    "pixi.lock",
     "pnpm-lock.yaml",
     "poetry.lock",
+    "pylock*.toml",
     "pyproject.toml",
     "requirements*.txt",
+    "requirements/*.txt",
+    "rust-toolchain",
+    "rust-toolchain.toml",
     "setup.cfg",
     "setup.py",
     "uv.lock",
+    "yarn.lock",
 ];
 
 /// A recipe.
@@ -45,7 +76,8 @@ impl Recipe {
     pub(super) fn new(
         builder: &dyn Builder,
         init: Option<&str>,
-        (root, inputs): (&Path, Vec<PathBuf>),
+        root: &Path,
+        inputs: Vec<PathBuf>,
         excluded: &[PathBuf],
     ) -> Result<Recipe> {
         let mut digest = Sheet { hash: Sha256::new(), excluded };
@@ -56,7 +88,7 @@ impl Recipe {
         digest.field(init.unwrap_or_default().as_bytes());
         for (number, path) in builder.outside().iter().enumerate() {
             digest.field(number.to_string().as_bytes());
-            // What is excluded is known without links and `..`.
+            // Excluded paths have no links and no `..`.
             let path = path.canonicalize().unwrap_or_else(|_| path.clone());
             digest.path(&path, Path::new(""))?;
         }
@@ -86,13 +118,13 @@ pub(super) fn inputs(root: &Path, project: &Path, patterns: Option<&[String]>) -
         let before = found.len();
         found.extend(paths.flatten().filter_map(|path| path.strip_prefix(root).ok().map(Path::to_owned)));
         if found.len() == before && patterns.is_some() {
-            log::warn!("`{pattern}` of `build_inputs` in [checkpoint] names nothing");
+            log::warn!("`{pattern}` of `build_inputs` in [checkpoint] matches nothing");
         }
     }
     Ok(found.into_iter().collect())
 }
 
-/// The files, not directories, below `root` that `patterns` name, relative; what is no pattern names nothing.
+/// The files, not directories, below `root` that `patterns` name, relative; an invalid pattern names nothing.
 pub(super) fn files(root: &Path, patterns: &[String]) -> Vec<PathBuf> {
     let root_pattern = glob::Pattern::escape(&root.to_string_lossy());
     let named = patterns
@@ -102,8 +134,7 @@ pub(super) fn files(root: &Path, patterns: &[String]) -> Vec<PathBuf> {
     files.filter_map(|path| path.strip_prefix(root).ok().map(Path::to_owned)).collect()
 }
 
-/// Copies `inputs` from `root` over `target`, so that what is ignored by git is there, too; what is in or
-/// below one of `excluded` is not.
+/// Copies `inputs` from `root` over `target`, also those that git ignores, but nothing in or below one of `excluded`.
 pub(super) fn add_inputs(inputs: &[PathBuf], root: &Path, target: &Path, excluded: &[PathBuf]) -> Result<()> {
     for input in inputs {
         copy(&root.join(input), &target.join(input), excluded)?;
@@ -158,7 +189,7 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(names)
 }
 
-/// A digest in the making; each field has its length in front, so that no two lists give the same.
+/// A digest that is being computed; each field begins with its length, so that no two lists give the same.
 struct Sheet<'a> {
     hash: Sha256,
     excluded: &'a [PathBuf],
@@ -256,7 +287,7 @@ mod tests {
             let inputs = inputs(root, root, None).unwrap();
             // As users write it in `copy_dirs`.
             let maker = Maker(vec![root.join("data/../data")]);
-            Recipe::new(&maker, init, (root, inputs), &[root.join("data/results")]).unwrap().key
+            Recipe::new(&maker, init, root, inputs, &[root.join("data/results")]).unwrap().key
         };
         let first = key(None);
         fs::write(root.join("other"), "2").unwrap();
@@ -271,6 +302,43 @@ mod tests {
         keys.push(key(None));
         let distinct: BTreeSet<&String> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
+    }
+
+    #[test]
+    fn files_that_decide_what_is_installed_are_build_inputs_wherever_the_ecosystem() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = [
+            "yarn.lock",
+            "go.mod",
+            "go.sum",
+            "Pipfile",
+            "Pipfile.lock",
+            "composer.lock",
+            "composer.json",
+            "mix.lock",
+            "mix.exs",
+            "deno.lock",
+            "deno.json",
+            "rust-toolchain.toml",
+            "rust-toolchain",
+            ".python-version",
+            ".nvmrc",
+            ".node-version",
+            ".tool-versions",
+            "Gemfile.lock",
+            "requirements/dev.txt",
+            "requirements-dev.txt",
+        ];
+        for name in names {
+            let path = directory.path().join("sub").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "1").unwrap();
+        }
+        let found = inputs(directory.path(), &directory.path().join("sub"), None).unwrap();
+        for name in names {
+            assert!(found.contains(&Path::new("sub").join(name)), "{name}");
+        }
+        assert_eq!(found.len(), names.len());
     }
 
     #[test]

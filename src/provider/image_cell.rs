@@ -1,5 +1,5 @@
-//! An image that was taken from a cache may be gone at the provider: then it is made anew, once, and all
-//! who were refused a sandbox try again.
+//! An image that was taken from a cache may be gone at the provider: then it is rebuilt, once, and every create that
+//! was refused tries again.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,13 +9,12 @@ use crate::cancel::Cancel;
 
 /// How often a waiting thread looks at the cancel flag.
 const SLICE: Duration = Duration::from_millis(50);
-/// Others may be about to try, who are not refused: nothing is made anew before this.
+/// Another create may be about to succeed: the image is not rebuilt before this much quiet.
 const QUIET: Duration = Duration::from_millis(300);
-
-/// So many refusals need no such quiet.
+/// With this many refusals no quiet is needed.
 const ENOUGH: usize = 3;
 
-/// Makes the image anew.
+/// Rebuilds the image.
 pub type Renew<'a> = Box<dyn Fn(&Cancel) -> Result<Image, ProviderError> + Send + Sync + 'a>;
 
 /// The image of all sandboxes of a run.
@@ -28,23 +27,23 @@ pub struct ImageCell<'a> {
 
 struct State {
     image: Image,
-    /// Whether it has been made anew.
+    /// Whether it has been rebuilt.
     is_new: bool,
     is_renewing: bool,
-    /// A sandbox has been made from it: it is there.
+    /// Whether a sandbox has been made from it, so that it must exist.
     is_proven: bool,
-    /// Sandboxes in the making.
+    /// Creates under way.
     making: usize,
     /// When the last one began or ended.
     last: Instant,
-    /// How often a sandbox was refused.
+    /// How many creates were refused.
     refusals: usize,
-    /// Why it could not be made anew.
+    /// Why it could not be rebuilt.
     failure: Option<ProviderError>,
 }
 
 impl<'a> ImageCell<'a> {
-    /// `image`, which `renew` can make anew.
+    /// `image`, which `renew` can rebuild.
     pub fn new(image: Image, renew: Option<Renew<'a>>) -> ImageCell<'a> {
         let state = State {
             image,
@@ -63,11 +62,10 @@ impl<'a> ImageCell<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes something from the image. Where that is refused, to all who try, an image from a cache is
-    /// made anew.
+    /// Makes something from the image. Where every try is refused, an image from a cache is rebuilt.
     ///
     /// # Errors
-    /// Those of `make`, and of making the image anew.
+    /// Those of `make`, and of rebuilding the image.
     pub fn create<T>(
         &self,
         cancel: &Cancel,
@@ -87,10 +85,12 @@ impl<'a> ImageCell<'a> {
         self.changed.notify_all();
         match result {
             Err(ProviderError::Refused(refusal)) if !was_new && self.renew.is_some() => {
-                log::debug!("no sandbox of a cached image: {refusal}");
+                log::debug!("a create from the cached image was refused: {refusal}");
                 state.refusals += 1;
                 if self.is_renewed(state, cancel)? {
-                    return make(&self.lock().image.clone());
+                    // Not while the lock is held: all who were refused try again side by side.
+                    let image = self.lock().image.clone();
+                    return make(&image);
                 }
                 Err(ProviderError::Refused(refusal))
             }
@@ -98,7 +98,7 @@ impl<'a> ImageCell<'a> {
         }
     }
 
-    /// Waits until it is known whether the image is there, and if it is not, until there is another.
+    /// Waits until it is known whether the image exists, and if it does not, until it has been rebuilt.
     fn is_renewed<'s>(
         &'s self,
         mut state: MutexGuard<'s, State>,
@@ -118,7 +118,7 @@ impl<'a> ImageCell<'a> {
             if state.making == 0 && !state.is_renewing && is_certain {
                 state.is_renewing = true;
                 drop(state);
-                log::warn!("the provider gives no sandbox of the cached image; the image is made anew");
+                log::warn!("the provider rejected the cached image; rebuilding it");
                 let image = self.renew.as_ref().map(|renew| renew(cancel));
                 state = self.lock();
                 match image {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_gone_is_made_anew_once_for_all() {
+    fn an_image_that_is_gone_is_rebuilt_once_for_all() {
         static RENEWED: AtomicUsize = AtomicUsize::new(0);
         let made = ten(&image_cell(&RENEWED), |_, image| image.id.as_deref() == Some("new"));
         assert_eq!((made, RENEWED.load(Ordering::SeqCst)), (10, 1));
@@ -190,6 +190,25 @@ mod tests {
         static RENEWED: AtomicUsize = AtomicUsize::new(0);
         let made = ten(&image_cell(&RENEWED), |number, _| number > 2);
         assert_eq!((made, RENEWED.load(Ordering::SeqCst)), (7, 0));
+    }
+
+    #[test]
+    fn creates_run_side_by_side_after_the_image_was_rebuilt() {
+        static RENEWED: AtomicUsize = AtomicUsize::new(0);
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let until = Instant::now() + Duration::from_secs(20);
+        let made = ten(&image_cell(&RENEWED), |_, image| {
+            if image.id.as_deref() != Some("new") {
+                return false;
+            }
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            while most.load(Ordering::SeqCst) < 10 && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            running.fetch_sub(1, Ordering::SeqCst);
+            true
+        });
+        assert_eq!((made, most.into_inner()), (10, 10));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Sandboxes of Modal (`type = "modal"`). Modal's SDK is reached through one driver process; what is decided
-//! (pace, patience, what is lost, what an image is made from) is decided here.
+//! Sandboxes of Modal (`type = "modal"`). Modal's SDK runs in one driver process; all decisions (pace, patience, what
+//! counts as lost, what an image is made from) are made here.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use crate::cancel::{Cancel, Urgency};
 use crate::command::CommandLine;
+use crate::config;
 use crate::journal::{Entry, Journal};
 use crate::provider::image_cell::ImageCell;
-use crate::provider::patience::{patiently, rest};
+use crate::provider::patience::patiently;
 use crate::provider::remote::{Remote, RunContext, Shared, Transport, begin, enter};
 use crate::provider::{
     BuildContext, Builder, Image, ONE_ARGUMENT, Provider, ProviderError, Reaper, Sandbox, ThinDiff,
@@ -32,38 +33,22 @@ const ARGUMENTS: usize = 62_000;
 const LARGEST_DIFFERENCE: usize = 64 << 20;
 /// Sandboxes carry the name of their run under this tag.
 const TAG: &str = "offload-run";
-/// So long after a wish to stop a create is waited for; the driver ends its sandbox in any case.
+/// How long a create is waited for after the run was asked to stop; the driver destroys its sandbox in any case.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// What a provider of Modal's sandboxes is made of.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The Dockerfile of the image.
-    pub dockerfile: Option<PathBuf>,
-    /// Whether the project's files go into the image.
-    pub include_cwd: bool,
-    /// `local:remote` pairs.
-    pub copy_dirs: Vec<String>,
-    /// Cores of one sandbox.
-    pub cpu_cores: f64,
-    /// Memory of one sandbox in GiB.
-    pub memory_gb: Option<f64>,
-    /// Passed to `Sandbox.create()`.
-    pub experimental_options: Value,
-    /// How long a sandbox lives at most.
-    pub lifetime: Duration,
-    /// How long a sandbox lives without a command.
-    pub idle_timeout: Duration,
-    /// Sandboxes made in a second at most.
-    pub creates_per_second: f64,
+    /// Its table of the configuration, with all directories to copy.
+    pub provider: config::Modal,
     /// The directory that relative paths count from.
     pub directory: PathBuf,
     /// The root of the repository, which paths in the Dockerfile count from; `None`: the directory.
-    pub context: Option<PathBuf>,
-    /// Paths of our own below the context, which are no part of any image.
+    pub repository: Option<PathBuf>,
+    /// Paths of our own below the directory, which are no part of any image.
     pub ignored: Vec<String>,
     /// What is the same for all providers.
-    pub terms: RunContext,
+    pub context: RunContext,
 }
 
 /// Makes images.
@@ -83,9 +68,9 @@ pub struct Modal<'a> {
 struct Site {
     driver: Driver,
     settings: Settings,
-    common: Arc<Shared>,
+    shared: Arc<Shared>,
     pace: Pace,
-    /// Entries of sandboxes that nobody knows to be gone; the journal is to be closed after them.
+    /// Entries of sandboxes that may still be there; the journal is closed after them.
     unknown: Mutex<Vec<(Entry, Arc<Journal>)>>,
 }
 
@@ -108,7 +93,7 @@ impl Pace {
             *next = turn + self.between;
             turn
         };
-        rest(turn.saturating_duration_since(Instant::now()), cancel);
+        cancel.wait(turn.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -120,21 +105,21 @@ fn whole_seconds(time: Duration) -> u64 {
 impl Images {
     /// A maker of images for `settings`, whose driver is started by `program` when it is first needed.
     pub fn new(settings: Settings, program: Program) -> Images {
-        let driver = Driver::new(program, Arc::clone(&settings.terms.mask));
+        let driver = Driver::new(program, Arc::clone(&settings.context.mask));
         // Variables are given to sandboxes when they are made, so that no process shows them.
-        let common = Arc::new(Shared::new(&settings.terms, Vec::new(), ONE_ARGUMENT - ARGUMENTS));
-        let pace = Pace::new(settings.creates_per_second);
-        Images { site: Arc::new(Site { driver, settings, common, pace, unknown: Mutex::default() }) }
+        let shared = Arc::new(Shared::new(&settings.context, Vec::new(), ONE_ARGUMENT - ARGUMENTS));
+        let pace = Pace::new(settings.provider.creates_per_second);
+        Images { site: Arc::new(Site { driver, settings, shared, pace, unknown: Mutex::default() }) }
     }
 
     /// A maker of sandboxes from `image`, which are entered in `journal`.
     pub fn provider<'a>(&self, image: ImageCell<'a>, journal: Option<Arc<Journal>>) -> Modal<'a> {
-        let root = self.site.common.root();
+        let root = self.site.shared.root();
         Modal { site: Arc::clone(&self.site), image, journal, root }
     }
 
     fn prepare(&self, request: &Value, cancel: &Cancel) -> Result<String, Failure> {
-        let timeout = self.site.settings.terms.timeout;
+        let timeout = self.site.settings.context.timeout;
         let answer = self.site.driver.prepare(request, timeout, cancel)?;
         let image = answer["image"].as_str().map(str::to_owned);
         image.ok_or_else(|| Failure::Broken("the driver gave no id of an image".into()))
@@ -146,32 +131,33 @@ impl Reaper for Images {
         self.site.destroy(id)
     }
 
-    fn sweep(&self, run: &str) -> Result<Vec<String>, ProviderError> {
-        self.site.sweep(run)
+    fn sweep(&self) -> Option<Result<Vec<String>, ProviderError>> {
+        Some(self.site.sweep())
     }
 }
 
 impl Builder for Images {
     fn recipe(&self) -> Vec<String> {
         let settings = &self.site.settings;
-        let dockerfile = settings.dockerfile.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let dockerfile =
+            settings.provider.dockerfile.as_ref().map(|path| path.to_string_lossy().into_owned());
         let mut recipe = vec![
             "modal".to_owned(),
             dockerfile.unwrap_or_default(),
-            settings.include_cwd.to_string(),
-            settings.terms.repo_root.clone().unwrap_or_default(),
+            settings.provider.include_cwd.to_string(),
+            settings.context.repo_root.clone().unwrap_or_default(),
         ];
-        recipe.extend(settings.copy_dirs.iter().cloned());
+        recipe.extend(settings.provider.copy_dirs.iter().cloned());
         recipe
     }
 
     fn outside(&self) -> Vec<PathBuf> {
         let settings = &self.site.settings;
-        let copied = settings.copy_dirs.iter().filter_map(|pair| pair.split_once(':'));
+        let copied = settings.provider.copy_dirs.iter().filter_map(|pair| pair.split_once(':'));
         let copied = copied.map(|(local, _)| settings.directory.join(local));
-        let context = settings.context.as_ref().unwrap_or(&settings.directory);
+        let context = settings.repository.as_ref().unwrap_or(&settings.directory);
         let mut files = vec![context.join(".dockerignore")];
-        if let Some(dockerfile) = &settings.dockerfile {
+        if let Some(dockerfile) = &settings.provider.dockerfile {
             let dockerfile = settings.directory.join(dockerfile);
             let mut ignore = dockerfile.clone().into_os_string();
             ignore.push(".dockerignore");
@@ -183,8 +169,8 @@ impl Builder for Images {
 
     fn inputs(&self) -> Vec<String> {
         let settings = &self.site.settings;
-        let dockerfile = settings.dockerfile.as_ref().map(|path| settings.directory.join(path));
-        // One that cannot be read is told of when the image is made.
+        let dockerfile = settings.provider.dockerfile.as_ref().map(|path| settings.directory.join(path));
+        // One that cannot be read is an error when the image is made.
         let text = dockerfile.and_then(|path| std::fs::read_to_string(path).ok());
         text.map_or_else(Vec::new, |text| dockerfile::sources(&text))
     }
@@ -194,7 +180,7 @@ impl Builder for Images {
     }
 
     fn can_patch(&self, bytes: usize) -> bool {
-        self.site.settings.terms.repo_root.is_some() && bytes <= LARGEST_DIFFERENCE
+        self.site.settings.context.repo_root.is_some() && bytes <= LARGEST_DIFFERENCE
     }
 
     fn build(&self, source: &BuildContext, cancel: &Cancel) -> Result<String, ProviderError> {
@@ -205,12 +191,12 @@ impl Builder for Images {
             None => pair.clone(),
         };
         let request = json!({
-            "dockerfile": settings.dockerfile.as_ref().map(|path| settings.directory.join(path)),
-            "include_cwd": settings.include_cwd,
+            "dockerfile": settings.provider.dockerfile.as_ref().map(|path| settings.directory.join(path)),
+            "include_cwd": settings.provider.include_cwd,
             "context": context,
-            "copy_dirs": settings.copy_dirs.iter().map(local).collect::<Vec<_>>(),
+            "copy_dirs": settings.provider.copy_dirs.iter().map(local).collect::<Vec<_>>(),
             "init": source.init,
-            "root": settings.terms.repo_root,
+            "root": settings.context.repo_root,
             "ignore": settings.ignored,
             "force": source.is_fresh,
         });
@@ -218,8 +204,8 @@ impl Builder for Images {
     }
 
     fn patch(&self, base: &str, difference: ThinDiff, cancel: &Cancel) -> Result<Image, ProviderError> {
-        let terms = &self.site.settings.terms;
-        let script = terms.scratch.join("thin-diff.sh");
+        let context = &self.site.settings.context;
+        let script = context.scratch.join("thin-diff.sh");
         std::fs::write(&script, &difference.script).map_err(|error| {
             ProviderError::Refused(format!("cannot write `{}`: {error}", script.display()))
         })?;
@@ -228,8 +214,8 @@ impl Builder for Images {
             "script": script,
             "patch": difference.then.as_ref().map(|_| &difference.patch),
             "then": difference.then,
-            "root": terms.repo_root,
-            "project": terms.project_root,
+            "root": context.repo_root,
+            "project": context.project_root,
         });
         let id = patiently(cancel, || {
             self.prepare(&request, cancel).map_err(|failure| match failure {
@@ -250,7 +236,7 @@ impl Modal<'_> {
         slot: usize,
         cancel: &Cancel,
     ) -> Result<Box<dyn Sandbox>, ProviderError> {
-        let mut entry = begin(self.journal.as_ref(), slot)?;
+        let mut entry = begin(self.journal.as_ref(), slot, &self.site.shared.sandbox_name())?;
         let mut tries = 0;
         let make = || {
             if tries > 0 {
@@ -272,13 +258,13 @@ impl Modal<'_> {
         };
         enter(entry.as_mut(), &id);
         let transport: Arc<dyn Transport> = Arc::clone(&self.site) as _;
-        Ok(Box::new(Remote::new((Arc::clone(&self.site.common), transport), id, entry, cancel)))
+        Ok(Box::new(Remote::new(Arc::clone(&self.site.shared), transport, id, entry, cancel)))
     }
 }
 
 impl Provider for Modal<'_> {
     fn create(&self, slot: usize, cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
-        // Whoever waits for a turn has not asked for the image yet.
+        // A create that waits for its turn has not tried the image yet.
         self.site.pace.wait(cancel);
         self.image.create(cancel, |image| self.create_from(image, slot, cancel))
     }
@@ -288,11 +274,11 @@ impl Provider for Modal<'_> {
     }
 
     fn scratch(&self) -> Option<&Path> {
-        Some(&self.site.common.prefix)
+        Some(&self.site.shared.prefix)
     }
 
     fn takes(&self, command: &CommandLine) -> bool {
-        self.site.common.takes(command)
+        self.site.shared.takes(command)
     }
 }
 
@@ -305,26 +291,26 @@ impl Site {
         }
         let settings = &self.settings;
         let env: serde_json::Map<String, Value> =
-            settings.terms.env.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+            settings.context.env.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         let request = json!({
             "image": image.id,
-            "cpu": settings.cpu_cores,
-            "memory_gb": settings.memory_gb,
+            "cpu": settings.provider.cpu_cores,
+            "memory_gb": settings.provider.memory_gb,
             "env": env,
-            "experimental_options": settings.experimental_options,
-            "timeout": whole_seconds(settings.lifetime),
-            "idle_timeout": whole_seconds(settings.idle_timeout),
-            "tags": { TAG: settings.terms.run },
+            "experimental_options": settings.provider.experimental_options,
+            "timeout": whole_seconds(settings.provider.sandbox_timeout),
+            "idle_timeout": whole_seconds(settings.provider.idle_timeout),
+            "tags": { TAG: settings.context.run },
         });
-        let asked = self.driver.ask("create", &request, cancel).map_err(Failure::of_a_create)?;
+        let pending = self.driver.ask("create", &request, cancel).map_err(Failure::of_a_create)?;
         let mut since = None;
-        let answer = asked.wait(settings.terms.timeout, || {
+        let answer = pending.wait(settings.context.timeout, || {
             if !cancel.is_raised() {
                 return false;
             }
             let since = since.get_or_insert_with(|| {
                 // A create that is under way ends with a sandbox, which the driver then destroys.
-                asked.withdraw();
+                pending.withdraw();
                 Instant::now()
             });
             cancel.urgency() == Urgency::Forced || since.elapsed() >= GRACE
@@ -340,8 +326,7 @@ impl Site {
     }
 }
 
-/// At the end of a run the driver destroys all that it has made; what a driver before it may have left is
-/// found by its tag.
+/// At the end of a run the driver destroys everything it made; sandboxes of a driver before it are found by their tag.
 impl Drop for Site {
     fn drop(&mut self) {
         let farewell = self.driver.close();
@@ -351,13 +336,13 @@ impl Drop for Site {
             Farewell::Done => Ok(Vec::new()),
             Farewell::Busy => {
                 log::warn!(
-                    "{} sandboxes were still being made; they are destroyed when they are there, and \
-                     `offload gc` makes sure of it",
+                    "{} sandboxes were still being created; the driver destroys them once they exist, and \
+                     `offload gc` checks",
                     unknown.len()
                 );
                 return;
             }
-            Farewell::Broken => self.sweep(&self.settings.terms.run),
+            Farewell::Broken => self.sweep(),
         };
         match swept {
             Ok(_) => unknown.into_iter().for_each(|(entry, _journal)| entry.close()),

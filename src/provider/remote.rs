@@ -1,5 +1,5 @@
-//! Sandboxes that have files of their own and are reached by one shell text at a time. What brings the text
-//! there is a [`Transport`]; all else is the same for every provider of that kind.
+//! Sandboxes that have files of their own and run one shell script at a time. A [`Transport`] brings the script
+//! there; everything else is the same for all providers of that kind.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use crate::cancel::Cancel;
 use crate::command::CommandLine;
 use crate::journal::{Entry, Journal};
 use crate::mask::Mask;
+use crate::model::Exit;
 use crate::process::{Finished, Streams};
 use crate::provider::{ONE_ARGUMENT, ProviderError};
 
@@ -24,25 +25,25 @@ pub use line::SandboxEnv;
 pub use patching::patch;
 pub use sandbox::Remote;
 
-/// A token is as long as this; what it is does not matter here.
+/// A token of the usual length.
 const TOKEN: &str = "offload-0123456789abcdef";
-/// The exit status of a command that is to be tried later (`EX_TEMPFAIL` of sysexits.h).
+/// The exit status that means "try again later" (`EX_TEMPFAIL` of sysexits.h).
 const TEMPFAIL: i32 = 75;
-/// What services say that want to be asked more slowly.
+/// What services print that throttle requests.
 const SLOW_DOWN: [&str; 5] =
     ["too many requests", "rate limit", "rate-limit", "resource_exhausted", "slow down"];
 
-/// So many files may stay that are no longer needed.
+/// How many files may stay that are no longer needed.
 const KEPT: usize = 10_000;
-/// They have so many bytes at most.
+/// The largest of them, in bytes.
 const SMALL: u64 = 4096;
 
-/// A shell text for a sandbox, with all it needs.
+/// A shell script for a sandbox, with all it needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {
     /// For `sh -c`.
     pub line: &'a str,
-    /// Variables that are not in the line, for transports that bring them by another way.
+    /// Variables that are not in the line, for transports that bring them another way.
     pub env: &'a [(String, String)],
     /// Where its output goes, on this machine.
     pub streams: &'a Streams,
@@ -52,20 +53,20 @@ pub struct Text<'a> {
 
 /// Reaches the sandboxes of a provider by their ids.
 pub trait Transport: Send + Sync {
-    /// Runs a text to its end, its deadline, or until `cancel` is raised.
+    /// Runs a script to its end, its deadline, or until `cancel` is raised.
     ///
     /// # Errors
-    /// When it could not be run at all; a text that ran and failed is not an error.
+    /// When it could not be run at all; a script that ran and failed is not an error.
     fn exec(&self, id: &str, text: &Text<'_>, cancel: &Cancel) -> Result<Finished, ProviderError>;
 
     /// Whether variables of tests go beside the line, where no process shows them in its arguments.
     fn carries_env(&self) -> bool;
 
-    /// Whether reports are to come with the output of their command, so that nothing more is asked for.
+    /// Whether reports come with the output of their command, so that no other request is needed.
     fn brings_reports(&self) -> bool;
 
-    /// Copies files out of a sandbox, pairs of remote and local, which need not exist; `None` where that
-    /// is to be done through the output of a text.
+    /// Copies files out of a sandbox, pairs of remote and local, which need not exist; `None` where they come through
+    /// the output of a script.
     fn copy(
         &self,
         id: &str,
@@ -73,20 +74,20 @@ pub trait Transport: Send + Sync {
         cancel: &Cancel,
     ) -> Option<Result<(), ProviderError>>;
 
-    /// Ends a sandbox and all that runs in it. No wish to stop ends this.
+    /// Ends a sandbox and all that runs in it, also while the run is stopping.
     ///
     /// # Errors
     /// When it may still be there.
     fn destroy(&self, id: &str) -> Result<(), ProviderError>;
 }
 
-/// What all sandboxes of a run have in common.
+/// What all sandboxes of a run share.
 #[derive(Debug)]
 pub struct Shared {
-    /// What sandboxes know.
-    pub inside: SandboxEnv,
-    /// What the paths of our own directories in a sandbox begin with. None has a directory in common with another,
-    /// since the file system may be that of other sandboxes, too.
+    /// The surroundings of commands in a sandbox.
+    pub sandbox_env: SandboxEnv,
+    /// What the paths of our own directories in a sandbox begin with. No two of them share a directory, since
+    /// sandboxes may share a file system.
     pub prefix: PathBuf,
     /// A private directory of this machine.
     pub scratch: PathBuf,
@@ -94,16 +95,19 @@ pub struct Shared {
     pub has_globs: bool,
     /// What no message may show.
     pub mask: Arc<Mask>,
-    /// How long a text of ours may take.
+    /// How long a script of ours may take.
     pub timeout: Duration,
-    /// So many bytes of an argument are not ours to use.
+    /// How many bytes of an argument are taken by others.
     pub taken: usize,
+    run: String,
     calls: AtomicUsize,
+    /// How many sandboxes have a name.
+    named: AtomicUsize,
     /// Files that are no longer needed and still there.
     kept: AtomicUsize,
 }
 
-/// The settings from which [`Shared`] is made.
+/// What a run tells its provider; [`Shared`] is made from it.
 #[derive(Clone, Debug)]
 pub struct RunContext {
     /// The repository in a sandbox.
@@ -114,7 +118,7 @@ pub struct RunContext {
     pub env: Vec<(String, String)>,
     /// Whether files are looked for after batches.
     pub has_globs: bool,
-    /// A name that no other run has.
+    /// The name of the run, which no other run has.
     pub run: String,
     /// A private directory of this machine.
     pub scratch: PathBuf,
@@ -125,28 +129,46 @@ pub struct RunContext {
 }
 
 impl Shared {
-    /// What `terms` say, for lines that hold `env` and leave `taken` bytes of an argument free.
-    pub fn new(terms: &RunContext, env: Vec<(String, String)>, taken: usize) -> Shared {
+    /// For the run of `context`; lines hold `env`, and leave `taken` bytes of an argument free.
+    pub fn new(context: &RunContext, env: Vec<(String, String)>, taken: usize) -> Shared {
         Shared {
-            inside: SandboxEnv {
-                repo_root: terms.repo_root.clone(),
-                project_root: terms.project_root.clone(),
+            sandbox_env: SandboxEnv {
+                repo_root: context.repo_root.clone(),
+                project_root: context.project_root.clone(),
                 env,
             },
-            prefix: Path::new("/tmp").join(&terms.run),
-            scratch: terms.scratch.clone(),
-            has_globs: terms.has_globs,
-            mask: Arc::clone(&terms.mask),
-            timeout: terms.timeout,
+            prefix: Path::new("/tmp").join(&context.run),
+            scratch: context.scratch.clone(),
+            has_globs: context.has_globs,
+            mask: Arc::clone(&context.mask),
+            timeout: context.timeout,
             taken,
+            run: context.run.clone(),
             calls: AtomicUsize::new(0),
+            named: AtomicUsize::new(0),
             kept: AtomicUsize::new(0),
         }
     }
 
-    /// Is done with files of the private directory, which goes with the run. Most are small and stay until
-    /// then: a file system that makes and removes many at once pays for it (ext4 looks for an inode that was
-    /// not just removed, and with 200 sandboxes spends a tenth of all processor time on that).
+    /// The name of a sandbox that is about to be made: unique, begins with that of the run; lower case, digits and
+    /// hyphens only, at most 50 characters.
+    pub fn sandbox_name(&self) -> String {
+        format!("{}-{}", self.run, self.named.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Whether any sandbox has a name: before that, none was asked for.
+    pub fn has_named_sandboxes(&self) -> bool {
+        self.named.load(Ordering::Relaxed) > 0
+    }
+
+    /// A file of the private directory that no other call uses.
+    pub fn temporary(&self, kind: &str) -> PathBuf {
+        self.scratch.join(format!("{}.{kind}", self.number()))
+    }
+
+    /// Removes files of the private directory that are no longer needed. Most are small and stay until the directory
+    /// goes with the run: to make and remove many files at once is expensive (ext4 looks for an inode that was not
+    /// just removed, and with 200 sandboxes spends a tenth of all processor time on that).
     pub fn forget(&self, files: &[&Path]) {
         for file in files {
             let is_small = || file.metadata().is_ok_and(|data| data.len() <= SMALL);
@@ -159,7 +181,7 @@ impl Shared {
         }
     }
 
-    /// Whether nothing of the user's is in this directory of a sandbox.
+    /// Whether this directory of a sandbox is ours alone.
     pub fn is_own(&self, directory: &Path) -> bool {
         directory.to_string_lossy().starts_with(&format!("{}-", self.prefix.display()))
     }
@@ -169,10 +191,9 @@ impl Shared {
         self.calls.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The root of the project in a sandbox. What is relative counts from where the sandbox's shell starts,
-    /// and tests run in it.
+    /// The root of the project in a sandbox. A relative one counts from where the sandbox's shell starts.
     pub fn root(&self) -> String {
-        let root = self.inside.project_root.clone().filter(|root| root.starts_with('/'));
+        let root = self.sandbox_env.project_root.clone().filter(|root| root.starts_with('/'));
         root.unwrap_or_else(|| ".".into())
     }
 
@@ -188,17 +209,21 @@ impl Shared {
             content: true,
         };
         // The word is quoted, and the line that holds it is one argument.
-        let line = self.inside.line(command, &frame);
+        let line = self.sandbox_env.line(command, &frame);
         shell_words::quote(&line).len() <= ONE_ARGUMENT.saturating_sub(self.taken)
     }
 }
 
-/// Enters a sandbox of the worker `slot` that is about to be made in `journal`, where there is one.
+/// Enters the sandbox `name` of the worker `slot`, which is about to be made, in `journal`, where there is one.
 ///
 /// # Errors
 /// When that cannot be written; then it must not be made.
-pub fn begin(journal: Option<&Arc<Journal>>, slot: usize) -> Result<Option<Entry>, ProviderError> {
-    let entry = journal.map(|journal| journal.begin(slot)).transpose();
+pub fn begin(
+    journal: Option<&Arc<Journal>>,
+    slot: usize,
+    name: &str,
+) -> Result<Option<Entry>, ProviderError> {
+    let entry = journal.map(|journal| journal.begin(slot, name)).transpose();
     entry.map_err(|error| ProviderError::Refused(format!("cannot enter a sandbox in the journal: {error:#}")))
 }
 
@@ -209,14 +234,19 @@ pub fn enter(entry: Option<&mut Entry>, id: &str) {
     }
 }
 
-/// Whether a failure with this exit status, or this text, asks for patience.
+/// A shell's exit status: above 128 it stands for the signal that ended a process.
+pub fn to_exit(status: i32) -> Exit {
+    if (129..=128 + 64).contains(&status) { Exit::Signal(status - 128) } else { Exit::Code(status) }
+}
+
+/// Whether a failure with this exit status, or this text on stderr, means "try again later".
 pub fn is_throttled(status: Option<i32>, stderr: &str) -> bool {
     let text = stderr.to_ascii_lowercase();
     status == Some(TEMPFAIL) || SLOW_DOWN.iter().any(|word| text.contains(word))
 }
 
-/// Whether `text` is certainly one program with its arguments, so that its shell need not stay: with
-/// hundreds of sandboxes that is hundreds of processes less.
+/// Whether `text` is certainly one program with its arguments, so that no shell has to stay beside it: with hundreds
+/// of sandboxes that saves hundreds of processes.
 pub fn is_one_program(text: &str) -> bool {
     const PROGRAMS: [&str; 12] = [
         "bash", "cargo", "docker", "kubectl", "node", "npx", "podman", "python", "python3", "sh", "ssh", "uv",

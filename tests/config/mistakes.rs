@@ -171,6 +171,9 @@ fn placeholders_must_fit_the_rest() {
         let told = mistake(&PYTEST_COMMANDS.replacen(place, "it", 1));
         assert!(told.starts_with(&format!("`{key}` in [provider] must contain `{place}`")), "{told}");
     }
+    let sweep = PYTEST_COMMANDS.replacen("create_command", "sweep_command = \"x\"\ncreate_command", 1);
+    let told = mistake(&sweep);
+    assert!(told.starts_with("`sweep_command` in [provider] must hold `{run_name}`"), "{told}");
     let patched = no_image.replacen("create {image_id}", "create", 1) + "\n";
     let patched = patched.replacen("create_command", "patch_command = \"x\"\ncreate_command", 1);
     assert_eq!(

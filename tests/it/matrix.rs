@@ -114,9 +114,10 @@ fn whatever_goes_wrong_the_same_is_true_afterwards() {
     let (played, found) = all(&rows, |row| row.to_string(), play);
     let of = |provider| rows.iter().filter(|row| row.provider == provider).count();
     println!(
-        "matrix: {played} runs ({} local, {} default, {} modal) with a fault each, {} invariants held, {} broken, {} s",
+        "matrix: {played} runs ({} local, {} default, {} swept, {} modal) with a fault each, {} invariants held, {} broken, {} s",
         of(Provider::Local),
         of(Provider::Default),
+        of(Provider::Swept),
         of(Provider::Modal),
         found.held,
         found.broken.len(),

@@ -13,6 +13,7 @@ mod image;
 mod lost;
 mod requirements;
 mod signals;
+mod unknown;
 mod working;
 
 /// Logs `create ID`, `exec ID`, `destroy ID`, … to the file `calls`. What a test puts into a file
@@ -29,6 +30,7 @@ prepare) printf '%s\n' "prepare $*" >> calls; echo building; echo "$id" ;;
 create) echo "create $id" >> calls; echo "$OFFLOAD_RUN_ID" >> runs; echo "warming up"; echo "$id" ;;
 exec) echo "exec $id" >> calls; exec sh -c "$2" ;;
 destroy) echo "destroy $id" >> calls ;;
+sweep) echo "sweep $id" >> calls; for box in live/"$id"-*; do [ ! -f "$box" ] || { rm "$box"; echo "${box##*/}"; }; done ;;
 download) shift; for pair; do echo "download $id ${pair##*/}" >> calls; cp "${pair%%:*}" "${pair#*:}"; done ;;
 esac
 "#;
@@ -53,6 +55,7 @@ pub fn remote(tests: &[&str], groups: &str, provider: &str, rest: &str) -> Proje
 }
 
 const DOWNLOAD: &str = "download_command = \"sh provider download {sandbox_id} {paths}\"";
+const SWEEP: &str = "sweep_command = \"sh provider sweep {run_name}\"";
 const PREPARE: &str = "prepare_command = \"sh provider prepare\"";
 
 /// The lines of the log that begin with `word`.

@@ -58,8 +58,7 @@ impl Preparation<'_> {
 
     fn image(&self, listing: &Cancel) -> Result<Found, Problem> {
         let _span = self.options.trace.span(Track::Image, || "image".into());
-        let given = (self.options.image.as_deref(), self.options.no_cache);
-        let image = sandboxes::image(self.source, given, self.preparing);
+        let image = sandboxes::image(self.source, self.options.image_choice(), self.preparing);
         if image.is_err() && !self.preparing.is_raised() {
             listing.raise_gracefully();
         }

@@ -1,4 +1,4 @@
-//! What a Dockerfile copies into its image, as far as a cache has to know: no more than names.
+//! The names of what a Dockerfile copies into its image, for the recipe of that image.
 
 /// The sources of all COPY and ADD in `text`, relative to the context. Those that are the context itself, come
 /// from another stage or from elsewhere, or hold variables, are left out.

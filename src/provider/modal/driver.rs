@@ -1,5 +1,5 @@
-//! The process that speaks with Modal for a whole run: one line of JSON for each request and each answer,
-//! many at a time.
+//! The process that talks to Modal for a whole run: one line of JSON for each request and each answer, many requests
+//! at a time.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -18,21 +18,21 @@ use crate::error::printable;
 use crate::mask::Mask;
 use crate::model::Exit;
 use crate::process::dialogue::Dialogue;
-use crate::provider::patience::{rest, wait};
+use crate::provider::patience::wait;
 
 const SHELL: &str = "/bin/sh";
 /// The first start on a machine fetches the SDK.
 const START: Duration = Duration::from_secs(300);
-/// A driver whose input has ended destroys what it made. It is waited for so long; then it goes on alone.
+/// A driver whose input has ended destroys what it made. After this time it goes on alone.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often a waiting thread looks at the cancel flag.
 const SLICE: Duration = Duration::from_millis(50);
-/// A driver that ends is started anew so often.
+/// How often a driver is started.
 const STARTS: u32 = 3;
-/// So many lines of what the driver complained of are kept for messages.
+/// How many lines of the driver's stderr are kept for messages.
 const TAIL: usize = 20;
 
-/// Hears what an image says while it is being made.
+/// Gets the log of an image while it is being built.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// How the driver is started.
@@ -43,9 +43,9 @@ pub struct Program {
     pub missing: Option<String>,
     /// The app of Modal that sandboxes belong to.
     pub app: String,
-    /// So long the driver waits at its end for what Modal still does; a minute at most.
+    /// How long the driver waits at its end for requests under way; a minute at most.
     pub patience: Duration,
-    /// Hears build logs.
+    /// Gets build logs.
     pub progress: Progress,
 }
 
@@ -68,25 +68,25 @@ struct Line {
 
 type Answer = Result<Value, Failure>;
 
-/// What has been heard of a driver.
+/// What came from a driver.
 #[derive(Default)]
 struct Inbox {
-    /// Who waits, by the number of the request; `None` when nothing more will come.
+    /// Who waits, by the number of the request; `None` once nothing more will come.
     waiting: Mutex<Option<HashMap<u64, Sender<Answer>>>>,
     tail: Mutex<VecDeque<String>>,
     /// Images that are being made.
     images: AtomicU32,
 }
 
-/// A driver that runs.
+/// A driver that is running.
 struct Connection {
     dialogue: Dialogue,
-    heard: Arc<Inbox>,
+    inbox: Arc<Inbox>,
 }
 
 /// A request that waits for its answer.
 pub(super) struct PendingRequest {
-    talk: Arc<Connection>,
+    connection: Arc<Connection>,
     id: u64,
     answer: Receiver<Answer>,
 }
@@ -94,11 +94,11 @@ pub(super) struct PendingRequest {
 /// How a driver ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Farewell {
-    /// All that was made is destroyed.
+    /// Everything it made is destroyed.
     Done,
-    /// It is still about it.
+    /// It is still destroying.
     Busy,
-    /// It may have left something, or one before it.
+    /// It, or one before it, may have left something.
     Broken,
 }
 
@@ -106,8 +106,8 @@ pub(super) enum Farewell {
 pub(super) struct Driver {
     program: Program,
     mask: Arc<Mask>,
-    /// `Err` where none can be had: whoever asks next learns it at once.
-    talk: Mutex<Option<Result<Arc<Connection>, Failure>>>,
+    /// `Err` where none can be started: the next request fails at once.
+    connection: Mutex<Option<Result<Arc<Connection>, Failure>>>,
     starts: AtomicU32,
     requests: AtomicU64,
 }
@@ -125,17 +125,17 @@ pub fn read_answer(line: &str) -> Option<(u64, Result<Value, Failure>)> {
 impl Inbox {
     fn line(&self, line: Option<&str>) {
         let Some(line) = line else {
-            // Whoever waits learns it by the end of its channel.
+            // This closes the channels of all who wait.
             lock(&self.waiting).take();
             return;
         };
         let Some((id, answer)) = read_answer(line) else {
-            log::debug!("the driver of Modal says what is no answer: {line}");
+            log::debug!("the driver of Modal printed a line that is no answer: {line}");
             return;
         };
-        let asker = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&id));
-        // Whoever asked may have gone.
-        asker.into_iter().for_each(|asker| drop(asker.send(answer.clone())));
+        let waiting = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&id));
+        // Nobody may be waiting any more.
+        waiting.into_iter().for_each(|sender| drop(sender.send(answer.clone())));
     }
 
     fn complaint(&self, line: &str) {
@@ -159,7 +159,7 @@ impl PendingRequest {
             let left = until.saturating_duration_since(Instant::now());
             match self.answer.recv_timeout(left.min(SLICE)) {
                 Ok(answer) => return answer,
-                Err(RecvTimeoutError::Disconnected) => return Err(self.talk.broken()),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.connection.broken()),
                 Err(RecvTimeoutError::Timeout) if gives_up() => return Err(Failure::Abandoned),
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => return Err(Failure::TimedOut),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -167,15 +167,15 @@ impl PendingRequest {
         }
     }
 
-    /// Tells the driver that nobody wants what was asked for.
+    /// Tells the driver that the answer is no longer wanted.
     pub(super) fn withdraw(&self) {
-        self.talk.dialogue.send(json!({ "call": "cancel", "request": self.id }).to_string());
+        self.connection.dialogue.send(json!({ "call": "cancel", "request": self.id }).to_string());
     }
 }
 
 impl Drop for PendingRequest {
     fn drop(&mut self) {
-        if let Some(waiting) = &mut *lock(&self.talk.heard.waiting) {
+        if let Some(waiting) = &mut *lock(&self.connection.inbox.waiting) {
             waiting.remove(&self.id);
         }
     }
@@ -186,8 +186,8 @@ impl Connection {
         if let Some(missing) = &program.missing {
             return Err(Failure::Broken(missing.clone()));
         }
-        let heard = Arc::new(Inbox { waiting: Mutex::new(Some(HashMap::new())), ..Inbox::default() });
-        let (ears, complaints) = (Arc::clone(&heard), Arc::clone(&heard));
+        let inbox = Arc::new(Inbox { waiting: Mutex::new(Some(HashMap::new())), ..Inbox::default() });
+        let (answers, complaints) = (Arc::clone(&inbox), Arc::clone(&inbox));
         let (progress, mask) = (Arc::clone(&program.progress), Arc::clone(mask));
         let complain = move |line: Option<&str>| {
             let Some(line) = line else { return };
@@ -203,48 +203,48 @@ impl Connection {
         let dialogue = Dialogue::start(
             &program.command,
             SHELL,
-            Box::new(move |line| ears.line(line)),
+            Box::new(move |line| answers.line(line)),
             Box::new(complain),
         );
         let dialogue = dialogue.map_err(|error| Failure::Broken(error.to_string()))?;
-        Ok(Connection { dialogue, heard })
+        Ok(Connection { dialogue, inbox })
     }
 
     fn ask(self: &Arc<Connection>, id: u64, call: &str, request: &Value) -> Result<PendingRequest, Failure> {
-        let (asker, answer) = bounded(1);
-        match &mut *lock(&self.heard.waiting) {
-            Some(waiting) => drop(waiting.insert(id, asker)),
+        let (sender, answer) = bounded(1);
+        match &mut *lock(&self.inbox.waiting) {
+            Some(waiting) => drop(waiting.insert(id, sender)),
             None => return Err(self.broken()),
         }
         let mut request = request.clone();
         request["id"] = json!(id);
         request["call"] = json!(call);
         self.dialogue.send(request.to_string());
-        Ok(PendingRequest { talk: Arc::clone(self), id, answer })
+        Ok(PendingRequest { connection: Arc::clone(self), id, answer })
     }
 
     fn broken(&self) -> Failure {
-        // What it said last may still be on its way.
+        // Its last lines may still be on their way.
         std::thread::sleep(SLICE);
-        Failure::Broken(format!("the driver of Modal has ended:{}", self.heard.tail()))
+        Failure::Broken(format!("the driver of Modal has ended:{}", self.inbox.tail()))
     }
 }
 
 impl Driver {
     pub(super) fn new(program: Program, mask: Arc<Mask>) -> Driver {
         let (starts, requests) = (AtomicU32::new(0), AtomicU64::new(0));
-        Driver { program, mask, talk: Mutex::new(None), starts, requests }
+        Driver { program, mask, connection: Mutex::new(None), starts, requests }
     }
 
     fn number(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The driver that runs, or a new one that has found its app.
-    fn talk(&self, cancel: &Cancel) -> Result<Arc<Connection>, Failure> {
-        let mut talk = lock(&self.talk);
-        match &*talk {
-            Some(Ok(talk)) if !talk.dialogue.is_over() => return Ok(Arc::clone(talk)),
+    /// The driver that is running, or a new one that has found its app.
+    fn connect(&self, cancel: &Cancel) -> Result<Arc<Connection>, Failure> {
+        let mut connection = lock(&self.connection);
+        match &*connection {
+            Some(Ok(running)) if !running.dialogue.is_over() => return Ok(Arc::clone(running)),
             Some(Ok(ended)) if self.starts.load(Ordering::Relaxed) >= STARTS => return Err(ended.broken()),
             Some(Err(failure)) => return Err(failure.clone()),
             _ if cancel.is_raised() => return Err(Failure::Abandoned),
@@ -253,13 +253,14 @@ impl Driver {
         self.starts.fetch_add(1, Ordering::Relaxed);
         let new = self.start(cancel);
         if !matches!(new, Err(Failure::Abandoned)) {
-            *talk = Some(new.clone());
+            *connection = Some(new.clone());
         }
         new
     }
 
-    /// A driver that has found its app. What ends before it can say so has made nothing, and is tried again:
-    /// runs whose directories for temporary files differ may be in each other's way while uv makes the environment.
+    /// A new driver that has found its app. One that ends before that has made nothing, and is started again: uv's
+    /// lock is in the directory for temporary files, so runs with different ones may disturb each other while uv makes
+    /// the environment.
     fn start(&self, cancel: &Cancel) -> Result<Arc<Connection>, Failure> {
         let mut tries = 1;
         loop {
@@ -268,7 +269,7 @@ impl Driver {
                 Ok(()) => return Ok(new),
                 Err(Failure::Broken(reason)) if tries < STARTS && !cancel.is_raised() => {
                     log::debug!("{reason}");
-                    rest(wait(tries), cancel);
+                    cancel.wait(wait(tries));
                     tries += 1;
                 }
                 Err(failure) => return Err(failure),
@@ -276,10 +277,10 @@ impl Driver {
         }
     }
 
-    fn greet(&self, talk: &Arc<Connection>, cancel: &Cancel) -> Result<(), Failure> {
+    fn greet(&self, connection: &Arc<Connection>, cancel: &Cancel) -> Result<(), Failure> {
         let Program { app, patience, .. } = &self.program;
         let request = json!({ "app": app, "patience": patience.as_secs_f64() });
-        let answer = talk.ask(self.number(), "hello", &request)?.wait(START, || cancel.is_raised())?;
+        let answer = connection.ask(self.number(), "hello", &request)?.wait(START, || cancel.is_raised())?;
         log::debug!("modal: version {} of the SDK", answer["version"]);
         Ok(())
     }
@@ -291,7 +292,7 @@ impl Driver {
         request: &Value,
         cancel: &Cancel,
     ) -> Result<PendingRequest, Failure> {
-        self.talk(cancel)?.ask(self.number(), call, request)
+        self.connect(cancel)?.ask(self.number(), call, request)
     }
 
     /// Sends a request and waits for its answer, or until `cancel` is raised.
@@ -299,28 +300,28 @@ impl Driver {
         self.ask(call, request, cancel)?.wait(deadline, || cancel.is_raised())
     }
 
-    /// Makes an image: what is said meanwhile is its log, and why it could not be made stands there.
+    /// Makes an image: the driver's stderr meanwhile is its log, which says why it could not be made.
     pub(super) fn prepare(&self, request: &Value, deadline: Duration, cancel: &Cancel) -> Answer {
-        let talk = self.talk(cancel)?;
-        talk.heard.images.fetch_add(1, Ordering::Relaxed);
-        let asked = talk.ask(self.number(), "prepare", request)?;
-        let answer = asked.wait(deadline, || cancel.is_raised());
-        talk.heard.images.fetch_sub(1, Ordering::Relaxed);
+        let connection = self.connect(cancel)?;
+        connection.inbox.images.fetch_add(1, Ordering::Relaxed);
+        let pending = connection.ask(self.number(), "prepare", request)?;
+        let answer = pending.wait(deadline, || cancel.is_raised());
+        connection.inbox.images.fetch_sub(1, Ordering::Relaxed);
         answer.map_err(|failure| match failure {
             Failure::Reported { class, message } => {
-                Failure::Reported { message: format!("{message}{}", talk.heard.tail()), class }
+                Failure::Reported { message: format!("{message}{}", connection.inbox.tail()), class }
             }
             failure => failure,
         })
     }
 
-    /// Lets the driver destroy all that it has made, and end. One that needs longer goes on by itself.
+    /// Lets the driver destroy everything it made, and end. One that needs longer goes on alone.
     pub(super) fn close(&self) -> Farewell {
         let starts = self.starts.swap(0, Ordering::Relaxed);
-        let Some(Ok(talk)) = lock(&self.talk).take() else {
+        let Some(Ok(connection)) = lock(&self.connection).take() else {
             return if starts <= 1 { Farewell::Done } else { Farewell::Broken };
         };
-        match talk.dialogue.leave(FAREWELL) {
+        match connection.dialogue.leave(FAREWELL) {
             Some(Exit::Code(0)) if starts <= 1 => Farewell::Done,
             Some(_) => Farewell::Broken,
             None => Farewell::Busy,

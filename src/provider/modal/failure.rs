@@ -1,28 +1,28 @@
-//! How a request to Modal fails, and what that means for whoever asked.
+//! How a request to Modal fails, and what that means for the caller.
 
 use crate::provider::ProviderError;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The SDK said no: its class of errors, and its words.
+    /// The SDK raised an exception.
     Reported {
         /// The name of the exception.
         class: String,
-        /// What it says.
+        /// Its text.
         message: String,
     },
     /// The driver cannot be started, or has ended; why.
     Broken(String),
     /// It took too long.
     TimedOut,
-    /// Whoever asked does not wait any more.
+    /// The caller stopped waiting.
     Abandoned,
 }
 
-/// What to do about a token that Modal does not take.
+/// What to do about a token that Modal rejects.
 const NO_TOKEN: &str = "make one with `modal token new`, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET";
-const NO_SERVER: &str = "see whether the network is there, and what MODAL_SERVER_URL says";
+const NO_SERVER: &str = "check the network and MODAL_SERVER_URL";
 
 impl Failure {
     fn is(&self, classes: &[&str]) -> bool {
@@ -32,7 +32,7 @@ impl Failure {
     fn text(&self) -> String {
         match self {
             Failure::Reported { message, .. } if self.is(&["AuthError"]) => {
-                format!("Modal does not accept the token ({NO_TOKEN}): {message}")
+                format!("Modal rejects the token ({NO_TOKEN}): {message}")
             }
             Failure::Reported { message, .. } if self.is(&["ConnectionError"]) => {
                 format!("Modal cannot be reached ({NO_SERVER}): {message}")
@@ -44,7 +44,7 @@ impl Failure {
         }
     }
 
-    /// What every request may meet: a wish for patience.
+    /// Whether the same request may succeed later.
     fn is_throttled(&self) -> bool {
         self.is(&["ResourceExhaustedError"])
     }
@@ -83,22 +83,22 @@ impl Failure {
 mod tests {
     use super::*;
 
-    fn said(class: &str) -> Failure {
+    fn reported(class: &str) -> Failure {
         Failure::Reported { class: class.into(), message: "so it is".into() }
     }
 
     #[test]
     fn failures_are_told_apart() {
         use ProviderError::{Lost, Refused, Throttled};
-        assert!(matches!(said("ResourceExhaustedError").of_a_create(), Throttled(_)));
-        assert!(matches!(said("ServiceError").of_a_create(), Throttled(_)));
-        assert!(matches!(said("NotFoundError").of_a_create(), Refused(_)));
-        assert!(matches!(said("StreamTerminatedError").of_a_create(), Lost(_)));
+        assert!(matches!(reported("ResourceExhaustedError").of_a_create(), Throttled(_)));
+        assert!(matches!(reported("ServiceError").of_a_create(), Throttled(_)));
+        assert!(matches!(reported("NotFoundError").of_a_create(), Refused(_)));
+        assert!(matches!(reported("StreamTerminatedError").of_a_create(), Lost(_)));
         assert!(matches!(Failure::Abandoned.of_a_create(), Lost(_)));
-        assert!(matches!(said("NotFoundError").of_a_sandbox("sb"), Lost(_)));
-        assert!(matches!(said("ResourceExhaustedError").of_a_sandbox("sb"), Throttled(_)));
-        assert!(matches!(said("ImageBuildError").of_an_image(), Refused(_)));
-        let Refused(text) = said("AuthError").of_an_image() else { panic!() };
+        assert!(matches!(reported("NotFoundError").of_a_sandbox("sb"), Lost(_)));
+        assert!(matches!(reported("ResourceExhaustedError").of_a_sandbox("sb"), Throttled(_)));
+        assert!(matches!(reported("ImageBuildError").of_an_image(), Refused(_)));
+        let Refused(text) = reported("AuthError").of_an_image() else { panic!() };
         assert!(text.contains("modal token new") && text.ends_with("so it is"), "{text}");
     }
 }

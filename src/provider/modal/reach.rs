@@ -1,4 +1,4 @@
-//! How a sandbox of Modal is reached: its commands, its files, its end.
+//! The requests for one sandbox of Modal: commands, files, destruction.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,17 +11,15 @@ use crate::cancel::Cancel;
 use crate::model::Exit;
 use crate::process::Finished;
 use crate::provider::ProviderError;
-use crate::provider::patience::patiently;
+use crate::provider::patience::{destroy_with_tries, patiently};
 use crate::provider::remote::{Text, Transport};
 
-/// A command in a sandbox is ended there so long after its deadline here, in case nobody else does it.
+/// A command in a sandbox is ended there this long after its deadline here, in case nobody else does it.
 const SLACK: Duration = Duration::from_secs(10);
-/// The end of a sandbox takes no longer.
+/// How long the destruction of a sandbox may take.
 const DESTRUCTION: Duration = Duration::from_secs(30);
-/// That of all of a run's.
+/// The same for all sandboxes of a run.
 const SWEEP: Duration = Duration::from_secs(300);
-/// So often the destruction of a sandbox is tried.
-const TRIES: u32 = 3;
 
 impl Transport for Site {
     fn exec(&self, id: &str, text: &Text<'_>, cancel: &Cancel) -> Result<Finished, ProviderError> {
@@ -62,40 +60,29 @@ impl Transport for Site {
         pairs: &[(PathBuf, PathBuf)],
         cancel: &Cancel,
     ) -> Option<Result<(), ProviderError>> {
-        let request = json!({ "sandbox": id, "pairs": pairs, "scratch": self.common.scratch });
+        let request = json!({ "sandbox": id, "pairs": pairs, "scratch": self.shared.scratch });
         Some(patiently(cancel, || {
-            let copied = self.driver.call("download", &request, self.common.timeout, cancel);
+            let copied = self.driver.call("download", &request, self.shared.timeout, cancel);
             copied.map(drop).map_err(|failure| failure.of_a_sandbox(id))
         }))
     }
 
     fn destroy(&self, id: &str) -> Result<(), ProviderError> {
-        let never = Cancel::new();
         let request = json!({ "sandbox": id });
-        let destroy = || {
-            let destroyed = self.driver.call("destroy", &request, DESTRUCTION, &never);
+        // A driver that does not answer will not answer the next time.
+        destroy_with_tries(DESTRUCTION, || {
+            let destroyed = self.driver.call("destroy", &request, DESTRUCTION, &Cancel::new());
             destroyed.map(drop).map_err(|failure| failure.of_a_sandbox(id))
-        };
-        let mut result = Ok(());
-        for _ in 0..TRIES {
-            let began = Instant::now();
-            result = patiently(&never, destroy);
-            // A driver that does not answer will not answer the next time.
-            if result.is_ok() || began.elapsed() >= DESTRUCTION {
-                break;
-            }
-        }
-        result
+        })
     }
 }
 
 impl Site {
-    /// Destroys all sandboxes that carry the name of `run`, and gives their ids.
-    pub(super) fn sweep(&self, run: &str) -> Result<Vec<String>, ProviderError> {
-        let never = Cancel::new();
-        let request = json!({ "tags": { TAG: run } });
-        let answer = patiently(&never, || {
-            self.driver.call("sweep", &request, SWEEP, &never).map_err(Failure::of_an_image)
+    /// Destroys all sandboxes that carry the name of the run, and gives their ids.
+    pub(super) fn sweep(&self) -> Result<Vec<String>, ProviderError> {
+        let request = json!({ "tags": { TAG: self.settings.context.run } });
+        let answer = destroy_with_tries(SWEEP, || {
+            self.driver.call("sweep", &request, SWEEP, &Cancel::new()).map_err(Failure::of_an_image)
         })?;
         let ids = answer["sandboxes"].as_array().into_iter().flatten();
         Ok(ids.filter_map(|id| id.as_str().map(str::to_owned)).collect())

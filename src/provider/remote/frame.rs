@@ -1,5 +1,5 @@
-//! What a sandbox says at the end of a command's output, behind everything that the command printed
-//! itself: how it ended, and files. Lines that begin with a token nobody can guess:
+//! The trailer that a sandbox prints after everything that a command printed itself: how it ended, and files. Its
+//! lines begin with a token nobody can guess:
 //!
 //! ```text
 //! TOKEN exit 0
@@ -18,17 +18,17 @@ use memchr::memmem::FinderRev;
 
 const BLOCK: u64 = 64 * 1024;
 
-/// What a sandbox said.
+/// What a sandbox reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trailer {
     /// The exit status of the command, as a shell gives it.
     pub status: i32,
-    /// The numbers of the files that are there.
+    /// The numbers of the files that exist.
     pub files: Vec<usize>,
 }
 
-/// The shell text that says how a command ended whose status is in `$s`, and names, or with `content`
-/// gives, the files that are there.
+/// The script that prints the trailer of a command whose status is in `$s`: it names the files that exist, or with
+/// `content` prints them.
 pub(super) fn text(token: &str, files: &[&str], content: bool) -> String {
     let mut text = format!("printf '\\n%s exit %s\\n' {token} \"$s\"; ");
     for (number, file) in files.iter().enumerate() {
@@ -43,15 +43,15 @@ pub(super) fn text(token: &str, files: &[&str], content: bool) -> String {
     text + &format!("printf '%s end\\n' {token}")
 }
 
-/// Cuts what a sandbox said off the end of the file `log`, and writes the content of the files that came
-/// with it to the places of `places`. `None` where nothing was said: the command did not come to its end.
+/// Cuts the trailer off the end of the file `log`, and writes the files that came with it to `places`. `None` where
+/// there is no trailer: the command did not run to its end.
 ///
 /// # Errors
 /// When `log` cannot be read, or a place cannot be written.
 pub fn cut(log: &Path, token: &str, places: &[PathBuf]) -> io::Result<Option<Trailer>> {
     let mut file = OpenOptions::new().read(true).write(true).open(log)?;
     let length = file.metadata()?.len();
-    // Others may print behind the end: a provider's farewell, a process that was left behind.
+    // Others may print after the end: the provider's client, a process that was left behind.
     let Some(end) = search(&mut file, length, format!("{token} end").as_bytes())? else { return Ok(None) };
     let Some(start) = search(&mut file, end, format!("\n{token} exit ").as_bytes())? else {
         return Ok(None);
@@ -71,7 +71,7 @@ fn read(file: &mut File, from: u64, to: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The last place before `end` where `needle` is, looked for from the end.
+/// The last offset of `needle` before `end`.
 fn search(file: &mut File, end: u64, needle: &[u8]) -> io::Result<Option<u64>> {
     let finder = FinderRev::new(needle);
     let mut to = end;
@@ -91,7 +91,7 @@ fn parse(mut reader: impl BufRead, token: &str, places: &[PathBuf]) -> io::Resul
     let mut trailer: Option<Trailer> = None;
     let mut output: Option<BufWriter<File>> = None;
     let mut line = Vec::new();
-    // Lines of ours are short; a longer one comes in parts.
+    // Lines of ours are short; a longer one is read in parts.
     while reader.by_ref().take(BLOCK).read_until(b'\n', &mut line)? > 0 {
         let text = String::from_utf8_lossy(&line);
         let words: Vec<&str> = text.split_whitespace().collect();

@@ -1,18 +1,18 @@
-//! The text that a sandbox's shell gets for a command: files first, then the directory, then the command in
-//! its environment, then how it ended.
+//! The script that a sandbox's shell runs for a command: it writes files, changes the directory, runs the command in
+//! its environment, and prints how that ended.
 
 use std::path::Path;
 
 use super::{frame, is_one_program};
 use crate::command::{CommandLine, Executable};
 
-/// What a shell says of itself when it could not even begin; behind it comes no trailer.
+/// Ends a shell that could not even start the command: no trailer follows.
 const NOT_BEGUN: &str = "|| exit 125; ";
 
 /// The surroundings of all commands in a sandbox.
 #[derive(Clone, Debug)]
 pub struct SandboxEnv {
-    /// The root of the repository, told as `OFFLOAD_ROOT`.
+    /// The root of the repository, `OFFLOAD_ROOT` for tests.
     pub repo_root: Option<String>,
     /// The directory in which tests run.
     pub project_root: Option<String>,
@@ -25,15 +25,15 @@ pub struct SandboxEnv {
 pub(super) struct Frame<'a> {
     /// Begins the lines of the trailer.
     pub(super) token: &'a str,
-    /// Removed first: what the last command left.
+    /// The directory of the last command, removed first.
     pub(super) old: Option<&'a Path>,
     /// Removed at the end.
     pub(super) own: Option<&'a Path>,
-    /// A file that is made before the command, as a sign of when it began.
+    /// A file made before the command; its time is when the command began.
     pub(super) stamp: Option<&'a Path>,
-    /// A file that the trailer is about.
+    /// The file that the trailer reports.
     pub(super) report: Option<&'a Path>,
-    /// Whether the trailer gives the content of that file.
+    /// Whether the trailer holds the content of that file.
     pub(super) content: bool,
 }
 
@@ -46,7 +46,7 @@ fn path(path: &Path) -> String {
 }
 
 impl SandboxEnv {
-    /// The text for `command`.
+    /// The script for `command`.
     pub(super) fn line(&self, command: &CommandLine, frame: &Frame<'_>) -> String {
         let mut text = String::new();
         if let Some(old) = frame.old {
@@ -84,13 +84,13 @@ impl SandboxEnv {
         text + "; exit $s"
     }
 
-    /// Whether a sandbox has a file system of its own, as far as can be told: with a relative root it is a
-    /// directory among others.
-    pub(super) fn is_apart(&self) -> bool {
+    /// Whether a sandbox has a file system of its own, as far as is known: with a relative root it may be a directory
+    /// among others.
+    pub fn is_apart(&self) -> bool {
         self.project_root.as_ref().is_none_or(|root| root.starts_with('/'))
     }
 
-    /// Goes to the directory of tests, or one below it.
+    /// Changes to the directory of tests, or one below it.
     pub(super) fn enter(&self, below: Option<&Path>) -> String {
         let mut text = String::new();
         if let Some(root) = &self.repo_root {
@@ -136,7 +136,7 @@ mod tests {
         std::fs::create_dir_all(root.join("sub")).unwrap();
         std::fs::write(root.join("stale"), "").unwrap();
         let root = root.to_string_lossy().into_owned();
-        let inside = SandboxEnv {
+        let env = SandboxEnv {
             repo_root: Some(root.clone()),
             project_root: Some(root.clone()),
             env: vec![("A".into(), "a 'b' $c".into())],
@@ -156,7 +156,7 @@ mod tests {
             report: Some(Path::new("sub")),
             content: false,
         };
-        let line = inside.line(&command, &frame);
+        let line = env.line(&command, &frame);
         let output = std::process::Command::new("/bin/sh").arg("-c").arg(&line).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(
@@ -169,10 +169,10 @@ mod tests {
 
     #[test]
     fn a_missing_root_is_no_end_of_the_command() {
-        let inside =
+        let env =
             SandboxEnv { repo_root: None, project_root: Some("/nowhere/at all".into()), env: Vec::new() };
         let frame = Frame { token: "TOK", old: None, own: None, stamp: None, report: None, content: true };
-        let line = inside.line(&CommandLine::program(["true"]), &frame);
+        let line = env.line(&CommandLine::program(["true"]), &frame);
         let output = std::process::Command::new("/bin/sh").arg("-c").arg(&line).output().unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));
     }

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use glob::{MatchOptions, Pattern};
 
 use super::frame::{self, Trailer};
 use super::line::Frame;
-use super::{Shared, Text, Transport, is_throttled};
+use super::{Shared, Text, Transport, is_throttled, to_exit};
 use crate::cancel::Cancel;
 use crate::files;
 use crate::journal::Entry;
@@ -21,74 +21,67 @@ use crate::process::{Finished, Streams};
 use crate::provider::patience::patiently;
 use crate::provider::{Order, Place, ProviderError, Sandbox};
 
-/// What lies outside of a sandbox is removed within this.
-const CLEANING: Duration = Duration::from_secs(10);
-/// So many files are copied out of a sandbox by one command.
+/// How long the directory of the last batch may take to be removed, beside the destruction of its sandbox.
+const CLEANING: Duration = Duration::from_secs(2);
+/// How many files are copied out of a sandbox by one command.
 const FILES_AT_ONCE: usize = 50;
-/// So many bytes of what a command said are kept for messages.
+/// How many bytes of what a command printed are kept for messages.
 const TAIL: u64 = 2000;
 
 /// Where the report of the last command is.
 enum Report {
-    /// It is not there.
+    /// There is none.
     Absent,
     /// In the sandbox.
     There,
-    /// Here already.
+    /// On this machine already.
     Here(PathBuf),
 }
 
 /// A sandbox with files of its own.
 pub struct Remote {
-    common: Arc<Shared>,
+    shared: Arc<Shared>,
     transport: Arc<dyn Transport>,
     id: String,
     entry: Option<Entry>,
     is_usable: bool,
-    /// What ends the command that runs now, and what is done around it.
+    /// Ends the command that is running, and what is done around it.
     cancel: Cancel,
     /// The directory of the last batch in the sandbox.
     batch: Option<PathBuf>,
     report: Report,
 }
 
-/// A shell's status of a process that a signal ended.
-fn to_exit(status: i32) -> Exit {
-    if (129..=128 + 64).contains(&status) { Exit::Signal(status - 128) } else { Exit::Code(status) }
-}
-
 impl Remote {
-    /// The sandbox that `transport` reaches as `id`; `cancel` ends what is done before its first batch.
+    /// The sandbox that `transport` knows as `id`; `cancel` ends what is done before its first batch.
     pub fn new(
-        (common, transport): (Arc<Shared>, Arc<dyn Transport>),
+        shared: Arc<Shared>,
+        transport: Arc<dyn Transport>,
         id: String,
         entry: Option<Entry>,
         cancel: &Cancel,
     ) -> Remote {
         let (cancel, report) = (cancel.clone(), Report::Absent);
-        Remote { common, transport, id, entry, is_usable: true, cancel, batch: None, report }
+        Remote { shared, transport, id, entry, is_usable: true, cancel, batch: None, report }
     }
 
-    /// Nobody can guess it, so no test can speak in its name.
+    /// A token that no test can guess, so that none can forge a trailer.
     fn token(&self) -> String {
         format!("offload-{:016x}", RandomState::new().hash_one(&self.id))
     }
 
-    fn temporary(&self, kind: &str) -> PathBuf {
-        self.common.scratch.join(format!("sandbox-{}.{kind}", self.common.number()))
-    }
-
-    /// Runs `text`, whose trailer begins with `token` and gives files for `places`; `None` for the trailer
-    /// of a command that was ended.
+    /// Runs `text`, whose trailer begins with the token and brings files for `places`; a command that was ended has
+    /// none.
     fn run(
         &mut self,
-        (text, token): (&Text<'_>, &str),
+        text: &Text<'_>,
+        token: &str,
         places: &[PathBuf],
         cancel: &Cancel,
     ) -> Result<(Finished, Option<Trailer>), ProviderError> {
         let finished = self.transport.exec(&self.id, text, cancel)?;
         if matches!(finished.exit, Exit::TimedOut | Exit::Cancelled) {
-            // Our end of it is gone, but what runs in the sandbox may not be.
+            // Our client is gone, but the command may still run in the sandbox.
             self.is_usable = false;
             return Ok((finished, None));
         }
@@ -97,20 +90,45 @@ impl Remote {
         Ok((finished, trailer))
     }
 
-    /// Runs a text of ours and gives the files that its trailer brought.
+    /// Runs the script of a batch until it is not throttled. Without a trailer it must be known why, or the report must
+    /// be there.
+    fn run_batch(
+        &mut self,
+        text: &Text<'_>,
+        token: &str,
+        report: Option<&Path>,
+        places: &[PathBuf],
+    ) -> Result<(Finished, Option<Trailer>), ProviderError> {
+        let cancel = self.cancel.clone();
+        patiently(&cancel, || {
+            let (finished, trailer) = self.run(text, token, places, &cancel)?;
+            let is_lost = trailer.is_none() && matches!(finished.exit, Exit::Code(_) | Exit::Signal(_));
+            let content = self.transport.brings_reports();
+            if is_lost && !report.is_some_and(|report| !content && self.arrives(report)) {
+                return Err(self.gone(finished.exit, &files::tail(&text.streams.stderr, TAIL)));
+            }
+            Ok((finished, trailer))
+        })
+    }
+
+    /// Runs a script of ours and gives its trailer, which brought the files.
     fn call(&mut self, text: &str, places: &[PathBuf], files: &[&str]) -> Result<Trailer, ProviderError> {
         let token = self.token();
         let line = format!("{text}; s=$?; {}; exit $s", frame::text(&token, files, !places.is_empty()));
         let mask = Arc::new(Mask::default());
-        let streams = Streams { stdout: self.temporary("stdout"), stderr: self.temporary("stderr"), mask };
+        let streams = Streams {
+            stdout: self.shared.temporary("stdout"),
+            stderr: self.shared.temporary("stderr"),
+            mask,
+        };
         let cancel = self.cancel.clone();
-        let text = Text { line: &line, env: &[], streams: &streams, deadline: self.common.timeout };
+        let text = Text { line: &line, env: &[], streams: &streams, deadline: self.shared.timeout };
         let result = patiently(&cancel, || {
-            let (finished, trailer) = self.run((&text, &token), places, &cancel)?;
+            let (finished, trailer) = self.run(&text, &token, places, &cancel)?;
             trailer.ok_or_else(|| self.gone(finished.exit, &files::tail(&streams.stderr, TAIL)))
         });
-        let stderr = self.common.mask.hide_tail(&files::tail(&streams.stderr, TAIL), TAIL);
-        self.common.forget(&[&streams.stdout, &streams.stderr]);
+        let stderr = self.shared.mask.hide_tail(&files::tail(&streams.stderr, TAIL), TAIL);
+        self.shared.forget(&[&streams.stdout, &streams.stderr]);
         match result? {
             trailer if trailer.status == 0 => Ok(trailer),
             trailer => {
@@ -119,9 +137,9 @@ impl Remote {
         }
     }
 
-    /// Whether the report can be copied out of a sandbox that says nothing of how its command ended.
+    /// Whether the report can be copied out of a sandbox whose command came back without a trailer.
     fn arrives(&mut self, report: &Path) -> bool {
-        let place = self.temporary("report");
+        let place = self.shared.temporary("report");
         let pair = (report.to_owned(), place.clone());
         let arrives = self.copy(&[pair]).is_ok() && place.exists();
         if arrives {
@@ -132,14 +150,14 @@ impl Remote {
 
     /// Why a command came back without a trailer.
     fn gone(&self, exit: Exit, stderr: &str) -> ProviderError {
-        let stderr = self.common.mask.hide_tail(stderr, TAIL);
+        let stderr = self.shared.mask.hide_tail(stderr, TAIL);
         let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
-        let said = lines[lines.len().saturating_sub(3)..].join("; ");
-        let said = if said.is_empty() { said } else { format!(": {said}") };
+        let reason = lines[lines.len().saturating_sub(3)..].join("; ");
+        let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
         let message =
-            format!("sandbox `{}` did not tell how the command ended (its exec: {exit}){said}", self.id);
+            format!("sandbox `{}` did not report how the command ended (its exec: {exit}){reason}", self.id);
         let status = if let Exit::Code(status) = exit { Some(status) } else { None };
-        // What stands further up may be a test's own.
+        // Other lines may be printed by a test.
         if is_throttled(status, lines.last().unwrap_or(&"")) {
             ProviderError::Throttled(message)
         } else {
@@ -147,31 +165,31 @@ impl Remote {
         }
     }
 
-    /// The directory of the sandbox in which nothing of the user's is.
+    /// A new directory of the sandbox that is ours alone.
     pub(super) fn directory(&self, name: &str) -> String {
-        format!("{}-{name}-{}", self.common.prefix.display(), self.common.number())
+        format!("{}-{name}-{}", self.shared.prefix.display(), self.shared.number())
     }
 
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
-    pub(super) fn common(&self) -> &Shared {
-        &self.common
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
-    /// Runs a text of ours.
+    /// Runs a script of ours.
     ///
     /// # Errors
     /// `Refused` where it fails.
-    pub(super) fn run_text(&mut self, text: &str) -> Result<(), ProviderError> {
+    pub(super) fn run_script(&mut self, text: &str) -> Result<(), ProviderError> {
         self.call(text, &[], &[]).map(drop)
     }
 
     /// Copies files out of the sandbox: pairs of remote and local, which need not exist.
     fn copy(&mut self, pairs: &[(PathBuf, PathBuf)]) -> Result<(), ProviderError> {
-        // Whatever the provider's directory for relative paths is, the root is known.
-        let root = PathBuf::from(self.common.inside.project_root.clone().unwrap_or_default());
+        // Relative paths count from the root, not from wherever the provider's command starts.
+        let root = PathBuf::from(self.shared.sandbox_env.project_root.clone().unwrap_or_default());
         let full: Vec<_> = pairs.iter().map(|(remote, local)| (root.join(remote), local.clone())).collect();
         if let Some(copied) = self.transport.copy(&self.id, &full, &self.cancel) {
             return copied;
@@ -179,8 +197,22 @@ impl Remote {
         let files: Vec<_> = pairs.iter().map(|(remote, _)| remote.to_string_lossy()).collect();
         let files: Vec<&str> = files.iter().map(AsRef::as_ref).collect();
         let places: Vec<PathBuf> = pairs.iter().map(|(_, local)| local.clone()).collect();
-        let enter = self.common.inside.enter(None);
+        let enter = self.shared.sandbox_env.enter(None);
         self.call(&format!("{enter}true"), &places, &files).map(drop)
+    }
+
+    /// Removes a directory of the sandbox, which may be destroyed at the same time.
+    fn remove(&self, directory: &Path) {
+        let line = format!("rm -rf {}", shell_words::quote(&directory.to_string_lossy()));
+        let streams = Streams {
+            stdout: self.shared.temporary("stdout"),
+            stderr: self.shared.temporary("stderr"),
+            mask: Arc::default(),
+        };
+        let text = Text { line: &line, env: &[], streams: &streams, deadline: CLEANING };
+        if let Err(error) = self.transport.exec(&self.id, &text, &Cancel::new()) {
+            log::debug!("`{}` may be left: {error}", directory.display());
+        }
     }
 
     /// The files below the root that are newer than the last command, and match any of `globs`.
@@ -195,10 +227,10 @@ impl Remote {
         let (list, stamp) = (shell_words::quote(&list), shell_words::quote(&stamp));
         let text = format!(
             "{}find {} -type f -newer {stamp} -print0 2>/dev/null > {list}; true",
-            self.common.inside.enter(None),
+            self.shared.sandbox_env.enter(None),
             directories.join(" ")
         );
-        let place = self.temporary("list");
+        let place = self.shared.temporary("list");
         let unquoted = batch.join("started.list").to_string_lossy().into_owned();
         self.call(&text, std::slice::from_ref(&place), &[&unquoted])
             .map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -226,67 +258,67 @@ fn hide(raw: &Path, log: &Path, mask: &Mask) -> Result<(), ProviderError> {
     copy().map_err(|error| ProviderError::Lost(format!("cannot write `{}`: {error}", log.display())))
 }
 
-/// The directories of a glob pattern before the first that is not one name, to look for files in.
+/// The directories of a glob pattern before the first wildcard: where to look for files.
 fn fixed_part(glob: &str) -> String {
     let directories = glob.rsplit_once('/').map_or("", |(directories, _)| directories);
     let fixed = directories.split('/').take_while(|part| !part.contains(['*', '?', '[']));
     format!("./{}", fixed.collect::<Vec<_>>().join("/"))
 }
 
+/// The end of a command that was waiting for a throttled provider when the run was stopped.
+fn cancelled(started: Instant) -> Finished {
+    Finished { exit: Exit::Cancelled, elapsed: started.elapsed(), leaked: false }
+}
+
 impl Sandbox for Remote {
     fn exec(&mut self, order: &Order<'_>, cancel: &Cancel) -> Result<Finished, ProviderError> {
+        let started = Instant::now();
         self.cancel = cancel.clone();
         let token = self.token();
         let old = self.batch.take();
-        // A result file may stand anywhere: only a directory of ours is removed.
-        let directory = order.report.and_then(Path::parent).filter(|directory| self.common.is_own(directory));
+        // A result file may be anywhere: only a directory of ours is removed.
+        let directory = order.report.and_then(Path::parent).filter(|directory| self.shared.is_own(directory));
         let batch = directory.map_or_else(|| self.directory("own").into(), Path::to_owned);
         let stamp = batch.join("started");
         let content = self.transport.brings_reports();
-        // Nobody asks for anything more of it.
-        let is_done = content && !self.common.has_globs;
+        // Nothing more is needed from it.
+        let is_done = content && !self.shared.has_globs;
         let frame = Frame {
             token: &token,
             old: old.as_deref(),
             own: is_done.then_some(&*batch),
-            stamp: self.common.has_globs.then_some(&*stamp),
+            stamp: self.shared.has_globs.then_some(&*stamp),
             report: order.report,
             content,
         };
         let mut command = order.command.clone();
         let beside = if self.transport.carries_env() { std::mem::take(&mut command.env) } else { Vec::new() };
-        let line = self.common.inside.line(&command, &frame);
-        let places: Vec<PathBuf> =
-            (content && order.report.is_some()).then(|| self.temporary("report")).into_iter().collect();
+        let line = self.shared.sandbox_env.line(&command, &frame);
+        let places: Vec<PathBuf> = (content && order.report.is_some())
+            .then(|| self.shared.temporary("report"))
+            .into_iter()
+            .collect();
         self.batch = Some(batch);
         self.report = Report::Absent;
-        // A secret may be as short as a digit of the trailer: the output is masked when that is cut off.
+        // A secret may be as short as a digit of the trailer: the output is masked after that was cut off.
         let raw = Streams {
-            stdout: self.temporary("stdout"),
-            stderr: self.temporary("stderr"),
+            stdout: self.shared.temporary("stdout"),
+            stderr: self.shared.temporary("stderr"),
             mask: Arc::default(),
         };
         let is_masked = !order.streams.mask.is_empty();
         let streams = if is_masked { &raw } else { order.streams };
         let text = Text { line: &line, env: &beside, streams, deadline: order.deadline };
-        let result = patiently(cancel, || {
-            let (finished, trailer) = self.run((&text, &token), &places, cancel)?;
-            let ended = matches!(finished.exit, Exit::Code(_) | Exit::Signal(_));
-            match (&trailer, order.report) {
-                (None, Some(report)) if ended && !content && self.arrives(report) => {}
-                (None, _) if ended => {
-                    return Err(self.gone(finished.exit, &files::tail(&streams.stderr, TAIL)));
-                }
-                _ => {}
-            }
-            Ok((finished, trailer))
-        });
+        let result = self.run_batch(&text, &token, order.report, &places);
         if is_masked {
             hide(&raw.stdout, &order.streams.stdout, &order.streams.mask)?;
             hide(&raw.stderr, &order.streams.stderr, &order.streams.mask)?;
-            self.common.forget(&[&raw.stdout, &raw.stderr]);
+            self.shared.forget(&[&raw.stdout, &raw.stderr]);
         }
-        let (finished, trailer) = result?;
+        let (finished, trailer) = match result {
+            Err(ProviderError::Throttled(_)) if cancel.is_raised() => return Ok(cancelled(started)),
+            result => result?,
+        };
         let Some(trailer) = trailer else { return Ok(finished) };
         if is_done {
             self.batch = None;
@@ -331,20 +363,19 @@ impl Sandbox for Remote {
     }
 
     fn destroy(mut self: Box<Self>) -> Result<(), ProviderError> {
-        if let Some(batch) = self.batch.take().filter(|_| !self.common.inside.is_apart()) {
-            // The sandbox is a directory among others: what lies outside of it would stay.
-            let text = format!("rm -rf {}", shell_words::quote(&batch.to_string_lossy()));
-            let streams = Streams {
-                stdout: self.temporary("stdout"),
-                stderr: self.temporary("stderr"),
-                mask: Arc::default(),
-            };
-            let text = Text { line: &text, env: &[], streams: &streams, deadline: CLEANING };
-            if let Err(error) = self.transport.exec(&self.id, &text, &Cancel::new()) {
-                log::debug!("sandbox `{}` was not tidied: {error}", self.id);
+        // Where sandboxes may share a machine, a directory outside of this one would stay. Its removal does not
+        // delay the destruction.
+        let batch = self.batch.take().filter(|_| !self.shared.sandbox_env.is_apart());
+        let destroyed = std::thread::scope(|scope| {
+            if let Some(batch) = &batch {
+                let cleaning = std::thread::Builder::new().name("clean up".into());
+                if let Err(error) = cleaning.spawn_scoped(scope, || self.remove(batch)) {
+                    log::debug!("`{}` may be left: {error}", batch.display());
+                }
             }
-        }
-        self.transport.destroy(&self.id).map_err(|error| {
+            self.transport.destroy(&self.id)
+        });
+        destroyed.map_err(|error| {
             ProviderError::Lost(format!(
                 "the sandbox `{}` was not destroyed (`offload gc` tries again): {error}",
                 self.id

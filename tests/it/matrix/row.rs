@@ -25,6 +25,8 @@ pub enum Fault {
     Garbage,
     Late,
     FullDisk,
+    /// The server makes what it was asked for, and the client ends before it prints that.
+    Orphan,
 }
 
 /// At which calls of the step. A disk is full after a few pages, or from the beginning.
@@ -38,6 +40,8 @@ pub enum When {
 pub enum Provider {
     Local,
     Default,
+    /// `default` with a `sweep_command`.
+    Swept,
     Modal,
 }
 
@@ -77,12 +81,12 @@ pub const STEPS: [Step; 8] = [
     Step::Download,
     Step::Destroy,
 ];
-pub const FAULTS: [Fault; 6] =
-    [Fault::Fail, Fault::Hang, Fault::Die, Fault::Garbage, Fault::Late, Fault::FullDisk];
+pub const FAULTS: [Fault; 7] =
+    [Fault::Fail, Fault::Hang, Fault::Die, Fault::Garbage, Fault::Late, Fault::FullDisk, Fault::Orphan];
 /// Every so many rows are the sample.
 const SAMPLE: usize = 19;
 /// Those that may take minutes come first.
-const PROVIDERS: [Provider; 3] = [Provider::Modal, Provider::Default, Provider::Local];
+const PROVIDERS: [Provider; 4] = [Provider::Modal, Provider::Default, Provider::Swept, Provider::Local];
 const FRAMEWORKS: [Framework; 4] =
     [Framework::Custom, Framework::Pytest, Framework::Nextest, Framework::Vitest];
 
@@ -107,7 +111,12 @@ pub fn rows() -> Vec<Row> {
 
 /// Some of them, which do not take long: each step and each fault is there.
 pub fn sample() -> Vec<Row> {
-    rows().into_iter().filter(|row| !row.takes_minutes()).step_by(SAMPLE).collect()
+    let (orphans, others): (Vec<_>, Vec<_>) = rows().into_iter().partition(|row| row.fault == Fault::Orphan);
+    let quick = others.into_iter().filter(|row| !row.takes_minutes());
+    quick
+        .step_by(SAMPLE)
+        .chain(orphans.into_iter().filter(|row| row.framework == Framework::Custom))
+        .collect()
 }
 
 impl Step {
@@ -132,13 +141,17 @@ impl Row {
         if once && self.when == When::First {
             return false;
         }
+        if self.fault == Fault::Orphan && self.step != Step::Create {
+            return false;
+        }
         match self.provider {
             Provider::Local => self.step.is_in_tests(),
             Provider::Default => true,
+            Provider::Swept => self.step == Step::Create,
             // Files come through the driver, and a create on the server cannot die by a signal here.
             Provider::Modal => match self.step {
                 Step::Download => false,
-                Step::Create | Step::Destroy => self.fault != Fault::Die,
+                Step::Create | Step::Destroy => !matches!(self.fault, Fault::Die | Fault::Orphan),
                 _ => self.disk() != Some(Disk::Sandbox),
             },
         }
@@ -158,7 +171,7 @@ impl Row {
             (Provider::Modal, Framework::Pytest) => {
                 matches!(self.step, Step::Run | Step::Report) && self.when == When::Always
             }
-            (Provider::Modal, _) => false,
+            (Provider::Modal | Provider::Swept, _) => false,
         }
     }
 
@@ -181,7 +194,7 @@ impl Row {
     pub fn limit(&self, steps: &[Step]) -> u32 {
         let slow = self.framework != Framework::Custom || self.provider == Provider::Modal;
         match self.fault {
-            Fault::Hang if steps.contains(&self.step) => 3 + 5 * u32::from(slow),
+            Fault::Hang | Fault::Orphan if steps.contains(&self.step) => 3 + 5 * u32::from(slow),
             _ => 60,
         }
     }
@@ -204,6 +217,12 @@ impl Row {
         self.provider == Provider::Modal && self.step == Step::Create && slow
     }
 
+    /// Whether creates end before they print an id, and nothing looks for what they left.
+    pub fn leaves_unknown(&self) -> bool {
+        let ended = matches!(self.fault, Fault::Hang | Fault::Die | Fault::Orphan);
+        self.provider == Provider::Default && self.step == Step::Create && ended
+    }
+
     /// Whether the fault changes no result.
     pub fn is_harmless(&self) -> bool {
         self.fault == Fault::Late || (self.step == Step::Destroy && self.fault != Fault::FullDisk)
@@ -223,6 +242,11 @@ impl Row {
             }
             (Fault::Garbage, _) => "cat garbage; cat garbage >&2; exit 0".to_owned(),
             (Fault::Late, _) => "sleep 3".to_owned(),
+            // By its own death, or at its deadline.
+            (Fault::Orphan, _) => format!(
+                ": > \"live/$id\"; echo \"create $id\" >> calls; if [ $((n % 2)) = 1 ]; then kill -9 $$; fi\n\
+                 sh -c 'sleep 600; : $0' {unique}; exit 3"
+            ),
             (Fault::FullDisk, Step::Run) => "head -c 200000 /dev/zero | tr '\\0' x".to_owned(),
             (Fault::FullDisk, _) => ":".to_owned(),
         };
@@ -255,7 +279,7 @@ impl Row {
                 let kill = |number: u32| json!({ "kill_sandbox_at_exec": number, "after": 0.05 });
                 return Some((1..=last).map(kill).collect());
             }
-            (Fault::FullDisk, _) => return None,
+            (Fault::FullDisk | Fault::Orphan, _) => return None,
         };
         rule["rpc"] = call.into();
         if self.when == When::First {

@@ -12,10 +12,13 @@ const PROVIDER: &str = r#"
 kind=$1; shift
 mkdir -p n live
 n=1; while ! mkdir "n/$kind-$n" 2>/dev/null; do n=$((n + 1)); done
-case $kind in prepare) id=im-$n ;; create) id=sb-$n ;; *) id=$1 ;; esac
+case $kind in prepare) id=im-$n ;; create) id=${2:-sb-$n} ;; *) id=$1 ;; esac
 if [ -f "on-$kind" ]; then . "./on-$kind"; fi
 case $kind in
 prepare) echo "$id" ;;
+sweep) for box in live/"$id"-*; do
+    if [ -f "$box" ]; then echo "destroy ${box##*/}" >> calls; rm "$box"; echo "${box##*/}"; fi
+done ;;
 create) : > "live/$id"; echo "create $id" >> calls; echo "$OFFLOAD_RUN_ID" >> runs; echo "$id" ;;
 exec) if [ ! -f "live/$id" ]; then echo "no such sandbox" >&2; exit 1; fi; exec sh -c "$2" ;;
 destroy) if [ -f "live/$id" ]; then echo "destroy $id" >> calls; rm "live/$id"; fi ;;
@@ -168,8 +171,8 @@ impl Scene {
     }
 
     /// `offload gc`, as a user would call it afterwards.
-    pub fn gc(&self) -> Outcome {
-        self.project.offload(&["gc"])
+    pub fn gc(&self, more: &[&str]) -> Outcome {
+        self.project.offload(&[&["gc"], more].concat())
     }
 
     /// The report, which a disk that is gone has left as a copy.
@@ -266,16 +269,20 @@ fn config(row: &Row, project: &Project, framework: &str, unique: &str) -> String
     let root = |directory: &Path| format!("sandbox_repo_root = \"{}\"\n", directory.display());
     let (provider, root) = match row.provider {
         Provider::Local => ("type = \"local\"\n".to_owned(), String::new()),
-        Provider::Default => {
+        Provider::Default | Provider::Swept => {
+            let (name, sweep) = match row.provider {
+                Provider::Swept => (" {sandbox_name}", "sweep_command = \"sh provider sweep {run_name}\"\n"),
+                _ => ("", ""),
+            };
             let download = match row.step {
                 Step::Download => "download_command = \"sh provider download {sandbox_id} {paths}\"\n",
                 _ => "",
             };
             let commands = format!(
                 "type = \"default\"\nprepare_command = \"sh provider prepare\"\n\
-                 create_command = \"sh provider create {{image_id}}\"\n\
+                 create_command = \"sh provider create {{image_id}}{name}\"\n\
                  exec_command = \"sh provider exec {{sandbox_id}} {{command}}\"\n\
-                 destroy_command = \"sh provider destroy {{sandbox_id}}\"\ntimeout_secs = {timeout}\n{download}"
+                 destroy_command = \"sh provider destroy {{sandbox_id}}\"\ntimeout_secs = {timeout}\n{sweep}{download}"
             );
             (commands, root(project.path()))
         }
@@ -304,7 +311,7 @@ fn dockerfile(row: &Row) -> String {
         Fault::Die => "RUN kill -9 $$\n",
         Fault::Garbage => "RUN head -c 3000 /dev/urandom; exit 3\n",
         Fault::Late => "RUN sleep 3\n",
-        Fault::FullDisk => "",
+        Fault::FullDisk | Fault::Orphan => "",
     };
     DOCKERFILE.to_owned() + step
 }

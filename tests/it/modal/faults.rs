@@ -45,7 +45,7 @@ fn an_image_that_the_server_lost_is_made_anew_once() {
     project.offload(&["run"]).expect_code(0);
     emulator.lose_images();
     let outcome = project.offload(&["run"]).expect_code(0);
-    assert!(outcome.stderr.contains("made anew"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("rebuilding it"), "{}", outcome.stderr);
     let before = emulator.calls(&["ImageGetOrCreate"]).len();
     project.offload(&["run"]).expect_code(0);
     assert_eq!(emulator.calls(&["ImageGetOrCreate"]).len(), before, "its note is replaced");
@@ -80,7 +80,7 @@ fn an_image_that_cannot_be_built_is_told_with_its_log() {
     let Some((emulator, project)) = modal(&["pass 1"], "[groups.all]", "", "") else { return };
     let project = project.file("Dockerfile", "FROM python:3.12\nRUN echo no such luck && exit 3\n");
     let outcome = project.offload(&["run"]).expect_code(4);
-    assert!(outcome.stderr.contains("cannot make the image"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("cannot build the image"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("no such luck"), "{}", outcome.stderr);
     nothing_left(&emulator, &project);
 }
@@ -91,10 +91,10 @@ fn what_is_missing_is_one_clear_message() {
     let project = project.env("MODAL_TOKEN_ID", "ak-wrong");
     // All three ask for a sandbox; one of them learns it for all.
     let outcome = project.offload(&["run", "--override-image-id", "im-x"]).expect_code(4);
-    assert!(outcome.stderr.contains("does not accept the token"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("rejects the token"), "{}", outcome.stderr);
     assert_eq!(emulator.calls(&["AppGetOrCreate"]).len(), 1);
     let outcome = project.offload(&["run"]).expect_code(4);
-    assert!(outcome.stderr.contains("does not accept the token"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("rejects the token"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("modal token new"), "{}", outcome.stderr);
     let project = project.env("MODAL_TOKEN_ID", "").env("MODAL_TOKEN_SECRET", "");
     let outcome = project.offload(&["run"]).expect_code(4);

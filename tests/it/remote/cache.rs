@@ -16,13 +16,13 @@ fn patched_by_a_command() -> Project {
 }
 
 #[test]
-fn a_cached_image_that_is_gone_is_made_anew_for_a_changed_tree_too() {
+fn a_cached_image_that_is_gone_is_rebuilt_for_a_changed_tree_too() {
     let project = patched_by_a_command();
     project.offload(&["run"]).expect_code(0);
     let project = project.file("seen-images", "").file("new", "x");
     let outcome = project.offload(&["run"]).expect_code(0);
     assert!(
-        outcome.stderr.contains("made anew: ") && outcome.stderr.contains("no im-1"),
+        outcome.stderr.contains("and is rebuilt: ") && outcome.stderr.contains("no im-1"),
         "{}",
         outcome.stderr
     );
@@ -91,7 +91,7 @@ fn the_command_after_a_change_runs_in_the_project_and_fails_the_image() {
     for name in ["init", "sub/then"] {
         fs::write(project.path().join(name), "3").unwrap();
         let outcome = project.offload(&["build"]).expect_code(4);
-        assert!(outcome.stderr.contains("cannot make the image"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("cannot build the image"), "{}", outcome.stderr);
         fs::write(project.path().join(name), "0").unwrap();
     }
 }
@@ -154,6 +154,25 @@ fn a_lock_file_in_the_folder_of_the_project_asks_for_another_image() {
     assert!(first.contains("inputs   sub/uv.lock\n"), "{first}");
     fs::write(project.path().join("sub/uv.lock"), "2").unwrap();
     assert_ne!(status().lines().next(), first.lines().next());
+}
+
+#[test]
+fn what_the_command_that_makes_an_image_is_given_is_part_of_its_recipe() {
+    let project = committed(remote(&["pass 1"], "[groups.all]", PREPARE, ""))
+        .file("on-prepare", "echo \"$OFFLOAD_REPO_ROOT\" >> seen");
+    let key = || {
+        let status = project.offload(&["checkpoint-status"]).expect_code(0).stdout;
+        status.lines().next().unwrap_or_default().to_owned()
+    };
+    let first = key();
+    assert_eq!(key(), first, "the name of the run is no part of it");
+    project.offload(&["build"]).expect_code(0);
+    let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+    let root = project.path().display().to_string();
+    fs::write(project.path().join("offload.toml"), config.replace(&root, "/elsewhere")).unwrap();
+    assert_ne!(key(), first);
+    project.offload(&["build"]).expect_code(0);
+    assert_eq!(fs::read_to_string(project.path().join("seen")).unwrap(), format!("{root}\n/elsewhere\n"));
 }
 
 #[test]

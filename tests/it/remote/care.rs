@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{PREPARE, calls, nothing_left, remote};
+use super::{DOWNLOAD, PREPARE, calls, nothing_left, remote};
 use crate::support::{Project, wait_until};
 
 #[test]
@@ -38,6 +38,34 @@ fn a_create_that_timed_out_and_cannot_be_undone_is_left_to_gc() {
     let outcome = project.offload(&["gc"]).expect_code(0);
     assert!(outcome.stdout.contains("destroyed sb-1\n1 destroyed, 0 left"), "{}", outcome.stdout);
     nothing_left(&project);
+}
+
+#[test]
+fn nothing_runs_between_the_last_batch_and_the_destruction() {
+    for root in [".", ""] {
+        let project = remote(&["pass 1"], "[groups.all]", DOWNLOAD, "")
+            // Where the directory of a batch is removed by a command, that goes on beside the destruction.
+            .file("on-destroy", "echo \"destroying $1\" >> calls")
+            .file(
+                "on-exec",
+                "case $2 in 'rm -rf '*) t=0; until grep -q destroying calls || [ $t = 40 ]; do t=$((t + 1)); sleep 0.05; done ;; esac",
+            );
+        let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+        let absolute = project.path().display().to_string();
+        let project = if root == "." { project.config(&config.replace(&absolute, ".")) } else { project };
+        project.offload(&["run"]).expect_code(0);
+        let log = fs::read_to_string(project.path().join("calls")).unwrap();
+        let (before, after) = log.split_once("destroying").unwrap();
+        assert_eq!(before.matches("exec ").count(), 1, "{log}");
+        assert!(root == "." || !after.contains("exec "), "{log}");
+        if root == "." {
+            let run = fs::read_to_string(project.path().join("runs")).unwrap();
+            let left = fs::read_dir("/tmp").unwrap().flatten();
+            let left = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(run.trim()));
+            assert_eq!(left.count(), 0);
+        }
+        nothing_left(&project);
+    }
 }
 
 #[test]

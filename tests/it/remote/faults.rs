@@ -131,7 +131,7 @@ fn a_provider_that_asks_for_patience_gets_it() {
 #[test]
 fn a_slow_create_delays_neither_the_start_nor_the_end() {
     let tests = tests(12);
-    let project = remote(&words(&tests), SOLO, "", "").file(
+    let project = remote(&words(&tests), SOLO, super::SWEEP, "").file(
         "on-create",
         "if [ $n = 1 ]; then trap 'echo ended >> calls; exit 143' TERM; sleep 60 & wait; fi",
     );
@@ -139,6 +139,15 @@ fn a_slow_create_delays_neither_the_start_nor_the_end() {
     project.offload(&["run"]).expect_code(0);
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
     assert_eq!((calls(&project, "create").len(), calls(&project, "ended").len()), (3, 1));
+    nothing_left(&project);
+}
+
+#[test]
+fn a_create_that_fails_by_itself_destroys_nothing() {
+    // What it prints last is no id, and might be that of another sandbox.
+    let project = remote(&["pass 1"], SOLO, "", "").file("on-create", "echo precious; exit 1");
+    project.offload(&["run"]).expect_code(4);
+    assert!(calls(&project, "destroy").is_empty(), "{:?}", calls(&project, "destroy"));
     nothing_left(&project);
 }
 

@@ -151,12 +151,16 @@ fn a_dirty_tree_that_cannot_be_patched_makes_one_image() {
 }
 
 #[test]
-fn a_cached_image_that_is_gone_is_made_anew_once_and_its_note_replaced() {
+fn a_cached_image_that_is_gone_is_rebuilt_once_and_its_note_replaced() {
     let project = in_folders(remote(&["pass 1", "pass 2", "pass 3"], "[groups.all]", PREPARE, ""), "");
     project.offload(&["run"]).expect_code(0);
     fs::remove_dir_all(project.path().join("box/images")).unwrap();
     let outcome = project.offload(&["run"]).expect_code(0);
-    assert!(outcome.stderr.contains("the image is made anew"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("the provider rejected the cached image; rebuilding it"),
+        "{}",
+        outcome.stderr
+    );
     assert_eq!(calls(&project, "prepare").len(), 2);
     project.offload(&["run"]).expect_code(0);
     assert_eq!(calls(&project, "prepare").len(), 2);

@@ -78,6 +78,19 @@ fn a_signal_ends_a_download_that_hangs() {
 }
 
 #[test]
+fn a_signal_while_an_exec_is_throttled_is_no_error_of_its_tests() {
+    let project = remote(&["pass 1"], SOLO, "", "").file("on-exec", "echo $n >> throttled; exit 75");
+    let running = project.spawn(&["run"]);
+    let throttled = project.path().join("throttled");
+    wait_until("an exec is throttled", Duration::from_secs(20), || throttled.exists());
+    running.signal(Signal::SIGINT);
+    let outcome = running.wait(Duration::from_secs(30)).expect_code(130);
+    assert!(outcome.stdout.contains("1 tests: 0 passed, 1 not run"), "{}", outcome.stdout);
+    assert!(!outcome.stdout.contains("ERROR"), "{}", outcome.stdout);
+    nothing_left(&project);
+}
+
+#[test]
 fn what_a_killed_run_left_is_destroyed_by_gc_and_nothing_of_a_living_one() {
     let unique = unique("killed");
     let project = remote(&["hang 1", "hang 2"], SOLO, "", "").env("UNIQUE", &unique);

@@ -140,7 +140,7 @@ fn a_journal_of_somebody_else_is_neither_read_nor_written() {
         let outcome = project.offload(&["gc"]).expect_code(4);
         assert!(outcome.stderr.contains("is writable by others"), "{}", outcome.stderr);
         let outcome = project.offload(&["run"]).expect_code(0);
-        assert!(outcome.stderr.contains("there is no journal of sandboxes"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("cannot keep a journal of sandboxes"), "{}", outcome.stderr);
         fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
         if chown(&directory, Some(SOMEBODY), None).is_ok() {
             let outcome = project.offload(&["gc"]).expect_code(4);
