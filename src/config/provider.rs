@@ -56,10 +56,7 @@ fn command(table: &mut Table<'_>) -> CommandProvider {
         table.fail("download_command", "must contain `{paths}`, the paths to copy");
     }
     if provider.sweep_command.as_ref().is_some_and(|command| !command.contains("{run_name}")) {
-        table.fail(
-            "sweep_command",
-            "must hold `{run_name}`, which stands for the run whose sandboxes it destroys",
-        );
+        table.fail("sweep_command", "must contain `{run_name}`, the run whose sandboxes to destroy");
     }
     if provider.prepare_command.is_none() && provider.patch_command.is_some() {
         table.fail("patch_command", "requires a `prepare_command` that creates the image to patch");

@@ -30,7 +30,7 @@ pub enum Word {
     TimedOut,
     /// Without a result.
     NotRun,
-    /// No test: an error of the run.
+    /// An error of the run rather than a test.
     RunError,
 }
 

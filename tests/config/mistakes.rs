@@ -173,7 +173,7 @@ fn placeholders_must_fit_the_rest() {
     }
     let sweep = PYTEST_COMMANDS.replacen("create_command", "sweep_command = \"x\"\ncreate_command", 1);
     let told = mistake(&sweep);
-    assert!(told.starts_with("`sweep_command` in [provider] must hold `{run_name}`"), "{told}");
+    assert!(told.starts_with("`sweep_command` in [provider] must contain `{run_name}`"), "{told}");
     let patched = no_image.replacen("create {image_id}", "create", 1) + "\n";
     let patched = patched.replacen("create_command", "patch_command = \"x\"\ncreate_command", 1);
     assert_eq!(
