@@ -1,5 +1,4 @@
-//! Scripts that are part of the program: a word `@name.ext` of a configured command stands for the path
-//! of one.
+//! Scripts that are part of the program: a word `@name.ext` in a configured command stands for the path of one.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsString;
@@ -13,17 +12,36 @@ use anyhow::{Context, Result};
 
 use crate::files;
 
-const SCRIPTS: [(&str, &str); 2] = [
-    ("directory_sandbox.sh", include_str!("../scripts/bundled/directory_sandbox.sh")),
-    ("modal_sandbox.py", include_str!("../scripts/bundled/modal_sandbox.py")),
+struct Script {
+    name: &'static str,
+    content: &'static str,
+}
+
+const SCRIPTS: [Script; 2] = [
+    Script { name: "directory_sandbox.sh", content: include_str!("../scripts/bundled/directory_sandbox.sh") },
+    Script { name: "modal_sandbox.py", content: include_str!("../scripts/bundled/modal_sandbox.py") },
 ];
+
+/// A word of a command that looks like a bundled script.
+struct Reference<'a> {
+    /// The byte offset of the `@`.
+    place: usize,
+    /// The name without the `@`.
+    name: &'a str,
+}
+
+impl Reference<'_> {
+    fn is_known(&self) -> bool {
+        names().any(|name| name == self.name)
+    }
+}
 
 /// The names of all scripts.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    SCRIPTS.iter().map(|(name, _)| *name)
+    SCRIPTS.iter().map(|script| script.name)
 }
 
-/// Where scripts are written: a directory of the user's cache.
+/// Where scripts are written: a directory in the user's cache.
 pub fn cache_dir(environment: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
     let directory = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     directory("XDG_CACHE_HOME")
@@ -32,8 +50,8 @@ pub fn cache_dir(environment: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
         .unwrap_or_else(|| std::env::temp_dir().join(format!("offload-scripts-{}", nix::unistd::getuid())))
 }
 
-/// The words of `command` that look like bundled scripts: place, and name without the `@`.
-fn references(command: &str) -> Vec<(usize, &str)> {
+/// The words of `command` that look like bundled scripts.
+fn references(command: &str) -> Vec<Reference<'_>> {
     let mut found = Vec::new();
     for (place, _) in command.match_indices('@') {
         let before = command[..place].chars().next_back();
@@ -47,63 +65,64 @@ fn references(command: &str) -> Vec<(usize, &str)> {
             && ends
             && name.split_once('.').is_some_and(|(stem, ending)| !stem.is_empty() && !ending.is_empty())
         {
-            found.push((place, name));
+            found.push(Reference { place, name });
         }
     }
     found
 }
 
-/// The bundled scripts that `command` names.
-pub fn used(command: &str) -> Vec<&str> {
-    let known = |name: &&str| names().any(|known| known == *name);
-    references(command).into_iter().map(|(_, name)| name).filter(known).collect()
+/// Whether `command` uses a bundled script.
+pub fn is_used(command: &str) -> bool {
+    references(command).iter().any(Reference::is_known)
 }
 
-/// Words of `command` that look like bundled scripts and are none.
+/// Words of `command` that look like bundled scripts but do not exist.
 pub fn unknown(command: &str) -> Vec<String> {
-    let unknown = |(_, name): &(usize, &str)| !names().any(|known| known == *name);
-    references(command).into_iter().filter(unknown).map(|(_, name)| format!("@{name}")).collect()
+    let references = references(command).into_iter();
+    let unknown = references.filter(|reference| !reference.is_known());
+    unknown.map(|reference| format!("@{}", reference.name)).collect()
 }
 
 /// The file of the bundled script `name` in `cache`, which is written first.
 ///
 /// # Errors
-/// When there is no such script, or it cannot be written.
+/// If there is no such script, or it cannot be written.
 pub fn path(name: &str, cache: &Path) -> Result<PathBuf> {
-    let content = SCRIPTS.iter().find(|(known, _)| *known == name).map(|(_, content)| content);
-    let content = content.with_context(|| format!("there is no bundled script `{name}`"))?;
-    write(cache, name, content).with_context(|| {
-        format!("cannot write the bundled script `{name}` (`XDG_CACHE_HOME` names another place for it)")
+    let script = SCRIPTS.iter().find(|script| script.name == name);
+    let script = script.with_context(|| format!("there is no bundled script `{name}`"))?;
+    write(cache, script).with_context(|| {
+        format!("cannot write the bundled script `{name}` (set `XDG_CACHE_HOME` to use another place)")
     })
 }
 
-/// `command` with each bundled script as the quoted path of a file in `cache`, which is written first.
-/// What names no script stays as it is.
+/// Replaces each bundled script in `command` with the quoted path of a file in `cache`, which is written first.
+/// Other words stay as they are.
 ///
 /// # Errors
-/// When a script cannot be written.
+/// If a script cannot be written.
 pub fn resolve(command: &str, cache: &Path) -> Result<String> {
     let mut text = String::new();
     let mut rest = 0;
-    for (place, name) in references(command) {
-        if !names().any(|known| known == name) {
+    for reference in references(command) {
+        if !reference.is_known() {
             continue;
         }
-        let path = path(name, cache)?;
-        text.push_str(&command[rest..place]);
+        let path = path(reference.name, cache)?;
+        text.push_str(&command[rest..reference.place]);
         text.push_str(&shell_words::quote(&path.to_string_lossy()));
-        rest = place + 1 + name.len();
+        rest = reference.place + 1 + reference.name.len();
     }
     Ok(text + &command[rest..])
 }
 
-/// Writes a script into a directory named by its content, if it is not there.
-fn write(cache: &Path, name: &str, content: &str) -> Result<PathBuf> {
+/// Writes a script to a directory named after its hash, unless it is there already.
+fn write(cache: &Path, script: &Script) -> Result<PathBuf> {
+    let Script { name, content } = script;
     let mut hasher = DefaultHasher::new();
     (name, content).hash(&mut hasher);
     let directory = cache.join(format!("{:016x}", hasher.finish()));
     let path = directory.join(name);
-    // Somebody else's script must not be run.
+    // A script that somebody else may have written must not be executed.
     files::make_private(cache)?;
     files::make_private(&directory)?;
     let is_own = |data: Metadata| data.uid() == nix::unistd::getuid().as_raw() && data.mode() & 0o022 == 0;
@@ -147,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn a_script_is_whole_however_many_want_it_and_mended_when_it_is_not() {
+    fn a_script_is_complete_under_concurrency_and_replaced_if_damaged() {
         let directory = tempfile::tempdir().unwrap();
-        let content = SCRIPTS[0].1;
+        let content = SCRIPTS[0].content;
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {

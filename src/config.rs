@@ -1,5 +1,4 @@
-//! `offload.toml`: what can be configured, with all defaults applied. Which programs exist and whether
-//! paths do is left to those who use them.
+//! `offload.toml`, with all defaults applied. Whether programs and paths exist is checked where they are used.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,13 +17,13 @@ mod tree;
 
 pub use check::split_copy_dir;
 pub use cost::Cost;
-pub use kinds::{FrameworkType, ProviderType};
+pub use kinds::{Choice, FrameworkType, ProviderType};
 pub use mistakes::Mistakes;
 
-/// Reads the file at `path`; `environment` gives the variables for `${VAR}`.
+/// Reads the file at `path`; `environment` looks up the variables for `${VAR}`.
 ///
 /// # Errors
-/// All mistakes in the file, or that it cannot be read.
+/// All mistakes in the file, or the failure to read it.
 pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Mistakes> {
     let file = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| Mistakes::unreadable(&file, &error))?;
@@ -37,7 +36,7 @@ pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result
     parse(&text, &file, environment)
 }
 
-/// Reads `text`; mistakes name it `file_name`.
+/// Reads `text`; `file_name` is its name in messages.
 ///
 /// # Errors
 /// All mistakes in the text.
@@ -46,7 +45,7 @@ pub fn parse(
     file_name: &str,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Mistakes> {
-    // A byte order mark would count as a column.
+    // A byte order mark would shift the first column.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let notes = mistakes::Notes::new(file_name, text);
     let config = tree::parse(text, environment, &notes)
@@ -76,7 +75,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The variables that the provider sets for test processes.
+    /// The environment variables that the provider sets for tests.
     pub fn test_env(&self) -> &[(String, String)] {
         match &self.provider {
             Provider::Local(local) => &local.env,
@@ -85,7 +84,7 @@ impl Config {
         }
     }
 
-    /// The names of variables whose values are never shown.
+    /// The names of environment variables whose values are never shown.
     pub fn secret_env(&self) -> &[String] {
         match &self.provider {
             Provider::Local(local) => &local.secret_env,
@@ -94,7 +93,7 @@ impl Config {
         }
     }
 
-    /// The directory of this machine in which tests are listed, absolute or relative to the current one.
+    /// The directory on this machine in which tests are listed, absolute or relative to the current directory.
     pub fn local_root(&self) -> PathBuf {
         let offload = &self.offload;
         match &self.provider {
@@ -109,70 +108,64 @@ impl Config {
         }
     }
 
-    /// The values that are never shown: those that the file and `environment` give to the names of
-    /// [`Config::secret_env`]. None is empty; longer ones come first, as one may hold another.
+    /// The values of the variables in [`Config::secret_env`], from the file and from `environment`.
     pub fn secrets(&self, environment: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
         let is_secret = |name: &String| self.secret_env().contains(name);
         let configured = self.test_env().iter().chain(&self.framework.env);
         let configured = configured.filter(|(name, _)| is_secret(name)).map(|(_, value)| value.clone());
         let inherited = self.secret_env().iter().filter_map(|name| environment(name));
-        let mut values: Vec<_> = configured.chain(inherited).filter(|value| !value.is_empty()).collect();
-        values.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        values.dedup();
-        values
+        configured.chain(inherited).collect()
     }
 
-    /// Whether a batch that is late may be run a second time beside itself. Unless told, only where
-    /// sandboxes have files of their own: in one directory a test could fail because of its twin, and a
-    /// false failure is worse than a late end.
+    /// Whether a late batch may get a speculative run. By default only if sandboxes have their own files: in a
+    /// shared directory the two runs could make each other fail, and a false failure is worse than a late end.
     pub fn requeues_impatiently(&self) -> bool {
-        let apart = !matches!(self.provider, Provider::Local(_));
-        self.offload.impatiently_requeue_batches.unwrap_or(apart)
+        let own_files = !matches!(self.provider, Provider::Local(_));
+        self.offload.impatiently_requeue_batches.unwrap_or(own_files)
     }
 
-    /// Whether sandboxes would overwrite each other's result file: a `run_command` that names the file
-    /// itself, and more than one local sandbox. Never so in a configuration as read; an option of the
-    /// command line that changes `max_parallel` may make it so.
+    /// Whether sandboxes would overwrite each other's result file: `run_command` has a fixed file name, and there are
+    /// several local sandboxes. Reading a configuration rules this out, but `max_parallel` can be changed on
+    /// the command line.
     pub fn shares_result_file(&self) -> bool {
-        let names_it_itself = matches!(
+        let has_fixed_name = matches!(
             &self.framework.kind,
             FrameworkKind::Custom { run_command, result_file: Some(_), .. }
                 if !run_command.contains("{result_file}")
         );
-        names_it_itself && self.offload.max_parallel > 1 && matches!(self.provider, Provider::Local(_))
+        has_fixed_name && self.offload.max_parallel > 1 && matches!(self.provider, Provider::Local(_))
     }
 }
 
 /// `[offload]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offload {
-    /// How many sandboxes at most; at least 1.
+    /// Maximum number of concurrent sandboxes; at least 1.
     pub max_parallel: usize,
-    /// How many list commands run side by side, at least 1; `None`: as many as there are cores.
+    /// Maximum number of concurrent list commands, at least 1; `None` means one per core.
     pub max_parallel_collection: Option<usize>,
-    /// The deadline of one batch.
+    /// The timeout of a batch.
     pub test_timeout: Duration,
-    /// The deadline of one list command (`discovery_timeout_secs`, 900 s unless told).
+    /// The timeout of a list command.
     pub discovery_timeout: Duration,
-    /// Where tests run; the current directory unless told.
+    /// Where tests run; `None` is the current directory.
     pub working_dir: Option<PathBuf>,
-    /// The repository in the sandbox; `sandbox_project_root` unless told.
+    /// The repository in the sandbox; defaults to `sandbox_project_root`.
     pub sandbox_repo_root: Option<String>,
-    /// The directory in the sandbox in which tests run; `sandbox_repo_root` unless told.
+    /// Where tests run in the sandbox; defaults to `sandbox_repo_root`.
     pub sandbox_project_root: Option<String>,
     /// Runs while the image is built.
     pub sandbox_init_cmd: Option<String>,
-    /// Runs after a thin diff is applied.
+    /// Runs after the local changes are applied to a cached image.
     pub post_patch_cmd: Option<String>,
-    /// Whether a batch that is late may be run a second time beside itself; see
-    /// [`Config::requeues_impatiently`] for what applies where it is not told.
+    /// Whether a late batch may get a speculative run; see [`Config::requeues_impatiently`] for the default.
     pub impatiently_requeue_batches: Option<bool>,
 }
 
 /// `[provider]`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Provider {
-    /// Processes of this machine.
+    /// Processes on this machine.
     Local(Local),
     /// Shell commands (`type = "default"`).
     Command(CommandProvider),
@@ -183,24 +176,24 @@ pub enum Provider {
 /// `[provider]` with `type = "local"`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Local {
-    /// Where processes start.
+    /// The working directory of processes.
     pub working_dir: Option<PathBuf>,
-    /// Variables of test processes, in file order.
+    /// Environment variables of tests, in file order.
     pub env: Vec<(String, String)>,
-    /// The shell of commands.
+    /// Runs the commands.
     pub shell: String,
-    /// Names of variables whose values are masked in all that is written.
+    /// Names of environment variables whose values are masked in all output.
     pub secret_env: Vec<String>,
 }
 
 /// `[provider]` with `type = "default"`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommandProvider {
-    /// Makes the image.
+    /// Creates the image.
     pub prepare_command: Option<String>,
-    /// Makes an image from another one and what the working tree has beyond it.
+    /// Creates an image from another one and the changes in the working tree.
     pub patch_command: Option<String>,
-    /// Makes a sandbox.
+    /// Creates a sandbox.
     pub create_command: String,
     /// Runs a command in a sandbox.
     pub exec_command: String,
@@ -210,17 +203,17 @@ pub struct CommandProvider {
     pub download_command: Option<String>,
     /// Destroys all sandboxes of a run, by its name.
     pub sweep_command: Option<String>,
-    /// Where these commands run.
+    /// The working directory of these commands.
     pub working_dir: Option<PathBuf>,
-    /// The deadline of these commands.
+    /// The timeout of these commands.
     pub timeout: Duration,
     /// `local:remote` pairs.
     pub copy_dirs: Vec<String>,
-    /// Variables of test processes.
+    /// Environment variables of tests.
     pub env: Vec<(String, String)>,
-    /// Cores of one sandbox.
+    /// Cores per sandbox.
     pub cpu_cores: f64,
-    /// Names of variables whose values are masked in all that is written.
+    /// Names of environment variables whose values are masked in all output.
     pub secret_env: Vec<String>,
 }
 
@@ -229,90 +222,90 @@ pub struct CommandProvider {
 pub struct Modal {
     /// The Dockerfile of the image.
     pub dockerfile: Option<PathBuf>,
-    /// Whether the working directory goes into the image.
+    /// Whether the image includes the working directory.
     pub include_cwd: bool,
     /// `local:remote` pairs.
     pub copy_dirs: Vec<String>,
-    /// Variables of test processes.
+    /// Environment variables of tests.
     pub env: Vec<(String, String)>,
-    /// Cores of one sandbox.
+    /// Cores per sandbox.
     pub cpu_cores: f64,
-    /// Memory of one sandbox in GiB.
+    /// Memory per sandbox in GiB.
     pub memory_gb: Option<f64>,
     /// Passed to `Sandbox.create()`.
     pub experimental_options: serde_json::Value,
-    /// The app of Modal that sandboxes belong to.
+    /// The Modal app that sandboxes belong to.
     pub app: String,
-    /// The version of Modal's SDK; `None`: the newest that fits.
+    /// The version of Modal's SDK; `None` is the newest supported one.
     pub sdk_version: Option<String>,
-    /// How long an image or a sandbox may take to be made.
+    /// The timeout for creating an image or a sandbox.
     pub timeout: Duration,
-    /// How long a sandbox lives at most.
+    /// The maximum lifetime of a sandbox.
     pub sandbox_timeout: Duration,
-    /// How long a sandbox lives without a command.
+    /// How long a sandbox may be idle before Modal ends it.
     pub idle_timeout: Duration,
-    /// Sandboxes made in a second at most.
+    /// Maximum number of sandboxes to create per second.
     pub creates_per_second: f64,
-    /// Names of variables whose values are masked in all that is written.
+    /// Names of environment variables whose values are masked in all output.
     pub secret_env: Vec<String>,
 }
 
 /// `[framework]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Framework {
-    /// The part that depends on `type`.
+    /// The settings that depend on `type`.
     pub kind: FrameworkKind,
-    /// Variables of discovery and test commands; `{root}` is filled later.
+    /// Environment variables of discovery and tests; may contain `{root}`.
     pub env: Vec<(String, String)>,
-    /// Directories put in front of PATH; `{root}` is filled later.
+    /// Directories to put at the front of PATH; may contain `{root}`.
     pub prepend_path: Vec<String>,
-    /// Extra arguments of discovery only, split as a shell would.
+    /// Extra arguments for discovery only.
     pub discovery_args: Option<String>,
-    /// How a report's names make a test id, with `{name}` and `{classname}`.
+    /// How to build a test id from a report's `{name}` and `{classname}`.
     pub test_id_format: String,
 }
 
-/// The frameworks.
+/// The settings of `[framework]` that depend on `type`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FrameworkKind {
     /// `type = "pytest"`.
     Pytest {
-        /// Directories and files to look in.
+        /// Directories and files to search for tests.
         paths: Option<Vec<String>>,
-        /// The command in front of pytest's arguments.
+        /// The command that starts pytest.
         command: String,
-        /// Extra arguments of test runs only.
+        /// Extra arguments for batches only.
         run_args: Option<String>,
     },
     /// `type = "nextest"`.
     Nextest {
-        /// The package of a workspace.
+        /// A package of the workspace.
         package: Option<String>,
         /// Features to enable.
         features: Vec<String>,
-        /// One binary.
+        /// A single binary.
         bin: Option<String>,
-        /// Whether `#[ignore]` tests run too.
+        /// Whether to run `#[ignore]` tests too.
         include_ignored: bool,
-        /// Extra arguments of test runs only.
+        /// Extra arguments for batches only.
         run_args: Option<String>,
     },
     /// `type = "vitest"`.
     Vitest {
-        /// The command in front of vitest's arguments.
+        /// The command that starts vitest.
         command: String,
-        /// Extra arguments of test runs only.
+        /// Extra arguments for batches only.
         run_args: Option<String>,
     },
     /// `type = "default"`.
     Custom {
-        /// Prints a test id a line; holds `{filters}`.
+        /// Prints one test id per line; contains `{filters}`.
         discover_command: String,
-        /// Runs `{tests}`, may hold `{result_file}`.
+        /// Runs `{tests}`; may contain `{result_file}`.
         run_command: String,
-        /// The JUnit file of the run.
+        /// The JUnit file that `run_command` writes.
         result_file: Option<String>,
-        /// Where both commands run.
+        /// The working directory of both commands.
         working_dir: Option<PathBuf>,
     },
 }
@@ -322,11 +315,11 @@ pub enum FrameworkKind {
 pub struct GroupConfig {
     /// The name of the table.
     pub name: String,
-    /// How often a failed test runs again.
+    /// How often to retry a failed test.
     pub retry_count: u32,
-    /// Passed to the framework.
+    /// Arguments that select tests, in the framework's own syntax.
     pub filters: String,
-    /// Each test has a batch of its own.
+    /// Whether each test gets its own batch.
     pub schedule_individual: bool,
 }
 
@@ -335,17 +328,17 @@ pub struct GroupConfig {
 pub struct Report {
     /// The directory of all report files.
     pub output_dir: PathBuf,
-    /// Whether the JUnit file is written.
+    /// Whether to write the JUnit file.
     pub junit: bool,
-    /// Its name in `output_dir`.
+    /// The name of the JUnit file in `output_dir`.
     pub junit_file: String,
-    /// Files to take from sandboxes after each batch.
+    /// Files to download from the sandbox after each batch.
     pub download_globs: Vec<String>,
-    /// Take them only from batches with a failure or an error.
+    /// Whether to download only after batches with a failure or an error.
     pub download_globs_failure_only: bool,
 }
 
-/// When results go into the history.
+/// When to add results to the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordHistory {
     /// After every run.
@@ -359,17 +352,17 @@ pub enum RecordHistory {
 pub struct History {
     /// When to record.
     pub record: RecordHistory,
-    /// The JSONL file.
+    /// The file, in JSON Lines format.
     pub path: PathBuf,
-    /// Samples per outcome and test, at least 1.
+    /// Maximum number of samples per test and outcome, at least 1.
     pub reservoir_size: usize,
-    /// The estimate of a test of which nothing is known.
+    /// The expected duration of a test without any history.
     pub default_duration: Duration,
 }
 
 /// `[checkpoint]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// Paths whose change makes the image stale.
+    /// Paths that the image depends on.
     pub build_inputs: Vec<String>,
 }

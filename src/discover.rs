@@ -9,7 +9,7 @@ use crossbeam::channel::unbounded;
 
 use crate::cancel::Cancel;
 use crate::files;
-use crate::framework::{Facts, Framework, ListCommand, ListOutput, Listing, Surroundings, describe_failure};
+use crate::framework::{Facts, Framework, ListCommand, ListOutput, Listing, Surroundings, last_lines};
 use crate::mask::Mask;
 use crate::model::{Exit, Group, GroupIndex, Suite};
 use crate::process::guard::Guard;
@@ -159,9 +159,9 @@ impl Lister<'_> {
                  command must end last, and what it starts for later must have a session of its own (`setsid`)"
             )),
             Exit::TimedOut => Err(anyhow!(
-                "it did not end within {} s (`discovery_timeout_secs`): {}",
+                "it did not end within {} s (`discovery_timeout_secs`){}",
                 site.timeout.as_secs_f64(),
-                describe_failure(&output)
+                last_lines(&output)
             )),
             Exit::Cancelled => Err(anyhow!("it was cancelled")),
             Exit::Code(_) | Exit::Signal(_) => self.framework.parse_list(order, &output),

@@ -1,5 +1,4 @@
-//! Writing files so that no reader sees half of one, and an output directory in which a run removes
-//! nothing but what runs made.
+//! Replaces files atomically, and manages an output directory in which a run only deletes files that runs created.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -7,7 +6,8 @@ use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -16,24 +16,27 @@ mod scratch;
 pub use scratch::Scratch;
 
 const STATE: &str = ".offload";
-/// Begin and end the names of files that are being written.
+/// The prefix and suffix of the names of files that are being written.
 const HALF_WRITTEN: (&str, &str) = (".offload-", ".half-written");
 
-/// As many links as the operating system follows.
+/// The number of symbolic links that the operating system follows.
 const MOST_LINKS: usize = 40;
 
-/// Writes a file that appears under `path` whole or not at all, with the permissions of the file that
-/// it replaces. Of what others began there and were killed, nothing stays.
+/// How often to try a lock that another process holds.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Writes a file that appears at `path` completely or not at all, with the permissions of the file it replaces.
+/// Removes unfinished files of killed processes from the directory.
 ///
 /// # Errors
-/// When the directory is not writable or full, or `fill` fails; then `path` is as it was.
+/// If the directory is full or not writable, or `fill` fails; `path` is then unchanged.
 pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    remove_half_written(folder_of(path));
-    // The umask takes away what it must; a temporary file is else for its owner alone.
+    remove_half_written(parent_of(path));
+    // The umask applies to this mode; by default, temporary files are private.
     write_with(path, 0o666, fill)
 }
 
-/// The same for a file that nobody but its owner may read.
+/// The same for a file that only its owner may read.
 ///
 /// # Errors
 /// As [`write_whole`].
@@ -47,8 +50,8 @@ fn write_with(path: &Path, mode: u32, fill: impl FnOnce(&mut dyn Write) -> io::R
         let permissions = PermissionsExt::from_mode(mode);
         let mut builder = tempfile::Builder::new();
         let builder = builder.prefix(prefix).suffix(suffix).permissions(permissions);
-        let file = builder.tempfile_in(folder_of(path))?;
-        // Some file systems have no locks; there nothing half written is removed by others.
+        let file = builder.tempfile_in(parent_of(path))?;
+        // Without locks, which some file systems lack, other processes leave unfinished files alone.
         let _ = file.as_file().try_lock();
         let mut writer = BufWriter::with_capacity(64 * 1024, file);
         fill(&mut writer)?;
@@ -62,94 +65,111 @@ fn write_with(path: &Path, mode: u32, fill: impl FnOnce(&mut dyn Write) -> io::R
     attempt().with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-/// Whether [`write_whole`] has not finished it; if its process was killed it never will.
+/// Whether this is the name of a file that [`write_whole`] has not finished.
 pub fn is_half_written(path: &Path) -> bool {
     let (prefix, suffix) = HALF_WRITTEN;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with(prefix) && name.ends_with(suffix)
 }
 
-/// Removes what nobody writes any more. Who takes the lock of a file before its writer does, in the
-/// moment after it is made, costs that writer its file, which it tells.
+/// Removes files that nobody is writing any more. If this locks a new file before its writer does, the writer loses
+/// the file and reports an error.
 fn remove_half_written(directory: &Path) {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in entries.filter(|path| is_half_written(path)) {
         if open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
-            // What stays is in nobody's way.
+            // A file that stays does no harm.
             let _ = std::fs::remove_file(&path);
         }
     }
 }
 
-/// Whether more can be written in the directory.
+/// Checks that there is space left in `directory`.
 ///
 /// # Errors
-/// When its disk is full.
+/// If its disk is full.
 pub fn check_room(directory: &Path) -> Result<()> {
     let attempt = || tempfile::tempfile_in(directory)?.write_all(&[0; 4096]);
     attempt().with_context(|| format!("cannot write in `{}`", directory.display()))
 }
 
-/// The directory that a file is in.
-fn folder_of(path: &Path) -> &Path {
+/// The directory that contains `path`.
+fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
 }
 
-/// Makes a directory for this user alone, where it is not there; what others made or may write is no such
-/// directory, since what is found in it would be theirs.
+/// Creates a private directory unless it exists.
 ///
 /// # Errors
-/// When it cannot be made, belongs to somebody else, or everybody can write in it.
+/// If it cannot be created, or if it exists but others own it or can write to it, so that its content cannot be
+/// trusted.
 pub fn make_private(directory: &Path) -> Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.with_context(|| format!("cannot make the directory `{}`", directory.display()))?;
-    let data = directory.metadata().with_context(|| format!("cannot look at `{}`", directory.display()))?;
+    made.with_context(|| format!("cannot create the directory `{}`", directory.display()))?;
+    let data = directory.metadata().with_context(|| format!("cannot inspect `{}`", directory.display()))?;
     let is_own = data.uid() == nix::unistd::getuid().as_raw();
-    ensure!(is_own, "the directory `{}` belongs to somebody else", directory.display());
-    ensure!(data.mode() & 0o002 == 0, "the directory `{}` can be written by others", directory.display());
+    ensure!(is_own, "the directory `{}` belongs to another user", directory.display());
+    ensure!(data.mode() & 0o002 == 0, "the directory `{}` is writable by others", directory.display());
     Ok(())
 }
 
-/// The directory of all report files, held by one run at a time.
+/// The directory for all report files, used by one run at a time.
 ///
-/// Every file that a run makes in it is entered in a manifest first; the next run removes exactly
-/// those.
+/// Every file that a run creates in it is first listed in a manifest. The next run removes exactly those files.
 #[derive(Debug)]
 pub struct OutputDir {
     path: PathBuf,
     manifest: Mutex<File>,
-    /// Locked as long as the run lives.
+    /// Locked until the run ends.
     _lock: File,
 }
 
 impl OutputDir {
-    /// Refuses directories that must not be used: `/`, the home directory, the working directory, `root` (the
-    /// project's) and what is above them, a directory with `.git`.
+    /// Rejects directories that must not be used: `/`, the home directory, the working directory, the root of the
+    /// project, ancestors of the last two, and any directory with `.git`.
     ///
     /// # Errors
-    /// When `path` is one of these. A directory that does not exist is none of them.
+    /// If `path` is one of these. A directory that does not exist is allowed.
     pub fn check(path: &Path, root: &Path) -> Result<()> {
-        refuse_foreign_roots(path, root)
+        let Ok(real) = path.canonicalize() else {
+            return Ok(());
+        };
+        let home = std::env::var_os("HOME").and_then(|home| Path::new(&home).canonicalize().ok());
+        let current = std::env::current_dir().and_then(|current| current.canonicalize()).ok();
+        let what = if real == Path::new("/") {
+            "the root of the file system"
+        } else if Some(&real) == home.as_ref() {
+            "the home directory"
+        } else if current.is_some_and(|current| current.starts_with(&real)) {
+            "the working directory or above it"
+        } else if root.canonicalize().is_ok_and(|root| root.starts_with(&real)) {
+            "the root of the project or above it"
+        } else if real.join(".git").exists() {
+            "the root of a git repository"
+        } else {
+            return Ok(());
+        };
+        bail!("`{}` is {what} and cannot be the output directory", path.display())
     }
 
     /// Removes the file `relative` of an earlier run.
     pub fn forget(&self, relative: &Path) {
-        // What is not there need not be removed, and what cannot be is as old as it was.
+        // Whether it is missing or cannot be removed does not matter.
         let _ = std::fs::remove_file(self.path.join(relative));
     }
 
-    /// Takes the directory for this run, making it where it is missing. Nothing is removed yet.
+    /// Claims the directory for this run and creates it if it is missing. Removes nothing yet.
     ///
     /// # Errors
-    /// When the directory cannot be used, or is used by another run.
+    /// If the directory cannot be used, or another run is using it.
     pub fn claim(path: &Path) -> Result<OutputDir> {
         std::fs::create_dir_all(path)
-            .with_context(|| format!("cannot make the output directory `{}`", path.display()))?;
+            .with_context(|| format!("cannot create the output directory `{}`", path.display()))?;
         let state = path.join(STATE);
-        std::fs::create_dir_all(&state).with_context(|| format!("cannot make `{}`", state.display()))?;
+        std::fs::create_dir_all(&state).with_context(|| format!("cannot create `{}`", state.display()))?;
         let lock = take_lock(&state.join("lock"), path)?;
         let manifest = state.join("manifest");
         let manifest = OpenOptions::new()
@@ -166,13 +186,12 @@ impl OutputDir {
         &self.path
     }
 
-    /// Removes what earlier runs made, except for `kept`: a report stays until a new one takes its
-    /// place.
+    /// Removes the files of earlier runs, except for `kept`: a report stays until a new one replaces it.
     ///
     /// # Errors
-    /// When one of these files cannot be removed.
+    /// If one of these files cannot be removed.
     pub fn clear(&self, kept: &Path) -> Result<()> {
-        let mut manifest = self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = Vec::new();
         manifest
             .rewind()
@@ -205,7 +224,7 @@ impl OutputDir {
         directories.sort_by_key(|directory| std::cmp::Reverse(directory.components().count()));
         directories.dedup();
         for directory in directories {
-            // Fails where somebody else's files are in it; then it stays.
+            // Fails if there are other files in it; then it stays.
             let _ = std::fs::remove_dir(self.path.join(directory));
         }
         manifest.set_len(0).context("cannot empty the manifest")?;
@@ -213,60 +232,56 @@ impl OutputDir {
         if stays { self.place(kept).map(drop) } else { Ok(()) }
     }
 
-    /// As [`OutputDir::place`] for a name from elsewhere: no link on the way may lead it out of here.
+    /// Like [`OutputDir::place`], for an untrusted path: symbolic links could lead out of the directory.
     ///
     /// # Errors
-    /// As [`OutputDir::place`], and when a part of it is a link.
+    /// As [`OutputDir::place`], and if part of the path is a symbolic link.
     pub fn place_within(&self, relative: &Path) -> Result<PathBuf> {
         let mut path = self.path.clone();
         for part in relative {
             path.push(part);
-            ensure!(!path.is_symlink(), "`{}` is a link; nothing is written through it", path.display());
+            ensure!(
+                !path.is_symlink(),
+                "`{}` is a symbolic link; refusing to write through it",
+                path.display()
+            );
         }
         self.place(relative)
     }
 
-    /// Enters `relative` in the manifest, makes its directory and gives its full path.
+    /// Adds `relative` to the manifest, creates its directory and returns its full path.
     ///
     /// # Errors
-    /// When the manifest or the directory cannot be written.
+    /// If the manifest or the directory cannot be written.
     pub fn place(&self, relative: &Path) -> Result<PathBuf> {
         let path = self.path.join(relative);
         let mut line = relative.as_os_str().as_encoded_bytes().to_vec();
         line.push(0);
-        let mut manifest = self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner);
         manifest
             .write_all(&line)
             .with_context(|| format!("cannot write the manifest of `{}`", self.path.display()))?;
         drop(manifest);
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)
-                .with_context(|| format!("cannot make `{}`", directory.display()))?;
+                .with_context(|| format!("cannot create `{}`", directory.display()))?;
         }
         Ok(path)
     }
 }
 
-fn refuse_foreign_roots(path: &Path, root: &Path) -> Result<()> {
-    let Ok(real) = path.canonicalize() else {
-        return Ok(());
-    };
-    let home = std::env::var_os("HOME").and_then(|home| Path::new(&home).canonicalize().ok());
-    let current = std::env::current_dir().and_then(|current| current.canonicalize()).ok();
-    let what = if real == Path::new("/") {
-        "the root of the file system"
-    } else if Some(&real) == home.as_ref() {
-        "the home directory"
-    } else if current.is_some_and(|current| current.starts_with(&real)) {
-        "the working directory or above it"
-    } else if root.canonicalize().is_ok_and(|root| root.starts_with(&real)) {
-        "the root of the project or above it"
-    } else if real.join(".git").exists() {
-        "the root of a git repository"
-    } else {
-        return Ok(());
-    };
-    bail!("`{}` is {what} and cannot be the output directory", path.display())
+/// Locks `file`, waiting at most `patience` while another process holds the lock.
+///
+/// # Errors
+/// `WouldBlock` if the lock is still held then, otherwise the error of the file system.
+pub fn lock(file: &File, patience: Duration) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_INTERVAL),
+            result => return result,
+        }
+    }
 }
 
 fn take_lock(path: &Path, directory: &Path) -> Result<File> {
@@ -281,7 +296,7 @@ fn take_lock(path: &Path, directory: &Path) -> Result<File> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
-            // Without a readable name the message still says what matters.
+            // Without the name of the holder, the message is still useful.
             let _ = lock.read_to_string(&mut holder);
             bail!(
                 "the output directory `{}` is in use by another run ({})",
@@ -299,22 +314,22 @@ fn take_lock(path: &Path, directory: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// Opens a file for reading; nothing but a regular file, so that no reader waits for a writer.
+/// Opens a regular file for reading. Reading anything else, such as a FIFO, could block.
 ///
 /// # Errors
-/// When it is not there, is no regular file, or cannot be opened.
+/// If the file is missing, not regular, or cannot be opened.
 pub fn open(path: &Path) -> io::Result<File> {
     if std::fs::metadata(path)?.is_file() {
         File::open(path)
     } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
     }
 }
 
-/// The file that `path` leads to: itself, unless it is a link. It need not exist.
+/// Follows `path` if it is a symbolic link. The target need not exist.
 ///
 /// # Errors
-/// When the links lead nowhere but to each other.
+/// If the links form a loop.
 pub fn behind_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -327,7 +342,7 @@ pub fn behind_links(path: &Path) -> io::Result<PathBuf> {
     Err(nix::errno::Errno::ELOOP.into())
 }
 
-/// The last `limit` bytes of a file, as text; empty where there is no such file.
+/// The last `limit` bytes of a file as text; empty if it cannot be read.
 pub fn tail(path: &Path, limit: u64) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = open(path)?;
@@ -351,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_run_made_is_removed_by_the_next() {
+    fn a_run_only_removes_files_of_earlier_runs() {
         let directory = tempfile::tempdir().unwrap();
         let output = directory.path().join("out");
         std::fs::create_dir_all(output.join("logs")).unwrap();
@@ -388,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_half_written_goes_with_the_next_write_unless_it_is_being_written() {
+    fn an_unfinished_file_is_removed_by_the_next_write_unless_it_is_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let place = |name: &str| directory.path().join(name);
         for name in [".offload-gone.half-written", ".offload-config", "mine.half-written"] {

@@ -1,11 +1,11 @@
-//! What the stages ask of a test framework. Implementers build commands and read text; they start
-//! nothing, open nothing and write nothing.
+//! What the stages need from a test framework. Implementations build commands and parse text; they start no processes
+//! and do not touch files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::command::{CommandLine, fill};
 use crate::junit::Case;
@@ -19,31 +19,31 @@ pub mod vitest;
 
 pub use commands::{Commands, RunSite};
 
-/// One command of discovery.
+/// A command of discovery.
 #[derive(Clone, Debug)]
 pub struct ListCommand {
-    /// The groups whose tests it lists; empty for a command that only gathers facts.
+    /// The groups whose tests it lists; empty if it only gathers facts.
     pub groups: Vec<GroupIndex>,
-    /// What to run, in the working directory.
+    /// What to run.
     pub command: CommandLine,
-    /// A file that the command may leave, to be handed to [`Framework::parse_list`].
+    /// A file that the command may write, for [`Framework::parse_list`].
     pub output: Option<PathBuf>,
 }
 
-/// What a [`ListCommand`] gave.
+/// The output of a [`ListCommand`].
 #[derive(Clone, Debug)]
 pub struct ListOutput {
     /// How it ended.
     pub exit: Exit,
-    /// All of its standard output.
+    /// All of its stdout; only the end if there is a `file`.
     pub stdout: String,
-    /// All of its standard error.
+    /// The end of its stderr.
     pub stderr: String,
-    /// The content of [`ListCommand::output`], where the command left such a file.
+    /// The content of [`ListCommand::output`], if the command wrote it.
     pub file: Option<String>,
 }
 
-/// What discovery found out beside the tests: the framework's own notes to its later self.
+/// What a framework learned during discovery and needs for batches.
 pub type Facts = BTreeMap<String, String>;
 
 /// One listed test.
@@ -53,77 +53,77 @@ pub struct Listed {
     pub group: GroupIndex,
     /// Its canonical name.
     pub id: TestId,
-    /// Its file relative to the working directory.
+    /// Its file, relative to the working directory.
     pub file: Option<Arc<str>>,
 }
 
-/// What [`Framework::parse_list`] read.
+/// The result of [`Framework::parse_list`].
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// The tests in the framework's order.
     pub tests: Vec<Listed>,
-    /// Facts for [`BatchContext::facts`]; facts of several commands are joined.
+    /// Facts for [`BatchContext::facts`]; those of all commands are merged.
     pub facts: Facts,
-    /// Files to be put into [`BatchContext::shared`], by name.
+    /// The names and contents of files for [`BatchContext::shared`].
     pub shared: Vec<(String, String)>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// The groups of the command could not be told apart: each is to be listed by a command of its own.
+    /// The output does not tell which group lists a test, so each group needs its own command.
     pub separately: bool,
 }
 
-/// Where a batch runs and what is known.
+/// Where a batch runs, and what is known about its tests.
 #[derive(Clone, Debug)]
 pub struct BatchContext<'a> {
     /// All tests.
     pub suite: &'a Suite,
-    /// What discovery found out.
+    /// The facts from discovery.
     pub facts: &'a Facts,
-    /// The local directory with [`Listing::shared`]; `None` where sandboxes do not see this machine's files.
+    /// The local directory with [`Listing::shared`]; `None` if sandboxes do not see this machine's files.
     pub shared: Option<&'a Path>,
     /// The root of the project in the sandbox, for `{root}`.
     pub root: &'a str,
-    /// A directory private to this execution of this batch; it exists before the command starts.
+    /// A private directory for this execution; it exists before the command starts.
     pub scratch: &'a Path,
-    /// Stop the runner at its first failure.
+    /// Whether the runner should stop at its first failure.
     pub fail_fast: bool,
 }
 
-/// A command that runs a batch, and where its results will be.
+/// A command that runs a batch, and the location of its results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunCommand {
     /// What to run.
     pub command: CommandLine,
-    /// The JUnit file it writes; `None`: the exit status is the result.
+    /// The JUnit file it writes; if `None`, the exit status is the result.
     pub report: Option<PathBuf>,
 }
 
 /// How finely the tests of one file may be spread over batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grain {
-    /// Any test may go anywhere.
+    /// Any test may be in any batch.
     Test,
-    /// The tests of a file stay in one batch: the runner selects by file.
+    /// The tests of a file stay in one batch.
     File,
 }
 
-/// One way to discover and run tests.
+/// A way to discover and run tests.
 pub trait Framework: Send + Sync {
-    /// The commands that list the tests of `groups`; they run side by side. `scratch` is an existing
-    /// private directory for files that the commands need or leave.
+    /// The commands that list the tests of `groups`; they run in parallel. `scratch` is an existing private
+    /// directory for their files.
     fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>>;
 
-    /// Reads what one of these commands gave.
+    /// Parses the output of one of these commands.
     ///
     /// # Errors
-    /// When the listing may be incomplete: the command failed, or its output is not to be understood.
-    /// An empty listing of a command that succeeded is not an error.
+    /// If the listing may be incomplete because the command failed or its output is invalid. An empty listing is
+    /// not an error.
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing>;
 
-    /// The command that runs exactly `tests`, which all belong to `group` and stand in discovery order.
+    /// The command that runs exactly `tests`, which belong to `group` and are in discovery order.
     fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand;
 
-    /// Tells which tests a case of a report may stand for.
+    /// Matches cases of a report to `tests`.
     fn matcher<'a>(&'a self, tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a>;
 
     /// How finely tests may be spread.
@@ -131,33 +131,51 @@ pub trait Framework: Send + Sync {
         Grain::Test
     }
 
-    /// A command that a person would type to run `tests` again on this machine.
+    /// A command with which a user can rerun `tests` on this machine.
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String;
 }
 
-/// Finds the test that a case of a report is about.
+/// Matches cases of a report to tests.
 pub trait Matcher {
-    /// The test, or `None` for a case that stands for no known test.
+    /// The test that a case is about; `None` if it is not a known one.
     fn find(&self, case: &Case) -> Option<TestIndex>;
-    /// The name under which an unknown case is reported.
+    /// The name to report for an unknown case.
     fn name(&self, case: &Case) -> String;
-    /// Whether an unknown case is worth a mention; not, for instance, what a selection left out.
+    /// Whether an unknown case should be reported, unlike, for example, a test that the selection excluded.
     fn is_extra(&self, _case: &Case) -> bool {
         true
     }
-    /// The tests that cannot have passed because this failing case, which is no test, surrounds them: a
-    /// suite whose hook failed, a file that did not load.
+    /// The tests that cannot have passed because of this failing case, which is not a test itself: a suite whose hook
+    /// failed, or a file that did not load.
     fn covers(&self, _case: &Case) -> Vec<TestIndex> {
         Vec::new()
     }
 }
 
-/// Fills `{name}` and `{classname}` of a `test_id_format`.
-pub fn format_id(format: &str, case: &Case) -> String {
-    fill(format, &[("{name}", &case.name), ("{classname}", &case.classname)])
+/// Fills in a `test_id_format`.
+fn format_id(format: &str, classname: &str, name: &str) -> String {
+    fill(format, &[("{name}", name), ("{classname}", classname)])
 }
 
-/// A matcher by `test_id_format` alone.
+/// The name from which [`format_id`] built `id`; `None` if it cannot be recovered.
+fn name_in_id<'a>(format: &str, id: &'a str, classname: &str) -> Option<&'a str> {
+    let (before, after) = format.split_once("{name}")?;
+    let before = before.replace("{classname}", classname);
+    let after = after.replace("{classname}", classname);
+    id.strip_prefix(before.as_str())?.strip_suffix(after.as_str())
+}
+
+/// Splits arguments as a shell would; `what` names them in the error.
+fn split_words(text: &str, what: &str) -> Result<Vec<String>> {
+    shell_words::split(text).with_context(|| format!("cannot split {what} `{text}` into words"))
+}
+
+/// The groups with their indices.
+fn indexed(groups: &[Group]) -> impl Iterator<Item = (GroupIndex, &Group)> {
+    (0..=u16::MAX).map(GroupIndex).zip(groups)
+}
+
+/// Matches by `test_id_format` alone.
 pub struct ByFormat<'a> {
     /// All tests.
     pub suite: &'a Suite,
@@ -171,13 +189,18 @@ impl Matcher for ByFormat<'_> {
     }
 
     fn name(&self, case: &Case) -> String {
-        format_id(self.format, case)
+        format_id(self.format, &case.classname, &case.name)
     }
 }
 
-/// Says how a list command failed: its end and the last lines it wrote.
-pub fn describe_failure(output: &ListOutput) -> String {
-    let mut text = format!("it ended with {}", output.exit);
+/// How a list command ended, and the last lines of its output.
+fn describe_failure(output: &ListOutput) -> String {
+    format!("ended with {}{}", output.exit, last_lines(output))
+}
+
+/// The last lines of stdout and stderr, each on a new line and indented.
+pub fn last_lines(output: &ListOutput) -> String {
+    let mut text = String::new();
     for stream in [&output.stdout, &output.stderr] {
         let lines: Vec<&str> = stream.lines().filter(|line| !line.trim().is_empty()).collect();
         for line in &lines[lines.len().saturating_sub(20)..] {
@@ -188,19 +211,19 @@ pub fn describe_failure(output: &ListOutput) -> String {
     text
 }
 
-/// What every command of a framework finds around it, as configured.
+/// The configured environment of all commands of a framework.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// Variables that are taken as they are.
+    /// Variables that are used as they are.
     pub plain: Vec<(String, String)>,
-    /// Variables that win over those; `{root}` stands for the project's root.
+    /// Variables that override those; `{root}` stands for the project's root.
     pub env: Vec<(String, String)>,
-    /// Directories put in front of PATH; `{root}` stands for the project's root.
+    /// Directories to put at the front of PATH; `{root}` stands for the project's root.
     pub prepend_path: Vec<String>,
 }
 
 impl Surroundings {
-    /// Puts `command` into these surroundings; variables that it sets itself stay.
+    /// Applies the environment to `command`, whose own variables take precedence.
     pub fn apply(&self, command: &mut CommandLine, root: &str) {
         let env = self.env.iter().map(|(key, value)| (key.clone(), value.replace("{root}", root)));
         command.env.splice(0..0, self.plain.iter().cloned().chain(env));

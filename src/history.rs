@@ -1,5 +1,5 @@
-//! The history: how long each test took and how often it failed, kept from run to run in one file of
-//! JSON lines. What is recorded, and what an estimate is for, is left to others.
+//! The history: how long each test took and how often it failed, kept between runs in a JSON Lines file. What to
+//! record and how to use estimates is decided elsewhere.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -21,29 +21,29 @@ pub use update::update;
 
 use reservoir::Draw;
 
-/// So many of the newest samples say how long a test takes now.
+/// The number of newest samples that determine how long a test takes.
 const RECENT: usize = 9;
-/// With fewer passes than this their median says less than their mean.
+/// With fewer passes than this, the mean is better than the median.
 const FEWEST_FOR_MEDIAN: usize = 3;
-/// Shorter durations are mostly the clock's.
-const SHORTEST_TOLD: f64 = 0.001;
-/// No test takes ten years.
+/// Durations up to this many seconds are mostly clock noise.
+const SHORTEST: f64 = 0.001;
+/// The maximum duration in seconds: ten years.
 const LONGEST: f64 = 10.0 * 365.25 * 86_400.0;
 
-/// How long one observation took. Two samples are the same if all three parts are.
+/// The duration of one observation. Samples are equal if all three parts are.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// The id of the run.
     pub run: Arc<str>,
     /// When it was recorded, in milliseconds since the epoch.
     pub at: u64,
-    /// Its duration; finite and not negative in a history.
+    /// The duration; within a history, finite and not negative.
     pub seconds: f64,
 }
 
 impl Sample {
-    /// The sample as a history keeps it: whole microseconds, which every reader of JSON reads alike.
-    /// `None` where this is no duration of a test.
+    /// The sample rounded to whole microseconds, so that all JSON readers get the same number. `None` if the
+    /// duration is invalid.
     fn tidied(self) -> Option<Sample> {
         let seconds = is_duration(self.seconds).then(|| (self.seconds * 1e6).round() / 1e6)?;
         Some(Sample { seconds, ..self })
@@ -54,7 +54,7 @@ fn is_duration(seconds: f64) -> bool {
     (0.0..=LONGEST).contains(&seconds)
 }
 
-/// Older ones first.
+/// By time, then by run and duration.
 impl Ord for Sample {
     fn cmp(&self, other: &Sample) -> Ordering {
         let by_time = self.at.cmp(&other.at).then_with(|| self.run.cmp(&other.run));
@@ -76,7 +76,7 @@ impl PartialEq for Sample {
 
 impl Eq for Sample {}
 
-/// What is to be remembered of an observation.
+/// The result of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
     /// It passed.
@@ -85,24 +85,23 @@ pub enum Observation {
     Failed(Sample),
 }
 
-/// How widely the durations of a test lie, as logarithms. Sums of both parts over several tests give
-/// the variance that they have in common.
+/// How much the durations of a test vary. Summing both fields over several tests gives their pooled variance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// The squared distances of ln(seconds) from their mean, summed up.
+    /// The sum of squared deviations of ln(seconds) from its mean.
     pub squares: f64,
     /// The degrees of freedom: one less than the number of durations, at least 1.
     pub degrees: u32,
 }
 
-/// What is known of one test. Samples stand in order, older ones first.
+/// What is known about one test. Samples are ordered from oldest to newest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Record {
-    /// All attempts ever counted; at least as many as there are samples.
+    /// The number of attempts ever counted; at least the number of samples.
     pub attempts: u64,
-    /// How many of them failed.
+    /// The number of attempts that failed.
     pub failures: u64,
-    /// The run that was counted last.
+    /// The id of the last run that was counted.
     pub last_run: Arc<str>,
     /// Durations of attempts that passed.
     pub passed: Vec<Sample>,
@@ -111,8 +110,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// How long the test is expected to take: the median of recent passes, of very few their mean;
-    /// that of failures where it never passed. `None` without any sample.
+    /// The expected duration: the median of recent passes, or their mean if there are few, or the mean of recent
+    /// failures if the test never passed. `None` without samples.
     pub fn typical(&self) -> Option<Duration> {
         let recent = |samples: &[Sample]| -> Vec<f64> {
             samples.iter().rev().take(RECENT).map(|sample| sample.seconds).collect()
@@ -126,16 +125,16 @@ impl Record {
         Duration::try_from_secs_f64(seconds?).ok()
     }
 
-    /// How widely the recent passes lie; `None` where fewer than two of them can be told from nothing.
+    /// How much the recent passes vary; `None` with fewer than two that are longer than clock noise.
     pub fn spread(&self) -> Option<Spread> {
         let recent = self.passed.iter().rev().take(RECENT).map(|sample| sample.seconds);
-        let logs: Vec<f64> = recent.filter(|seconds| *seconds > SHORTEST_TOLD).map(f64::ln).collect();
+        let logs: Vec<f64> = recent.filter(|seconds| *seconds > SHORTEST).map(f64::ln).collect();
         let degrees = u32::try_from(logs.len()).ok()?.checked_sub(1).filter(|degrees| *degrees > 0)?;
         let mean = mean(&logs)?;
         Some(Spread { squares: logs.iter().map(|log| (log - mean).powi(2)).sum(), degrees })
     }
 
-    /// Puts samples in order and mends counts that cannot be true.
+    /// Sorts samples and corrects impossible counts.
     fn settle(mut self) -> Record {
         self.passed.sort_unstable();
         self.failed.sort_unstable();
@@ -147,11 +146,10 @@ impl Record {
 }
 
 fn mean(values: &[f64]) -> Option<f64> {
-    // A test has few samples: their number is exact as a float.
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The middle one of `values`, of an even number the mean of the two middle ones; `None` without any.
+/// The median of `values`; `None` without values.
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -161,7 +159,7 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
-/// What is known of the tests of any number of configurations, each known by the name of its file.
+/// What is known about the tests of several configurations, which are identified by file name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// By configuration, then by test id.
@@ -169,34 +167,34 @@ pub struct History {
 }
 
 impl History {
-    /// What is known of the test `id` of the configuration file named `config`.
+    /// The record of the test `id` of the configuration file named `config`.
     pub fn get(&self, config: &str, id: &str) -> Option<&Record> {
         self.records.get(config)?.get(id)
     }
 
-    /// All tests of the configuration file named `config`, in order of their ids.
+    /// All tests of the configuration file named `config`, ordered by id.
     pub fn of(&self, config: &str) -> impl Iterator<Item = (&str, &Record)> {
         self.records.get(config).into_iter().flatten().map(|(id, record)| (&**id, record))
     }
 
-    /// How many tests are known.
+    /// The number of tests.
     pub fn len(&self) -> usize {
         self.records.values().map(BTreeMap::len).sum()
     }
 
-    /// Whether nothing is known.
+    /// Whether there are no tests.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The most samples that a test has of one outcome.
+    /// The largest number of samples that any test has for one outcome.
     pub fn largest_reservoir(&self) -> usize {
         let records = self.records.values().flat_map(BTreeMap::values);
         records.map(|record| record.passed.len().max(record.failed.len())).max().unwrap_or(0)
     }
 
-    /// Counts an observation at the test `id` and keeps its sample, of each outcome at most `capacity` ones.
-    /// A sample that is no duration (negative, infinite, of years) is left out, its observation counts.
+    /// Counts an observation of the test `id` and adds its sample, keeping at most `capacity` per outcome. If its
+    /// duration is invalid (negative, infinite, or years), the observation counts but the sample is dropped.
     pub fn add(&mut self, config: &str, id: &str, observation: Observation, capacity: usize) {
         let (sample, failed) = match observation {
             Observation::Passed(sample) => (sample, false),

@@ -1,5 +1,5 @@
-//! JUnit XML: the one user of the XML library. Reads the dialects of many runners, writes our merged
-//! report and reads that back; opening and replacing files is left to the callers.
+//! JUnit XML, and the only user of the XML library: reads the dialects of many runners, writes the merged report and
+//! reads it back. Callers open and replace the files.
 
 mod case;
 pub mod cut;
@@ -19,28 +19,28 @@ pub use merged::{Recorded, Word, previous_durations, read_merged};
 pub use read::Caps;
 pub use write::{Entry, RunError};
 
-/// One `<testcase>` of a report, of whichever dialect.
+/// One `<testcase>` of a report, in any dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// The attribute `classname`; empty where it is missing.
+    /// The attribute `classname`; empty if missing.
     pub classname: String,
     /// The attribute `name`.
     pub name: String,
-    /// The attribute `file`, where there is one.
+    /// The attribute `file`, if present.
     pub file: Option<String>,
-    /// What it gave.
+    /// The outcome with its duration and texts.
     pub result: CaseResult,
 }
 
-/// The property of a case that holds an id which XML cannot express, escaped by [`escape::reversible`].
+/// The property for an id that XML cannot express, escaped by [`escape::reversible`].
 const ID_PROPERTY: &str = "offload.id";
-/// The property of a case that holds the numbers of its attempts' batches, in order, with spaces between.
+/// The property for the batch numbers of a test's attempts, in order, separated by spaces.
 const BATCHES_PROPERTY: &str = "offload.batches";
-/// The property of a case that is no test but an error of the run.
+/// The property that marks a case as an error of the run rather than a test.
 const RUN_ERROR_PROPERTY: &str = "offload.run-error";
-/// The `type` of an `<error>` of a test that its batch's deadline ended.
+/// The `type` of an `<error>` for a test whose batch timed out.
 const TIMEOUT_TYPE: &str = "timeout";
-/// The `type` of an `<error>` of a test without a result.
+/// The `type` of an `<error>` for a test without a result.
 const NOT_RUN_TYPE: &str = "not-run";
-/// The `type` by which pytest marks an expected failure.
+/// The `type` that pytest gives expected failures.
 const XFAIL_TYPE: &str = "pytest.xfail";

@@ -9,6 +9,7 @@ mod command;
 mod error;
 mod mask;
 mod model;
+mod random;
 mod words;
 
 // Floor 1: mechanisms.

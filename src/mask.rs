@@ -1,20 +1,21 @@
-//! Values that must not be seen: masked in texts and in streams, also across two writes.
+//! Masks secret values in texts and streams, even if a value is split across writes.
 
 use std::io::{self, Write};
 
-const STARS: &[u8] = b"***";
+/// Replaces a secret.
+pub const STARS: &str = "***";
 
-/// So deep stand quotes within quotes, from a plain value to a sandbox's shell within a provider's.
+/// The number of quoting levels: from a plain value to a sandbox's shell within a provider's.
 const QUOTES: usize = 4;
 
-/// Where a part of a text was cut off the rest.
+/// On which side a part of a text was cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// Something stood before it.
+    /// The text before it is missing.
     Before,
-    /// Something stood behind it.
+    /// The text after it is missing.
     Behind,
-    /// It is from the middle.
+    /// Both are missing.
     Both,
 }
 
@@ -22,14 +23,14 @@ pub enum Cut {
 #[derive(Clone, Debug, Default)]
 pub struct Mask {
     secrets: Vec<Vec<u8>>,
-    /// For each byte, whether a secret begins with it; most of a text is passed on by this alone.
+    /// For each byte, whether a secret starts with it. This is a fast path for most of a text.
     first: Vec<bool>,
 }
 
 impl Mask {
-    /// A mask for `values`; empty ones are left out, the longest match wins.
+    /// A mask for `values`. Empty ones are ignored, and the longest match wins.
     pub fn new(values: impl IntoIterator<Item = String>) -> Mask {
-        // A command may hold it in quotes, and these in others.
+        // Commands may contain it in nested quotes.
         let quoted = |value: String| {
             let again = |text: &String| text.contains('\'').then(|| text.replace('\'', "'\\''"));
             std::iter::successors(Some(value), again).take(QUOTES)
@@ -45,12 +46,12 @@ impl Mask {
         Mask { secrets, first }
     }
 
-    /// Whether nothing is secret.
+    /// Whether there are no secrets.
     pub fn is_empty(&self) -> bool {
         self.secrets.is_empty()
     }
 
-    /// `text` with every secret replaced by `***`.
+    /// Replaces every secret in `text` with `***`.
     pub fn hide(&self, text: &str) -> String {
         if self.is_empty() {
             return text.to_owned();
@@ -61,7 +62,7 @@ impl Mask {
         String::from_utf8_lossy(&hidden).into_owned()
     }
 
-    /// A part of a text with every secret in it replaced, and what is left of one where it was cut.
+    /// Like [`Mask::hide`], for a part of a text; also replaces the rest of a secret where the text was cut.
     pub fn hide_part(&self, text: &str, cut: Cut) -> String {
         let (bytes, mut hidden) = (text.as_bytes(), Vec::with_capacity(text.len()));
         let mut start = 0;
@@ -71,21 +72,21 @@ impl Mask {
             start = lengths.max().unwrap_or(0);
         }
         if start > 0 {
-            hidden.extend_from_slice(STARS);
+            hidden.extend_from_slice(STARS.as_bytes());
         }
         let done = start + self.pass(&bytes[start..], cut == Cut::Before, &mut hidden);
         if done < bytes.len() {
-            hidden.extend_from_slice(STARS);
+            hidden.extend_from_slice(STARS.as_bytes());
         }
         String::from_utf8_lossy(&hidden).into_owned()
     }
 
-    /// The last bytes of a text, at most `limit`, with every secret hidden, also the end of one.
+    /// Like [`Mask::hide`], for the last bytes of a text, at most `limit`, which may start within a secret.
     pub fn hide_tail(&self, text: &str, limit: u64) -> String {
         if (text.len() as u64) < limit { self.hide(text) } else { self.hide_part(text, Cut::Before) }
     }
 
-    /// `text` with every secret hidden, also the beginning of one where `mark` says that it was cut.
+    /// Like [`Mask::hide`], for a text that was cut before `mark`, possibly within a secret.
     pub fn hide_before(&self, mark: char, text: &str) -> String {
         match text.split_once(mark) {
             Some((part, rest)) => format!("{}{mark}{}", self.hide_part(part, Cut::Behind), self.hide(rest)),
@@ -93,8 +94,8 @@ impl Mask {
         }
     }
 
-    /// Moves what is decided of `bytes` to `output` and tells how much that was. What may be the
-    /// start of a secret stays undecided until more is known, or `last`.
+    /// Masks `bytes` into `output` and returns how many were processed. Unless this is the `last` part, a possible
+    /// start of a secret at the end is not processed.
     fn pass(&self, bytes: &[u8], last: bool, output: &mut Vec<u8>) -> usize {
         if self.is_empty() {
             output.extend_from_slice(bytes);
@@ -116,7 +117,7 @@ impl Mask {
             }
             match self.secrets.iter().find(|secret| rest.starts_with(secret)) {
                 Some(secret) => {
-                    output.extend_from_slice(STARS);
+                    output.extend_from_slice(STARS.as_bytes());
                     place += secret.len();
                 }
                 None => {
@@ -129,8 +130,7 @@ impl Mask {
     }
 }
 
-/// A writer that passes everything on but the secrets. What it holds back at the end is written by
-/// [`Masked::finish`].
+/// A writer that masks secrets. [`Masked::finish`] writes what is held back at the end.
 pub struct Masked<'a, W: Write> {
     mask: &'a Mask,
     inner: W,
@@ -138,12 +138,12 @@ pub struct Masked<'a, W: Write> {
 }
 
 impl<'a, W: Write> Masked<'a, W> {
-    /// A masking writer in front of `inner`.
+    /// Masks what is written to `inner`.
     pub fn new(mask: &'a Mask, inner: W) -> Masked<'a, W> {
         Masked { mask, inner, held: Vec::new() }
     }
 
-    /// Writes what is still held back.
+    /// Writes the rest.
     ///
     /// # Errors
     /// Those of the inner writer.
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_masked_wherever_the_writes_are_cut() {
+    fn a_secret_split_across_writes_is_masked() {
         let mask = Mask::new(["hunter2".into(), String::new(), "hunter".into(), "nter2x".into()]);
         let text = b"a hunter2 b hunterhunter2 hunt hunter2 hun";
         for cut in 0..text.len() {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_masked_as_it_stands_in_a_command_too() {
+    fn a_quoted_secret_is_masked() {
         let secret = "it's \"s3cr3t\" $x";
         let mask = Mask::new([secret.into()]);
         let once = shell_words::join(["env", secret]);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_a_secret_is_left_where_a_text_is_cut() {
+    fn no_part_of_a_secret_is_left_at_a_cut() {
         let mask = Mask::new(["s3cr3t é value".into()]);
         let text = "a s3cr3t é value b s3cr3t é value c";
         for place in (0..text.len()).filter(|place| text.is_char_boundary(*place)) {

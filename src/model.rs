@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The name by which discovery, history, reports and users know a test. Opaque: any text.
+/// Identifies a test in discovery, history and reports, and to the user. An opaque text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TestId(Arc<str>);
 
@@ -34,54 +34,63 @@ impl fmt::Display for TestId {
     }
 }
 
-/// The place of a test in its [`Suite`].
+/// The index of a test in its [`Suite`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TestIndex(pub u32);
 
-/// The place of a group in its [`Suite`].
+/// The index of a group in its [`Suite`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupIndex(pub u16);
 
-/// Tests that are listed with the same filters and share a retry policy.
+/// Tests that share filters and a retry policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// The name in the configuration.
     pub name: Arc<str>,
-    /// The filter text as configured.
+    /// The filters, as configured.
     pub filters: String,
-    /// 1 + retries.
+    /// The number of retries, plus 1.
     pub max_attempts: u32,
-    /// Each test has a batch of its own.
+    /// Whether each test gets its own batch.
     pub solo: bool,
 }
 
 /// One discovered test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestCase {
-    /// Its canonical name.
+    /// The id.
     pub id: TestId,
-    /// The group whose filters select it when it runs.
+    /// The group whose filters it runs with.
     pub group: GroupIndex,
-    /// The file that holds it, relative to the working directory, where the framework has files.
+    /// Its file, relative to the working directory; `None` if the framework has no files.
     pub file: Option<Arc<str>>,
-    /// How often it may run, at least 1; the larger one of its groups.
+    /// How often it may run, at least 1; the maximum over its groups.
     pub max_attempts: u32,
-    /// It shares no batch with another test.
+    /// Whether it gets its own batch.
     pub solo: bool,
-    /// How long it is expected to run.
+    /// The expected duration.
     pub expected: Duration,
-    /// Whether `expected` comes from earlier runs of this very test, not from those of others.
+    /// Whether `expected` comes from earlier runs of this test, not from other tests or a default.
+    pub measured: bool,
+}
+
+/// How long a test is expected to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// The expected duration.
+    pub duration: Duration,
+    /// Whether it comes from earlier runs of this test.
     pub measured: bool,
 }
 
 impl TestCase {
-    /// The id without its parameters: what stands before the first `[`.
+    /// The id without parameters: the part before the first `[`.
     pub fn family(&self) -> &str {
         self.id.as_str().split('[').next().unwrap_or_default()
     }
 }
 
-/// All tests of a run, in discovery order, and their groups, in file order.
+/// All tests of a run in discovery order, and their groups in file order.
 #[derive(Clone, Debug, Default)]
 pub struct Suite {
     tests: Vec<TestCase>,
@@ -97,8 +106,8 @@ impl Suite {
         Suite { groups, ..Suite::default() }
     }
 
-    /// Adds a test that `group` lists, in `file`. A test that another group listed before stays with
-    /// that group and takes the larger number of attempts of both; then the answer is `false`.
+    /// Adds a test that `group` lists, in `file`. Returns `false` if the test is known already: it stays in the
+    /// group that listed it first, with the larger number of attempts.
     pub fn add(&mut self, group: GroupIndex, id: TestId, file: Option<Arc<str>>) -> bool {
         let Group { max_attempts, solo, .. } = self.groups[usize::from(group.0)];
         if let Some(&known) = self.by_id.get(&id) {
@@ -127,10 +136,10 @@ impl Suite {
         true
     }
 
-    /// Sets how long each test is expected to run, and whether that was measured.
-    pub fn expect(&mut self, mut estimate: impl FnMut(&TestCase) -> (Duration, bool)) {
+    /// Sets the estimate of each test.
+    pub fn expect(&mut self, mut estimate: impl FnMut(&TestCase) -> Estimate) {
         for test in &mut self.tests {
-            (test.expected, test.measured) = estimate(test);
+            Estimate { duration: test.expected, measured: test.measured } = estimate(test);
         }
     }
 
@@ -154,24 +163,24 @@ impl Suite {
         &self.tests
     }
 
-    /// The places of all tests, in discovery order.
+    /// The indices of all tests, in discovery order.
     pub fn indices(&self) -> impl Iterator<Item = TestIndex> + use<> {
         (0..u32::try_from(self.tests.len()).unwrap_or(u32::MAX)).map(TestIndex)
     }
 
-    /// The place of the test called `id`.
+    /// The index of the test `id`.
     pub fn find(&self, id: &str) -> Option<TestIndex> {
         self.by_id.get(id).copied()
     }
 
-    /// The tests of a file that `group` lists, with those that run with another group.
+    /// The tests of a file that `group` lists, including those that run with another group.
     pub fn listed_in<'a>(&'a self, group: GroupIndex, file: &'a str) -> impl Iterator<Item = &'a TestCase> {
         let inside = self.by_file.get(file).into_iter().flatten().map(|index| self.test(*index));
         let elsewhere = self.runs_elsewhere(group).filter(move |test| test.file.as_deref() == Some(file));
         inside.filter(move |test| test.group == group).chain(elsewhere)
     }
 
-    /// Tests that `group` lists but that run with another group, which listed them first.
+    /// The tests that `group` lists but that run with another group, which listed them first.
     pub fn runs_elsewhere(&self, group: GroupIndex) -> impl Iterator<Item = &TestCase> {
         self.shared.iter().filter(move |(lister, _)| *lister == group).map(|(_, index)| self.test(*index))
     }
@@ -180,74 +189,74 @@ impl Suite {
 /// Why a batch exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It is part of the plan.
+    /// As part of the plan.
     Planned,
-    /// Its tests failed before and run again.
+    /// To retry failed tests.
     Retry,
-    /// Its tests got no result in a batch that broke.
+    /// To run tests again that got no result in a broken batch.
     Isolated,
-    /// Another batch with the same tests is late, or was: it never gets a duplicate of its own.
+    /// As a speculative run of a late batch, or to replace the late one; gets no speculative run itself.
     Speculative,
 }
 
-/// Tests that run together in one command.
+/// Tests that run in one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Its number in logs, from 0.
+    /// The number, from 0.
     pub index: u32,
-    /// The group whose filters all its tests share.
+    /// The group of all its tests.
     pub group: GroupIndex,
-    /// Its tests, in the order of their discovery.
+    /// The tests, in discovery order.
     pub tests: Vec<TestIndex>,
-    /// How long it is expected to run.
+    /// The expected duration.
     pub load: Duration,
     /// Why it exists.
     pub origin: Origin,
 }
 
-/// What one attempt at a test gave.
+/// The outcome of an attempt, in ascending rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// The runner left it out on purpose.
+    /// The runner skipped it.
     Skipped,
-    /// It failed as its author said it would (pytest's xfail).
+    /// It failed as expected (pytest's xfail).
     ExpectedFailure,
     /// It passed.
     Passed,
-    /// The batch's deadline ended it.
+    /// Its batch timed out.
     TimedOut,
-    /// Something around it went wrong: a fixture, the runner, its process.
+    /// Something other than the test failed: a fixture, the runner, its process.
     Errored,
     /// It failed.
     Failed,
 }
 
 impl Outcome {
-    /// Whether a test may run again after this.
+    /// Whether the test may be retried.
     pub fn is_bad(self) -> bool {
         matches!(self, Outcome::TimedOut | Outcome::Errored | Outcome::Failed)
     }
 }
 
-/// The texts that came with a result; most results have none.
+/// The texts of a result; most results have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// The `type` of the failure, e.g. `pytest.skip` or `AssertionError`.
     pub kind: Option<String>,
-    /// One line: what was wrong.
+    /// The reason, in one line.
     pub message: Option<String>,
-    /// The long text, e.g. a backtrace.
+    /// A longer text, e.g. a backtrace.
     pub text: Option<String>,
-    /// What the test wrote to standard output, as far as kept.
+    /// The stdout of the test, possibly shortened.
     pub stdout: Option<String>,
-    /// What the test wrote to standard error, as far as kept.
+    /// The stderr of the test, possibly shortened.
     pub stderr: Option<String>,
-    /// `offload` itself says this, as the runner did not report the test.
+    /// Whether this comes from `offload`, because the runner did not report the test.
     pub is_stated: bool,
 }
 
 impl Details {
-    /// How many bytes of text these are.
+    /// The total size of the texts in bytes.
     pub fn size(&self) -> usize {
         let texts = [&self.kind, &self.message, &self.text, &self.stdout, &self.stderr];
         texts.into_iter().flatten().map(String::len).sum()
@@ -257,13 +266,13 @@ impl Details {
 /// The result of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaseResult {
-    /// What it gave.
+    /// The outcome.
     pub outcome: Outcome,
-    /// How long it took; never negative.
+    /// The duration.
     pub duration: Duration,
-    /// Whether the runner itself saw it fail first and pass on a try of its own.
+    /// Whether it passed only in one of the runner's own retries.
     pub flaky_in_runner: bool,
-    /// The texts that came with it.
+    /// The texts, if any.
     pub details: Option<Box<Details>>,
 }
 
@@ -273,19 +282,19 @@ impl CaseResult {
         CaseResult { outcome, duration, flaky_in_runner: false, details: None }
     }
 
-    /// A result that we state ourselves, with a message.
+    /// A result that comes from `offload` rather than the runner, with a message.
     pub fn stated(outcome: Outcome, duration: Duration, message: impl Into<String>) -> CaseResult {
         let details = Details { message: Some(message.into()), is_stated: true, ..Details::default() };
         CaseResult { details: Some(Box::new(details)), ..CaseResult::new(outcome, duration) }
     }
 
-    /// The one-line message, where there is one.
+    /// The one-line message.
     pub fn message(&self) -> Option<&str> {
         self.details.as_ref()?.message.as_deref()
     }
 
-    /// What to show first of a failure: the message, with what follows where it only begins the text;
-    /// else the text or the kind.
+    /// What to show of a failure: the message, or the text if it starts with the message, or else the text or the
+    /// kind.
     pub fn headline(&self) -> Option<&str> {
         let details = self.details.as_ref()?;
         let text = details.text.as_deref().map(str::trim_start).filter(|text| !text.is_empty());
@@ -298,38 +307,38 @@ impl CaseResult {
     }
 }
 
-/// One try at a test.
+/// An attempt at a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// From 1.
+    /// The number, from 1.
     pub number: u32,
-    /// The number of the batch in which it ran.
+    /// The number of its batch.
     pub batch: u32,
-    /// What it gave.
+    /// The result.
     pub result: CaseResult,
 }
 
-/// What is said of a test at the end.
+/// The final result of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Passed at the first attempt.
     Passed,
-    /// Passed, but only after it had failed.
+    /// Passed, but only after a failure.
     Flaky,
     /// No attempt passed.
     Failed,
-    /// Left out by the runner, or failed as expected.
+    /// Skipped by the runner, or failed as expected.
     Skipped,
-    /// No attempt has a result; the reason why.
+    /// No attempt has a result, for this reason.
     NotRun(Reason),
 }
 
 /// What went wrong, apart from the result of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// The cause; the same words for the same cause, whichever batch it was.
+    /// The cause; the same cause has the same text in all batches.
     pub text: Arc<str>,
-    /// The batch whose logs tell more.
+    /// The batch whose logs have details.
     pub batch: Option<u32>,
 }
 
@@ -351,11 +360,11 @@ impl<T: Into<Arc<str>>> From<T> for Reason {
 pub enum Exit {
     /// By itself, with this code.
     Code(i32),
-    /// By this signal, not sent by us.
+    /// By this signal, which `offload` did not send.
     Signal(i32),
-    /// By us, at its deadline.
+    /// Ended by `offload` because it timed out.
     TimedOut,
-    /// By us, because the run is to stop.
+    /// Ended by `offload` because the run was stopped.
     Cancelled,
 }
 
@@ -394,12 +403,12 @@ mod tests {
             suite.add(GroupIndex(listing), "t".into(), None);
             assert_eq!((suite.tests().len(), suite.test(TestIndex(0)).solo), (1, solo));
         }
-        // What a group lists twice is still its own.
+        // A test that a group lists twice still runs with that group.
         assert_eq!(suite.runs_elsewhere(GroupIndex(0)).count(), 0);
     }
 
     #[test]
-    fn the_headline_is_the_message_or_what_goes_on_from_it() {
+    fn the_headline_is_the_message_or_the_text_that_continues_it() {
         let headline = |message: Option<&str>, text: Option<&str>| {
             let own = |text: Option<&str>| text.map(str::to_owned);
             let details = Details {

@@ -1,8 +1,7 @@
-//! The stage that gives every batch before the first one starts: longest processing time first.
+//! The stage that builds all batches before the first one starts: longest processing time first.
 //!
-//! How large batches are to be is found by trying: several shapes are packed, each is run in the mind
-//! with the noise seen in history, and the best is taken. The same tests give the same plan, in whichever
-//! order they were discovered.
+//! Batch sizes are found by trial: several shapes are packed, each is simulated with the noise seen in the history,
+//! and the best one wins. The plan does not depend on the order in which tests were discovered.
 
 use std::time::Duration;
 
@@ -21,10 +20,10 @@ pub use estimate::estimate;
 pub use overhead::Overhead;
 pub use simulate::list_schedule;
 
-use pack::Draft;
+use pack::{Draft, Weighed};
 use work::{Piece, Work};
 
-/// The spread of test durations where history has too few samples to tell: of the natural logarithm.
+/// The spread of test durations (natural logarithm) if the history has too few samples.
 const DEFAULT_NOISE: f64 = 0.25;
 
 /// All batches of a run, in the order in which they start.
@@ -32,47 +31,45 @@ const DEFAULT_NOISE: f64 = 0.25;
 pub struct Plan {
     /// The batches, longest first.
     pub batches: Vec<Batch>,
-    /// How long they will take together: the mean of the imagined runs. Where no test was ever measured,
-    /// what follows from the assumed durations.
+    /// How long the run will take: the mean over simulated runs. If no test was ever measured, the makespan of
+    /// the assumed durations.
     pub predicted: Duration,
-    /// What no plan can go below.
+    /// What no plan can beat.
     pub bound: Bound,
 }
 
-/// How long a run takes at least.
+/// The minimum duration of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// All work spread evenly, or the longest test; with the overhead of one batch.
+    /// All work spread evenly, or the longest test; plus the overhead of one batch.
     pub duration: Duration,
-    /// The test that alone takes so long; `None` where the amount of work does.
+    /// The test that alone takes this long; `None` if the bound is the total amount of work.
     pub set_by: Option<TestIndex>,
 }
 
-/// What the plan is for.
+/// What a plan is made for.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions {
-    /// How many sandboxes, at least 1.
+    /// The number of sandboxes, at least 1.
     pub machines: usize,
-    /// How finely tests may be spread.
+    /// How finely tests may be spread over batches.
     pub grain: Grain,
-    /// What batches cost beside their tests.
+    /// What a batch costs in addition to its tests.
     pub overhead: Overhead,
-    /// The standard deviation of the natural logarithm of what a test takes from one run to the next;
-    /// `None` where that is not known.
+    /// The standard deviation of the natural logarithm of a test's duration between runs; `None` if unknown.
     pub noise: Option<f64>,
 }
 
-/// The sizes that bound a batch.
+/// Limits on the size of a batch.
 pub struct Limits<'a> {
-    /// The deadline of a batch; batches of tests with known durations stay below half of it.
+    /// The timeout of a batch. If the durations of its tests are known, a batch stays below half of it.
     pub timeout: Duration,
-    /// Whether the command that runs these tests of this group is short enough for the provider.
+    /// Whether the command for these tests of this group is short enough for the provider.
     pub fits: &'a dyn Fn(&[TestIndex], GroupIndex) -> bool,
 }
 
 impl Plan {
-    /// Plans `suite`, whose tests have been estimated. A run on no more machines than there are batches
-    /// is meant; no batch exceeds `limits` unless it has one test only.
+    /// Plans `suite`, whose tests must have estimates. A batch exceeds `limits` only if it has a single test.
     pub fn new(suite: &Suite, conditions: &Conditions, limits: &Limits<'_>) -> Plan {
         let machines = conditions.machines.clamp(1, suite.tests().len().max(1));
         let conditions = Conditions { machines, ..*conditions };
@@ -82,16 +79,16 @@ impl Plan {
         let drafts = drafts.into_iter().flat_map(|draft| cut(&work, draft, &conditions, limits)).collect();
         let drafts = weigh(&work, drafts, conditions.overhead);
         let timed: Vec<_> =
-            drafts.iter().map(|(_, draft)| choose::timed(&work, draft, &conditions)).collect();
+            drafts.iter().map(|weighed| choose::timed(&work, &weighed.draft, &conditions)).collect();
         let calm = &scenarios.calm;
         let sum: f64 = calm.iter().map(|scenario| scenario.makespan(&timed, &conditions)).sum();
-        // Where nothing is known, the imagined runs differ in scale, and their mean says nothing.
+        // If nothing is known, simulated runs differ in scale and their mean is meaningless.
         let guess = suite.tests().iter().all(|test| !test.measured);
         let predicted = match guess {
-            true => makespan(drafts.iter().map(|(load, _)| *load), machines),
+            true => makespan(drafts.iter().map(|weighed| weighed.load), machines),
             false => seconds(sum / calm.len().max(1) as f64),
         };
-        let batches = (0..).zip(&drafts).map(|(index, (load, draft))| Batch {
+        let batches = (0..).zip(&drafts).map(|(index, Weighed { load, draft })| Batch {
             index,
             group: draft.group,
             tests: tests(&work, &draft.pieces),
@@ -101,7 +98,7 @@ impl Plan {
         Plan { batches: batches.collect(), predicted, bound: bound(&work, &conditions) }
     }
 
-    /// How long the batches take on `machines` sandboxes if each takes what is expected of it.
+    /// How long the batches take on `machines` sandboxes if all estimates are right.
     pub fn makespan(&self, machines: usize) -> Duration {
         makespan(self.batches.iter().map(|batch| batch.load.as_secs_f64()), machines)
     }
@@ -115,7 +112,7 @@ fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
-/// The tests of some pieces, in discovery order.
+/// The tests in `pieces`, in discovery order.
 fn tests(work: &Work<'_>, pieces: &[Piece]) -> Vec<TestIndex> {
     let places = pieces.iter().flat_map(|piece| piece.start as usize..piece.end as usize);
     let mut tests: Vec<TestIndex> = places.map(|place| work.order[place]).collect();
@@ -123,21 +120,24 @@ fn tests(work: &Work<'_>, pieces: &[Piece]) -> Vec<TestIndex> {
     tests
 }
 
-/// The drafts with what each is expected to take, in seconds, longest first.
-fn weigh(work: &Work<'_>, drafts: Vec<Draft>, overhead: Overhead) -> Vec<(f64, Draft)> {
-    let mut weighed: Vec<(f64, Draft)> = drafts
+/// The drafts with their expected durations, longest first.
+fn weigh(work: &Work<'_>, drafts: Vec<Draft>, overhead: Overhead) -> Vec<Weighed> {
+    let mut weighed: Vec<Weighed> = drafts
         .into_iter()
         .map(|draft| {
             let tests: f64 = draft.pieces.iter().map(|piece| work.load(*piece)).sum();
             let files = work.count_files(&draft.pieces);
-            (overhead.batch(seconds(tests), files).as_secs_f64(), draft)
+            Weighed { load: overhead.batch(seconds(tests), files).as_secs_f64(), draft }
         })
         .collect();
-    pack::sort(&mut weighed);
+    let start = |weighed: &Weighed| weighed.draft.pieces.first().map(|piece| piece.start);
+    weighed.sort_unstable_by(|one, other| {
+        other.load.total_cmp(&one.load).then_with(|| start(one).cmp(&start(other)))
+    });
     weighed
 }
 
-/// Halves a batch until it is within the limits.
+/// Halves a batch until its parts are within the limits.
 fn cut(work: &Work<'_>, draft: Draft, conditions: &Conditions, limits: &Limits<'_>) -> Vec<Draft> {
     let mut within = Vec::new();
     let mut waiting = vec![draft];
@@ -159,7 +159,7 @@ fn cut(work: &Work<'_>, draft: Draft, conditions: &Conditions, limits: &Limits<'
     within
 }
 
-/// The first `count` tests of some pieces, and the others.
+/// The first `count` tests of `pieces`, and the others.
 fn halve(pieces: Vec<Piece>, mut count: u32) -> (Vec<Piece>, Vec<Piece>) {
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for piece in pieces {

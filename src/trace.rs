@@ -1,6 +1,6 @@
-//! The timeline of a run in the Chrome trace event format, which Perfetto opens.
+//! The timeline of a run in the Chrome trace event format, which Perfetto can open.
 //!
-//! Source of the format: "Trace Event Format", Google, 2016. Times are microseconds from the start.
+//! Source of the format: "Trace Event Format", Google, 2016. Times are in microseconds since the start.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 pub enum Track {
     /// Config, discovery, planning, reports.
     Phases,
-    /// The image, beside discovery.
+    /// The image, in parallel with discovery.
     Image,
-    /// The sandbox of this worker.
+    /// The sandbox of a worker.
     Sandbox(usize),
-    /// What it gave, being read; beside it, because it may be busy again by then.
+    /// Reading its results, which overlaps with the next batch.
     Results(usize),
 }
 
@@ -56,12 +56,12 @@ struct Recording {
     slices: Mutex<Vec<Slice>>,
 }
 
-/// A recording that many threads add to, or nothing at all: then no clock is read.
+/// A recording shared by many threads. If it is off, it costs nothing and does not read the clock.
 #[derive(Clone, Debug, Default)]
 pub struct Trace(Option<Arc<Recording>>);
 
 impl Trace {
-    /// A trace that measures nothing.
+    /// A trace that records nothing.
     pub fn off() -> Trace {
         Trace(None)
     }
@@ -76,7 +76,7 @@ impl Trace {
         self.0.is_some()
     }
 
-    /// Measures until the answer is dropped.
+    /// Measures until the returned span is dropped.
     #[must_use]
     pub fn span(&self, track: Track, name: impl FnOnce() -> String) -> Span {
         Span(self.0.as_ref().map(|recording| {
@@ -93,7 +93,7 @@ impl Trace {
         }))
     }
 
-    /// Adds a slice that ended `before_now` ago and took `length`.
+    /// Adds a slice that took `length` and ended `before_now` ago.
     pub fn add(&self, track: Track, name: String, before_now: Duration, length: Duration) {
         if let Some(recording) = &self.0 {
             let start = recording.epoch.elapsed().saturating_sub(before_now).saturating_sub(length);
@@ -150,12 +150,12 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A slice that is being measured.
+/// A slice being measured.
 #[derive(Debug)]
 pub struct Span(Option<(Arc<Recording>, Slice)>);
 
 impl Span {
-    /// Adds a fact to the slice.
+    /// Adds an argument to the slice.
     pub fn note(&mut self, key: &str, value: impl Into<Value>) {
         if let Some((_, slice)) = &mut self.0 {
             if slice.arguments.is_null() {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_named_or_kept_when_it_is_off() {
+    fn nothing_is_recorded_when_it_is_off() {
         let trace = Trace::off();
         drop(trace.span(Track::Phases, || unreachable!("no name is made")));
         let mut output = Vec::new();

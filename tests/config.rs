@@ -143,7 +143,7 @@ fn sandbox_roots_default_to_each_other_and_locally_to_here() {
 }
 
 #[test]
-fn late_batches_run_twice_where_told_or_where_sandboxes_have_files_of_their_own() {
+fn late_batches_run_twice_if_configured_or_if_sandboxes_have_their_own_files() {
     for (provider, usual) in [("local", false), ("modal", true)] {
         let rest = LEAST.replace("local", provider);
         let shown = |value: bool| format!("  impatiently_requeue_batches  {value}\n");
@@ -187,11 +187,11 @@ build_inputs = ["uv.lock"]
     assert_eq!(config.groups[0].name, "all of it");
     assert_eq!(config.checkpoint.as_ref().unwrap().build_inputs, ["uv.lock"]);
     let inherited = |name: &str| (name == "TOKEN").then(|| "third".to_owned());
-    assert_eq!(config.secrets(&inherited), ["second", "third", "value"]);
+    assert_eq!(config.secrets(&inherited), ["value", "second", "third"]);
 }
 
 #[test]
-fn texts_are_expanded_wherever_they_stand_and_shell_text_survives() {
+fn texts_are_expanded_everywhere_and_shell_syntax_survives() {
     let text = r#"
 [provider]
 type = "${TYPE:-default}"
@@ -237,7 +237,7 @@ fn files_that_cannot_be_read_are_usage_problems() {
 }
 
 #[test]
-fn no_text_is_refused_without_a_mistake_or_ends_in_a_panic() {
+fn no_text_is_rejected_without_a_mistake_or_panics() {
     let whole = format!("{PYTEST_COMMANDS}{HISTORY}");
     for end in (0..whole.len()).step_by(3) {
         for text in [&whole[..end], &whole[end..]] {
@@ -257,7 +257,7 @@ fn no_text_is_refused_without_a_mistake_or_ends_in_a_panic() {
 mod wrong;
 
 #[test]
-fn sandboxes_cost_what_their_cores_and_memory_cost() {
+fn the_cost_of_a_sandbox_is_that_of_its_cores_and_memory() {
     let price = |text: &str| valid(text).usd_per_sandbox_second();
     let modal = LEAST.replace("type = \"local\"", "type = \"modal\"\ncpu_cores = 2.0\nmemory_gb = 4.0");
     assert!(modal != LEAST, "the least configuration is local");

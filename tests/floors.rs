@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of each floor, from the lowest. A room is a top-level module with all that lies in it.
 const FLOORS: [&[&str]; 7] = [
-    &["model", "command", "cancel", "color", "error", "mask", "words"],
+    &["model", "command", "cancel", "color", "error", "mask", "random", "words"],
     &["process", "event", "files", "summary"],
     &["bundled", "config", "junit", "history", "trace", "journal", "git"],
     &["framework", "provider"],

@@ -175,12 +175,12 @@ test_id_format = "{name}"  # maps a JUnit test case to a test ID
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
+    use crate::config::{self, Choice};
 
     #[test]
     fn every_template_is_valid_and_short() {
-        for (_, provider) in ProviderType::NAMES {
-            for (_, framework) in FrameworkType::NAMES {
+        for &provider in ProviderType::ALL {
+            for &framework in FrameworkType::ALL {
                 let text = template(provider, framework);
                 let config = config::parse(&text, "offload.toml", &|_| None).unwrap();
                 assert_eq!(config.groups.len(), 1);
@@ -192,8 +192,8 @@ mod tests {
 
     #[test]
     fn every_commented_setting_is_valid_too() {
-        for (_, provider) in ProviderType::NAMES {
-            for (_, framework) in FrameworkType::NAMES {
+        for &provider in ProviderType::ALL {
+            for &framework in FrameworkType::ALL {
                 let text = template(provider, framework);
                 let is_setting = |line: &str| {
                     let line = line.trim_start_matches("# ");

@@ -31,8 +31,8 @@ fn check(
     for warning in programs.chain(missing_scripts(&config)).chain(missing_placeholders(&config)) {
         log::warn!("{warning}");
     }
-    let scripts = provider_commands(&config).into_iter().filter_map(|(_, text)| text);
-    if scripts.flat_map(|text| bundled::used(text)).next().is_some() {
+    let mut commands = provider_commands(&config).into_iter().filter_map(|(_, text)| text);
+    if commands.any(|text| bundled::is_used(text)) {
         let cache = bundled::cache_dir(&|name| environment(name).map(Into::into));
         log::info!("bundled scripts are in `{}`", cache.display());
     }
@@ -355,7 +355,7 @@ mod tests {
             problem.error.to_string(),
             format!(
                 "{file}:2:8: unknown type `locl` in [provider], did you mean `local`?\n\
-                 {file}:5:1: `groups` must hold at least one group, e.g. [groups.all]"
+                 {file}:5:1: `groups` must contain at least one group, e.g. [groups.all]"
             )
         );
         assert_eq!((problem.status, out.len()), (Status::Usage, 0));

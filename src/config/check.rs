@@ -1,33 +1,33 @@
-//! Readers for texts that must have a certain form.
+//! Readers for texts that must have a particular form.
 
 use std::path::Path;
 
 use super::read::Value;
 
-/// Words split as sh splits them, without variables and the like; may be none.
+/// Words, split as a shell would but without expansions; may be empty.
 pub(super) fn words(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     match shell_words::split(&text) {
         Ok(_) => Some(text),
-        Err(_) => value.fail("has a quote that is not closed"),
+        Err(_) => value.fail("has an unclosed quote"),
     }
 }
 
-/// A program and its arguments, split as sh splits them.
+/// A program and its arguments, split as a shell would.
 pub(super) fn program(value: &Value<'_>) -> Option<String> {
     value.filled()?;
     words(value)
 }
 
-/// Variables for processes.
+/// Environment variables.
 pub(super) fn variables(value: &Value<'_>) -> Option<Vec<(String, String)>> {
     value.entries(|name, value| match name.is_empty() || name.contains(['=', '\0']) {
-        true => value.fail("is not a name that a variable can have"),
+        true => value.fail("is not a valid variable name"),
         false => Some((name.to_owned(), value.text()?)),
     })
 }
 
-/// Texts that are not empty.
+/// An array of texts that are not blank.
 pub(super) fn names(value: &Value<'_>) -> Option<Vec<String>> {
     value.list(Value::filled)
 }
@@ -38,7 +38,7 @@ pub(super) fn copy_dirs(value: &Value<'_>) -> Option<Vec<String>> {
         let text = item.text()?;
         match split_copy_dir(&text) {
             Some(_) => Some(text),
-            None => item.fail("must be of the form `local:remote`"),
+            None => item.fail("must have the form `local:remote`"),
         }
     })
 }
@@ -48,7 +48,7 @@ pub fn split_copy_dir(text: &str) -> Option<(&str, &str)> {
     text.split_once(':').filter(|(local, remote)| !local.is_empty() && !remote.is_empty())
 }
 
-/// Patterns of the crate `glob`.
+/// An array of glob patterns.
 pub(super) fn globs(value: &Value<'_>) -> Option<Vec<String>> {
     value.list(|item| {
         let text = item.filled()?;
@@ -61,7 +61,7 @@ pub(super) fn globs(value: &Value<'_>) -> Option<Vec<String>> {
     })
 }
 
-/// The name of a file, without a directory.
+/// A file name without a directory.
 pub(super) fn file_name(value: &Value<'_>) -> Option<String> {
     let text = value.filled()?;
     match Path::new(&text).file_name().is_some_and(|name| name == text.as_str()) {
@@ -70,11 +70,11 @@ pub(super) fn file_name(value: &Value<'_>) -> Option<String> {
     }
 }
 
-/// A `test_id_format`, which must hold something to tell tests apart.
+/// A `test_id_format`; it must contain something that distinguishes tests.
 pub(super) fn id_format(value: &Value<'_>) -> Option<String> {
     let text = value.filled()?;
     match text.contains("{name}") || text.contains("{classname}") {
         true => Some(text),
-        false => value.fail("must hold `{name}` or `{classname}`"),
+        false => value.fail("must contain `{name}` or `{classname}`"),
     }
 }

@@ -1,20 +1,21 @@
-//! Environment variables in configured texts: `${VAR}` and `${VAR:-default}`, and nothing else of a
-//! shell's language, so that shell text in commands survives.
+//! Environment variables in configured texts: `${VAR}` and `${VAR:-default}`. All other shell syntax is left
+//! alone, so that commands can use it.
 
 /// Why a text cannot be expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ExpandError {
-    /// A variable without a default that is not set.
+    /// This variable is not set and has no default.
     Unset(String),
     /// The default of this variable has no closing brace.
     Unclosed(String),
 }
 
-/// Replaces `${VAR}` by the variable, and `${VAR:-default}` by the variable or, if it is not set, by the
-/// default. `$${` gives `${`. All else stays: every other `$`, and a `${` without a name and `}` or `:-`.
+/// Replaces `${VAR}` with the value of the variable, and `${VAR:-default}` with the value or, if the variable is
+/// not set, the default. `$${` gives `${`. Everything else stays: any other `$`, and any `${` that is not followed
+/// by a name and `}` or `:-`.
 ///
-/// A default ends at the brace that closes it: braces inside count in pairs, as in
-/// `${JSON:-{"a": {}}}`. It is itself expanded, but only where it is used. Values are not.
+/// A default may contain balanced braces, as in `${JSON:-{"a": {}}}`. It is expanded, but only if it is used.
+/// Values of variables are not expanded.
 ///
 /// # Errors
 /// The first variable that cannot be replaced.
@@ -61,7 +62,7 @@ fn reference(text: &str) -> Option<(&str, &str)> {
     (named && (after.starts_with('}') || after.starts_with(":-"))).then_some((name, after))
 }
 
-/// The byte offset of the `}` that has no `{` of its own before it.
+/// The byte offset of the first unbalanced `}`.
 fn closing_brace(text: &str) -> Option<usize> {
     let mut open = 0_usize;
     for (index, character) in text.char_indices() {
@@ -78,6 +79,7 @@ fn closing_brace(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn environment(name: &str) -> Option<String> {
         match name {
@@ -93,17 +95,11 @@ mod tests {
         expand(text, &environment).unwrap()
     }
 
-    /// Texts made of the pieces that matter, the same ones each time.
+    /// Random texts made of the pieces that matter, the same ones each time.
     fn texts() -> impl Iterator<Item = String> {
         let pieces = ["$", "{", "}", "${", "A", "no", ":-", "%%:*", " ", "ü", "'", "$$", "(", "1"];
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state >> 33).unwrap()
-        };
-        (0..5000).map(move |_| (0..next() % 12).map(|_| pieces[next() % pieces.len()]).collect())
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        (0..5000).map(move |_| (0..random.below(12)).map(|_| random.pick(&pieces)).collect())
     }
 
     #[test]
@@ -149,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_doubled_dollar_before_a_brace_is_a_literal_one() {
+    fn a_double_dollar_before_a_brace_is_a_literal_dollar() {
         assert_eq!(expanded("$${A}"), "${A}");
         assert_eq!(expanded("$${A:-x} ${A}"), "${A:-x} 1");
         assert_eq!(expanded("$$${A}"), "$${A}");
@@ -170,16 +166,16 @@ mod tests {
     }
 
     #[test]
-    fn escaping_every_reference_gives_any_text_back() {
+    fn escaping_every_reference_keeps_any_text() {
         for text in texts() {
             assert_eq!(expanded(&text.replace("${", "$${")), text);
         }
     }
 
     #[test]
-    fn what_stands_around_a_reference_does_not_matter() {
+    fn the_text_around_a_reference_does_not_matter() {
         for text in texts().filter(|text| expand(text, &environment).is_ok()) {
-            // A `$` at the end would join what follows; a brace that is still open would take it in.
+            // A `$` at the end would combine with what follows, and an open brace would include it.
             if text.ends_with('$') || text.contains('{') {
                 continue;
             }

@@ -5,12 +5,12 @@ use super::read::{Table, Value};
 use super::{Framework, FrameworkKind, FrameworkType};
 
 pub(super) fn read(table: &mut Table<'_>) -> Option<Framework> {
-    let Some(kind) = table.need("type", |value| value.choice(&FrameworkType::NAMES)) else {
+    let Some(kind) = table.need("type", |value| value.choice()) else {
         table.leave_open();
         return None;
     };
-    let id_format = |table: &mut Table<'_>, usual: &str| {
-        table.read("test_id_format", check::id_format).unwrap_or_else(|| usual.to_owned())
+    let id_format = |table: &mut Table<'_>, default: &str| {
+        table.read("test_id_format", check::id_format).unwrap_or_else(|| default.to_owned())
     };
     let (test_id_format, kind) = match kind {
         FrameworkType::Pytest => (id_format(table, "{name}"), pytest(table)),
@@ -19,7 +19,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Option<Framework> {
         FrameworkType::Default => custom(table),
     };
     let discovery_args = match kind {
-        // Its arguments stand in `discover_command`.
+        // `discover_command` has its own arguments.
         FrameworkKind::Custom { .. } => None,
         _ => table.read("discovery_args", check::words),
     };
@@ -60,7 +60,7 @@ fn vitest(table: &mut Table<'_>) -> FrameworkKind {
 fn custom(table: &mut Table<'_>) -> (String, FrameworkKind) {
     let discover_command = |value: &Value<'_>| {
         let text = value.filled()?;
-        if text.contains("{filters}") { Some(text) } else { value.fail("must hold `{filters}`") }
+        if text.contains("{filters}") { Some(text) } else { value.fail("must contain `{filters}`") }
     };
     let kind = FrameworkKind::Custom {
         discover_command: table.need("discover_command", discover_command).unwrap_or_default(),
@@ -68,7 +68,7 @@ fn custom(table: &mut Table<'_>) -> (String, FrameworkKind) {
         result_file: table.read("result_file", Value::filled),
         working_dir: table.read("working_dir", Value::path),
     };
-    // Without a result file nothing is looked up, but the key is asked for all the same.
+    // Without a result file the format is not used, but the key is still required.
     let has_result_file = table.has("result_file");
     let id_format = |value: &Value<'_>| {
         if has_result_file { check::id_format(value) } else { value.text() }

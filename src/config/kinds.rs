@@ -1,11 +1,37 @@
-//! The values of `type`.
+//! Settings that take one of a few words.
 
 use std::str::FromStr;
+
+use super::RecordHistory;
+
+/// A setting that takes one of a few words.
+pub trait Choice: Copy + 'static {
+    /// All values, in the order in which messages list them.
+    const ALL: &'static [Self];
+
+    /// The word in the file and on the command line.
+    fn name(self) -> &'static str;
+}
+
+/// The value named `text`.
+pub(super) fn find<C: Choice>(text: &str) -> Option<C> {
+    C::ALL.iter().copied().find(|choice| choice.name() == text)
+}
+
+/// All words, for a message.
+pub(super) fn known<C: Choice>() -> String {
+    let names: Vec<_> = C::ALL.iter().map(|choice| format!("`{}`", choice.name())).collect();
+    names.join(", ")
+}
+
+fn parse<C: Choice>(text: &str) -> Result<C, String> {
+    find(text).ok_or_else(|| format!("unknown type `{text}`, expected one of {}", known::<C>()))
+}
 
 /// The values of `type` in `[provider]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProviderType {
-    /// Processes of this machine.
+    /// Processes on this machine.
     Local,
     /// Shell commands.
     Default,
@@ -13,23 +39,23 @@ pub enum ProviderType {
     Modal,
 }
 
-impl ProviderType {
-    /// Each with its name in the file and on the command line.
-    pub const NAMES: [(&'static str, ProviderType); 3] =
-        [("local", ProviderType::Local), ("default", ProviderType::Default), ("modal", ProviderType::Modal)];
+impl Choice for ProviderType {
+    const ALL: &'static [ProviderType] = &[ProviderType::Local, ProviderType::Default, ProviderType::Modal];
 
-    /// The name in the file.
-    pub fn name(self) -> &'static str {
-        name(&ProviderType::NAMES, self)
+    fn name(self) -> &'static str {
+        match self {
+            ProviderType::Local => "local",
+            ProviderType::Default => "default",
+            ProviderType::Modal => "modal",
+        }
     }
 }
 
-/// The error names the values that are known.
 impl FromStr for ProviderType {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ProviderType, String> {
-        find(&ProviderType::NAMES, text)
+        parse(text)
     }
 }
 
@@ -38,7 +64,7 @@ impl FromStr for ProviderType {
 pub enum FrameworkType {
     /// pytest.
     Pytest,
-    /// cargo nextest.
+    /// cargo-nextest.
     Nextest,
     /// vitest.
     Vitest,
@@ -46,39 +72,37 @@ pub enum FrameworkType {
     Default,
 }
 
-impl FrameworkType {
-    /// Each with its name in the file and on the command line.
-    pub const NAMES: [(&'static str, FrameworkType); 4] = [
-        ("pytest", FrameworkType::Pytest),
-        ("nextest", FrameworkType::Nextest),
-        ("vitest", FrameworkType::Vitest),
-        ("default", FrameworkType::Default),
-    ];
+impl Choice for FrameworkType {
+    const ALL: &'static [FrameworkType] =
+        &[FrameworkType::Pytest, FrameworkType::Nextest, FrameworkType::Vitest, FrameworkType::Default];
 
-    /// The name in the file.
-    pub fn name(self) -> &'static str {
-        name(&FrameworkType::NAMES, self)
+    fn name(self) -> &'static str {
+        match self {
+            FrameworkType::Pytest => "pytest",
+            FrameworkType::Nextest => "nextest",
+            FrameworkType::Vitest => "vitest",
+            FrameworkType::Default => "default",
+        }
     }
 }
 
-/// The error names the values that are known.
 impl FromStr for FrameworkType {
     type Err = String;
 
     fn from_str(text: &str) -> Result<FrameworkType, String> {
-        find(&FrameworkType::NAMES, text)
+        parse(text)
     }
 }
 
-fn name<T: PartialEq>(names: &[(&'static str, T)], wanted: T) -> &'static str {
-    names.iter().find(|(_, value)| *value == wanted).map(|(name, _)| *name).unwrap_or_default()
-}
+impl Choice for RecordHistory {
+    const ALL: &'static [RecordHistory] = &[RecordHistory::Always, RecordHistory::Flag];
 
-fn find<T: Copy>(names: &[(&'static str, T)], text: &str) -> Result<T, String> {
-    names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
-        let known: Vec<_> = names.iter().map(|(name, _)| format!("`{name}`")).collect();
-        format!("unknown type `{text}`, known are {}", known.join(", "))
-    })
+    fn name(self) -> &'static str {
+        match self {
+            RecordHistory::Always => "always",
+            RecordHistory::Flag => "flag",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -86,14 +110,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lead_back_to_their_types() {
-        for (name, provider) in ProviderType::NAMES {
-            assert_eq!((provider.name(), name.parse()), (name, Ok(provider)));
+    fn every_word_names_its_value() {
+        for provider in ProviderType::ALL {
+            assert_eq!(provider.name().parse(), Ok(*provider));
         }
-        for (name, framework) in FrameworkType::NAMES {
-            assert_eq!((framework.name(), name.parse()), (name, Ok(framework)));
+        for framework in FrameworkType::ALL {
+            assert_eq!(framework.name().parse(), Ok(*framework));
         }
         let error = "docker".parse::<ProviderType>().unwrap_err();
-        assert_eq!(error, "unknown type `docker`, known are `local`, `default`, `modal`");
+        assert_eq!(error, "unknown type `docker`, expected one of `local`, `default`, `modal`");
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where: all of it, not only what was seen first.
+//! The mistakes in a configuration and their positions: all of them, not just the first.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -6,17 +6,16 @@ use std::ops::Range;
 
 use crate::error::{Problem, Status};
 
-/// A place in a text; both numbers count from 1, the column in characters.
+/// A position in a text; both numbers count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The line.
     pub line: usize,
-    /// The character in the line.
+    /// In characters, not bytes.
     pub column: usize,
 }
 
 impl Place {
-    /// The place of the byte `offset` in `text`; the end of the text for an offset behind it.
+    /// The position of byte `offset` in `text`; the end of the text if `offset` is beyond it.
     fn of(text: &str, offset: usize) -> Place {
         let before = text.get(..offset).unwrap_or(text);
         let line = before.matches('\n').count() + 1;
@@ -25,18 +24,18 @@ impl Place {
     }
 }
 
-/// One thing that is wrong.
+/// One mistake in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The file as it was named on the command line.
+    /// The file, as named on the command line.
     pub file: String,
-    /// Where in the file; `None` when the file could not be read.
+    /// `None` if the file could not be read.
     pub place: Option<Place>,
-    /// The path of the key, e.g. `groups.all.retry_cuont`; empty for what is not about a key.
+    /// The path of the key, e.g. `groups.all.retry_cuont`; empty if the mistake is not about a key.
     pub key: String,
-    /// What is wrong, without file and place.
+    /// What is wrong, without the file and position.
     pub message: String,
-    /// The known key or value that is nearest to what was written, if any is near.
+    /// A similar key or value that is valid, if there is one.
     pub nearest: Option<String>,
 }
 
@@ -53,17 +52,17 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// All that is wrong with one configuration, in file order; never empty.
+/// All mistakes in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
-    /// The mistakes.
+    /// In file order; never empty.
     pub list: Vec<Mistake>,
-    /// What the user can do about them.
+    /// What the user can do about it.
     pub hint: Option<String>,
 }
 
 impl Mistakes {
-    /// The one mistake of a file that is not there to be read.
+    /// For a file that cannot be read.
     pub(super) fn unreadable(file: &str, error: &std::io::Error) -> Mistakes {
         let message = format!("cannot read config `{file}`: {error}");
         let mistake =
@@ -76,7 +75,7 @@ impl Mistakes {
     }
 }
 
-/// One mistake a line.
+/// One line per mistake.
 impl fmt::Display for Mistakes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, mistake) in self.list.iter().enumerate() {
@@ -96,7 +95,7 @@ impl From<Mistakes> for Problem {
     }
 }
 
-/// Gathers the mistakes of one text while it is read.
+/// Collects the mistakes in a text while it is read.
 pub(super) struct Notes<'t> {
     file: &'t str,
     text: &'t str,
@@ -108,12 +107,12 @@ impl<'t> Notes<'t> {
         Notes { file, text, list: RefCell::default() }
     }
 
-    /// Notes that `message` is wrong with the key at the path `key`, which stands at `span`.
+    /// Adds a mistake about the key with the path `key`, located at `span`.
     pub(super) fn add(&self, span: &Range<usize>, key: impl Into<String>, message: String) {
         self.add_near(span, key, message, None);
     }
 
-    /// The same with the nearest word that would have been right.
+    /// The same, suggesting the most similar valid word.
     pub(super) fn add_near(
         &self,
         span: &Range<usize>,
@@ -130,7 +129,7 @@ impl<'t> Notes<'t> {
         });
     }
 
-    /// `value`, unless there are mistakes. Where there is no value, there must be some.
+    /// `value`, unless there are mistakes. A `None` must have been reported as one.
     pub(super) fn settle<T>(self, value: Option<T>) -> Result<T, Mistakes> {
         let mut list = self.list.into_inner();
         if let Some(value) = value.filter(|_| list.is_empty()) {
@@ -141,8 +140,8 @@ impl<'t> Notes<'t> {
     }
 }
 
-/// The one of `known` that `word` most likely was meant to be. Jaro and Winkler's measure forgives
-/// a missing ending (`test_timeout` for `test_timeout_secs`), which counting edits does not.
+/// The word of `known` that is most similar to `word`, if any is similar enough. Jaro–Winkler similarity
+/// tolerates a missing ending (`test_timeout` for `test_timeout_secs`), which an edit distance does not.
 pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let likeness = |name: &str| strsim::jaro_winkler(&word.to_lowercase(), name);
     let best = known.into_iter().map(|name| (likeness(name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_word_forgives_typing_and_missing_endings_but_not_everything() {
+    fn the_nearest_word_tolerates_typos_and_missing_endings() {
         let known = ["max_parallel", "test_timeout_secs", "working_dir"];
         assert_eq!(nearest("max_paralel", known), Some("max_parallel"));
         assert_eq!(nearest("test_timeout", known), Some("test_timeout_secs"));

@@ -6,11 +6,11 @@ use super::check;
 use super::read::{Table, Value};
 use super::{CommandProvider, Local, Modal, Provider, ProviderType};
 
-/// Modal's own limit.
+/// Modal's limit.
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 
 pub(super) fn read(table: &mut Table<'_>) -> Option<Provider> {
-    let Some(kind) = table.need("type", |value| value.choice(&ProviderType::NAMES)) else {
+    let Some(kind) = table.need("type", |value| value.choice()) else {
         table.leave_open();
         return None;
     };
@@ -47,29 +47,26 @@ fn command(table: &mut Table<'_>) -> CommandProvider {
         secret_env: table.read("secret_env", check::names).unwrap_or_default(),
     };
     if provider.prepare_command.is_none() && provider.create_command.contains("{image_id}") {
-        table.fail("create_command", "holds `{image_id}`, but there is no `prepare_command` that makes one");
+        table.fail("create_command", "contains `{image_id}`, but no `prepare_command` creates an image");
     }
     if !provider.exec_command.is_empty() && !provider.exec_command.contains("{command}") {
-        table.fail("exec_command", "must hold `{command}`, which stands for what is to run");
+        table.fail("exec_command", "must contain `{command}`, the command to run");
     }
     if provider.download_command.as_ref().is_some_and(|command| !command.contains("{paths}")) {
-        table.fail("download_command", "must hold `{paths}`, which stands for what is to be copied");
+        table.fail("download_command", "must contain `{paths}`, the paths to copy");
     }
     if provider.sweep_command.as_ref().is_some_and(|command| !command.contains("{run_name}")) {
-        table.fail(
-            "sweep_command",
-            "must hold `{run_name}`, which stands for the run whose sandboxes it destroys",
-        );
+        table.fail("sweep_command", "must contain `{run_name}`, the run whose sandboxes to destroy");
     }
     if provider.prepare_command.is_none() && provider.patch_command.is_some() {
-        table.fail("patch_command", "needs a `prepare_command` that makes what it patches");
+        table.fail("patch_command", "requires a `prepare_command` that creates the image to patch");
     }
     provider
 }
 
 fn modal(table: &mut Table<'_>) -> Modal {
-    let seconds = |table: &mut Table<'_>, key: &'static str, usual: u64| {
-        table.read(key, Value::seconds).unwrap_or(Duration::from_secs(usual))
+    let seconds = |table: &mut Table<'_>, key: &'static str, default: u64| {
+        table.read(key, Value::seconds).unwrap_or(Duration::from_secs(default))
     };
     let provider = Modal {
         dockerfile: table.read("dockerfile", Value::path),
@@ -93,12 +90,12 @@ fn modal(table: &mut Table<'_>) -> Modal {
         table.fail("creates_per_second", "must be at least 0.001");
     }
     if provider.sandbox_timeout > LONGEST_LIFE {
-        table.fail("sandbox_timeout_secs", "must not be above 86400: no sandbox of Modal lives longer");
+        table.fail("sandbox_timeout_secs", "must be at most 86400, the limit of Modal");
     }
     provider
 }
 
-/// A table of any content.
+/// A table with any content.
 fn options(value: &Value<'_>) -> Option<serde_json::Value> {
     value.entries(|_, _| None::<()>)?;
     value.json()

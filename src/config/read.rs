@@ -1,14 +1,15 @@
-//! Takes values out of the tree of a configuration. What a reader does not ask for is unknown: the
-//! keys that exist are those that are read, and nowhere listed.
+//! Takes values out of the tree of a configuration. There is no list of known keys: a key that no reader asks for
+//! is unknown.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::kinds::{self, Choice};
 use super::mistakes::{Notes, nearest};
 use super::tree::{Data, Entry, Node, join, placed};
 
-/// A value, and what is needed to complain about it.
+/// A value with its position, for error messages.
 #[derive(Clone)]
 pub(super) struct Value<'t> {
     node: &'t Node,
@@ -23,7 +24,7 @@ impl<'t> Value<'t> {
         Value { node, table: String::new(), key: String::new(), notes }
     }
 
-    /// Notes that the value `message`, e.g. "must not be empty".
+    /// Adds the mistake that the value `message`, e.g. "must not be empty".
     pub(super) fn fail<T>(&self, message: &str) -> Option<T> {
         let path = join(&self.table, &self.key);
         self.notes.add(&self.node.span, path, format!("{} {message}", placed(&self.table, &self.key)));
@@ -44,7 +45,7 @@ impl<'t> Value<'t> {
         self.fail(&format!("must be {expected}, found {found}"))
     }
 
-    /// Any text, also an empty one.
+    /// Any text, even an empty one.
     pub(super) fn text(&self) -> Option<String> {
         match &self.node.data {
             Data::Text(text) => Some(text.clone()),
@@ -52,18 +53,18 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// A text that is more than spaces.
+    /// A text that is not blank.
     pub(super) fn filled(&self) -> Option<String> {
         let text = self.text()?;
         if text.trim().is_empty() { self.fail("must not be empty") } else { Some(text) }
     }
 
-    /// A text where an empty one means the same as none.
+    /// A text; a blank one counts as not set.
     pub(super) fn optional(&self) -> Option<Option<String>> {
         self.text().map(|text| Some(text).filter(|text| !text.trim().is_empty()))
     }
 
-    /// A path, not looked at.
+    /// A path; it need not exist.
     pub(super) fn path(&self) -> Option<PathBuf> {
         self.filled().map(PathBuf::from)
     }
@@ -75,7 +76,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// A whole number of `range`.
+    /// An integer within `range`.
     pub(super) fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
         let Data::Integer(found) = self.node.data else {
             return self.mismatch("an integer");
@@ -89,17 +90,17 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// A number of things, at least `least`.
+    /// A count of at least `least`.
     pub(super) fn count(&self, least: u32) -> Option<usize> {
         self.integer(least..=u32::MAX).and_then(|count| usize::try_from(count).ok())
     }
 
-    /// Whole seconds, more than none. The upper bound keeps any clock from overflowing.
+    /// Whole seconds, at least 1. The upper bound keeps clock arithmetic from overflowing.
     pub(super) fn seconds(&self) -> Option<Duration> {
         self.integer(1..=u32::MAX).map(|seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// A finite number, not below 0; an integer will do.
+    /// A finite number of at least 0, float or integer.
     pub(super) fn amount(&self) -> Option<f64> {
         let found = match self.node.data {
             Data::Float(found) => found,
@@ -113,7 +114,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// An array; items that `read` refuses are left out.
+    /// An array; items that `read` rejects are left out.
     pub(super) fn list<T>(&self, read: impl Fn(&Value<'t>) -> Option<T>) -> Option<Vec<T>> {
         let Data::Array(items) = &self.node.data else {
             return self.mismatch("an array");
@@ -122,7 +123,7 @@ impl<'t> Value<'t> {
         Some(items.iter().enumerate().map(item).filter_map(|item| read(&item)).collect())
     }
 
-    /// A table with free keys, in file order.
+    /// A table with arbitrary keys, in file order.
     pub(super) fn entries<T>(&self, read: impl Fn(&str, &Value<'t>) -> Option<T>) -> Option<Vec<T>> {
         let Data::Table(entries) = &self.node.data else {
             return self.mismatch("a table");
@@ -136,7 +137,7 @@ impl<'t> Value<'t> {
         Some(entries.iter().filter_map(entry).collect())
     }
 
-    /// Whether it is a table or an array without content.
+    /// Whether it is an empty table or array.
     pub(super) fn is_empty(&self) -> bool {
         match &self.node.data {
             Data::Array(items) => items.is_empty(),
@@ -145,27 +146,25 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// One of some words, by the name of each.
-    pub(super) fn choice<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
+    /// One of a few words.
+    pub(super) fn choice<C: Choice>(&self) -> Option<C> {
         let text = self.text()?;
-        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
-            return Some(*choice);
+        if let Some(choice) = kinds::find(&text) {
+            return Some(choice);
         }
-        let names = || choices.iter().map(|(name, _)| *name);
-        let near = nearest(&text, names());
+        let near = nearest(&text, C::ALL.iter().map(|choice| choice.name()));
         let mut message = format!("unknown {} `{text}`", self.key);
         if !self.table.is_empty() {
             message += &format!(" in [{}]", self.table);
         }
         if near.is_none() {
-            let names: Vec<_> = names().map(|name| format!("`{name}`")).collect();
-            message += &format!(", known are {}", names.join(", "));
+            message += &format!(", expected one of {}", kinds::known::<C>());
         }
         self.notes.add_near(&self.node.span, join(&self.table, &self.key), message, near);
         None
     }
 
-    /// A table with fixed keys: those that `read` asks for. The others are unknown.
+    /// A table whose keys are those that `read` asks for; all others are reported as unknown.
     pub(super) fn table<T>(&self, read: impl FnOnce(&mut Table<'t>) -> T) -> Option<T> {
         let Data::Table(entries) = &self.node.data else {
             return self.mismatch("a table");
@@ -177,12 +176,12 @@ impl<'t> Value<'t> {
         Some(result)
     }
 
-    /// The value as JSON, e.g. for a provider that takes any options.
+    /// The value as JSON, for options that are passed on to a provider.
     pub(super) fn json(&self) -> Option<serde_json::Value> {
         Some(match &self.node.data {
             Data::Text(text) | Data::Date(text) => text.clone().into(),
             Data::Integer(Some(integer)) => (*integer).into(),
-            Data::Integer(None) => return self.fail("has more than 64 bits"),
+            Data::Integer(None) => return self.fail("must fit in 64 bits"),
             Data::Float(float) => match serde_json::Number::from_f64(*float) {
                 Some(number) => number.into(),
                 None => return self.fail("must be a finite number"),
@@ -219,7 +218,7 @@ impl<'t> Table<'t> {
         read(&Value { node, table: self.path.clone(), key: key.to_owned(), notes: self.value.notes })
     }
 
-    /// The same for a key that must be there.
+    /// The same for a required key.
     pub(super) fn need<T>(
         &mut self,
         key: &'static str,
@@ -235,12 +234,12 @@ impl<'t> Table<'t> {
         self.read(key, read)
     }
 
-    /// Whether `key` is there, right or wrong.
+    /// Whether `key` is set, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|entry| entry.key == key)
     }
 
-    /// Notes that the value of `key`, or the table if that is missing, `message`.
+    /// Adds the mistake that the value of `key`, or the table if that is missing, `message`.
     pub(super) fn fail(&mut self, key: &'static str, message: &str) {
         if self.has(key) {
             self.read(key, |value| value.fail::<()>(message));
@@ -249,7 +248,7 @@ impl<'t> Table<'t> {
         }
     }
 
-    /// Says that the keys of the table cannot be told, so that none is unknown.
+    /// Reports no key of this table as unknown, since which keys are valid cannot be known.
     pub(super) fn leave_open(&mut self) {
         self.open = true;
     }
@@ -260,7 +259,7 @@ impl<'t> Table<'t> {
             let path = join(&self.path, &entry.key);
             let message = match (&entry.value.data, self.path.is_empty()) {
                 (Data::Table(_), _) => format!("unknown table [{path}]"),
-                (_, true) => format!("unknown key `{}` outside of any table", entry.key),
+                (_, true) => format!("unknown key `{}` outside any table", entry.key),
                 (_, false) => format!("unknown key `{}` in [{}]", entry.key, self.path),
             };
             let near = nearest(&entry.key, self.known.iter().copied());

@@ -1,4 +1,4 @@
-//! Reads the whole file, and the tables that have one form.
+//! Reads the top level of the file and the tables that do not depend on a `type`.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::{
     framework, provider,
 };
 
-/// The configuration, which is only of use where no mistake was noted; `None` has been noted as one.
+/// The configuration; valid only if no mistake was reported. `None` was reported as one.
 pub(super) fn read(root: &mut Table<'_>) -> Option<Config> {
     let offload = root.read("offload", |value| value.table(offload)).unwrap_or_default();
     let provider = root.need("provider", |value| value.table(provider::read)).flatten();
     let framework = root.need("framework", |value| value.table(framework::read)).flatten();
     let filters: fn(&Value<'_>) -> Option<String> = match &framework {
         Some(framework) if !matches!(framework.kind, FrameworkKind::Custom { .. }) => check::words,
-        // A part of a shell text, which may have quotes around it.
+        // Becomes part of a shell command, possibly within quotes.
         _ => |value| value.text(),
     };
     let groups = root.need("groups", |value| groups(value, filters));
@@ -40,7 +40,7 @@ pub(super) fn read(root: &mut Table<'_>) -> Option<Config> {
                 framework.leave_open();
                 framework.fail(
                     "run_command",
-                    "must hold `{result_file}`: without it the sandboxes of the local provider would share one \
+                    "must contain `{result_file}`, since local sandboxes would overwrite each other's \
                      `result_file`; or set `max_parallel = 1`",
                 );
             })
@@ -60,17 +60,17 @@ fn default_roots(config: &mut Config) {
 }
 
 fn offload(table: &mut Table<'_>) -> Offload {
-    let usual = Offload::default();
+    let default = Offload::default();
     Offload {
-        max_parallel: table.read("max_parallel", |value| value.count(1)).unwrap_or(usual.max_parallel),
-        // 0 is how the peer's files say "as many as there are cores".
+        max_parallel: table.read("max_parallel", |value| value.count(1)).unwrap_or(default.max_parallel),
+        // 0 means one per core.
         max_parallel_collection: table
             .read("max_parallel_collection", |value| value.count(0))
             .filter(|count| *count > 0),
-        test_timeout: table.read("test_timeout_secs", Value::seconds).unwrap_or(usual.test_timeout),
+        test_timeout: table.read("test_timeout_secs", Value::seconds).unwrap_or(default.test_timeout),
         discovery_timeout: table
             .read("discovery_timeout_secs", Value::seconds)
-            .unwrap_or(usual.discovery_timeout),
+            .unwrap_or(default.discovery_timeout),
         working_dir: table.read("working_dir", Value::path),
         sandbox_repo_root: table.read("sandbox_repo_root", Value::filled),
         sandbox_project_root: table.read("sandbox_project_root", Value::filled),
@@ -107,22 +107,22 @@ fn groups(value: &Value<'_>, filters: fn(&Value<'_>) -> Option<String>) -> Optio
         })
     })?;
     if value.is_empty() {
-        value.fail("must hold at least one group, e.g. [groups.all]")
+        value.fail("must contain at least one group, e.g. [groups.all]")
     } else {
         Some(groups)
     }
 }
 
 fn report(table: &mut Table<'_>) -> Report {
-    let usual = Report::default();
+    let default = Report::default();
     Report {
-        output_dir: table.read("output_dir", Value::path).unwrap_or(usual.output_dir),
-        junit: table.read("junit", Value::boolean).unwrap_or(usual.junit),
-        junit_file: table.read("junit_file", check::file_name).unwrap_or(usual.junit_file),
+        output_dir: table.read("output_dir", Value::path).unwrap_or(default.output_dir),
+        junit: table.read("junit", Value::boolean).unwrap_or(default.junit),
+        junit_file: table.read("junit_file", check::file_name).unwrap_or(default.junit_file),
         download_globs: table.read("download_globs", check::globs).unwrap_or_default(),
         download_globs_failure_only: table
             .read("download_globs_failure_only", Value::boolean)
-            .unwrap_or(usual.download_globs_failure_only),
+            .unwrap_or(default.download_globs_failure_only),
     }
 }
 
@@ -139,13 +139,12 @@ impl Default for Report {
 }
 
 fn history(table: &mut Table<'_>) -> History {
-    let records = [("always", RecordHistory::Always), ("flag", RecordHistory::Flag)];
     let duration = |value: &Value<'_>| match Duration::try_from_secs_f64(value.amount()?) {
         Ok(duration) => Some(duration),
-        Err(_) => value.fail("is longer than any test"),
+        Err(_) => value.fail("is too large"),
     };
     History {
-        record: table.read("record_history", |value| value.choice(&records)).unwrap_or(RecordHistory::Flag),
+        record: table.read("record_history", Value::choice).unwrap_or(RecordHistory::Flag),
         path: table.read("path", Value::path).unwrap_or_else(|| "offload-history.jsonl".into()),
         reservoir_size: table.read("reservoir_size", |value| value.count(1)).unwrap_or(20),
         default_duration: table.read("default_duration_secs", duration).unwrap_or(Duration::from_secs(1)),
@@ -155,7 +154,7 @@ fn history(table: &mut Table<'_>) -> History {
 fn checkpoint(table: &mut Table<'_>) -> Checkpoint {
     let build_inputs = |value: &Value<'_>| {
         let paths = check::names(value)?;
-        if value.is_empty() { value.fail("must name at least one path") } else { Some(paths) }
+        if value.is_empty() { value.fail("must list at least one path") } else { Some(paths) }
     };
     Checkpoint { build_inputs: table.need("build_inputs", build_inputs).unwrap_or_default() }
 }

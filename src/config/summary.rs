@@ -1,11 +1,10 @@
-//! A configuration as a text for people, with the defaults that apply.
+//! Shows a configuration, with defaults filled in.
 
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
-use super::{Config, Framework, FrameworkKind, FrameworkType, Provider, ProviderType, RecordHistory};
-
-const MASK: &str = "***";
+use super::{Choice, Config, Framework, FrameworkKind, FrameworkType, Provider, ProviderType};
+use crate::mask::{Mask, STARS};
 
 /// Settings under a heading.
 struct Section {
@@ -38,20 +37,16 @@ impl Section {
         if values.is_empty() { self } else { self.add(key, values.join(", ")) }
     }
 
-    fn variables(mut self, values: &[(String, String)], secret: &[String]) -> Section {
-        for (name, value) in values {
-            let value = if secret.contains(name) { MASK } else { value };
-            self = self.add(&format!("env.{name}"), value);
-        }
-        self
+    fn variable(self, name: &str, value: &str) -> Section {
+        self.add(&format!("env.{name}"), value)
     }
 }
 
 impl Config {
-    /// All settings as aligned lines under the names of their tables, without those that are not set.
-    /// Instead of each of `secrets` (see [`Config::secrets`]) and of the variables in
-    /// [`Config::secret_env`] there stands `***`.
+    /// All settings that are set or have a default, in aligned lines under the names of their tables. `secrets` and
+    /// the values of secret variables are replaced by `***`.
     pub fn summary(&self, secrets: &[String]) -> String {
+        let mask = Mask::new(secrets.iter().cloned());
         let sections = self.sections();
         let keys = sections.iter().flat_map(|section| &section.rows).map(|(key, _)| key.chars().count());
         let width = keys.max().unwrap_or(0);
@@ -60,7 +55,7 @@ impl Config {
             let gap = if index == 0 { "" } else { "\n" };
             _ = writeln!(text, "{gap}[{}]", section.title);
             for (key, value) in &section.rows {
-                let value = secrets.iter().fold(value.clone(), |value, secret| value.replace(secret, MASK));
+                let value = mask.hide(value);
                 let value = value.trim_end().replace('\n', &format!("\n{:1$}", "", width + 4));
                 _ = writeln!(text, "{}", format!("  {key:width$}  {value}").trim_end());
             }
@@ -69,8 +64,17 @@ impl Config {
     }
 
     fn sections(&self) -> Vec<Section> {
-        let mut sections = vec![offload(self), provider(&self.provider)];
-        sections.push(framework(&self.framework, self.secret_env()));
+        let secret = self.secret_env();
+        let variable = |section: Section, (name, value): &(String, String)| {
+            section.variable(name, if secret.contains(name) { STARS } else { value })
+        };
+        let provider = self.test_env().iter().fold(provider(&self.provider), variable);
+        let framework = self.framework.env.iter().fold(framework(&self.framework), variable);
+        let mut sections = vec![
+            offload(self),
+            provider.list("secret_env", secret),
+            framework.list("prepend_path", &self.framework.prepend_path),
+        ];
         for group in &self.groups {
             sections.push(
                 Section::new(format!("groups.{}", group.name))
@@ -88,13 +92,9 @@ impl Config {
                 .add("download_globs_failure_only", self.report.download_globs_failure_only),
         );
         if let Some(history) = &self.history {
-            let record = match history.record {
-                RecordHistory::Always => "always",
-                RecordHistory::Flag => "flag",
-            };
             sections.push(
                 Section::new("history")
-                    .add("record_history", record)
+                    .add("record_history", history.record.name())
                     .add("path", history.path.display())
                     .add("reservoir_size", history.reservoir_size)
                     .seconds("default_duration_secs", history.default_duration),
@@ -135,9 +135,7 @@ fn provider(provider: &Provider) -> Section {
         Provider::Local(local) => section
             .add("type", ProviderType::Local.name())
             .maybe("working_dir", local.working_dir.as_ref().map(|path| path.display()))
-            .add("shell", &local.shell)
-            .variables(&local.env, &local.secret_env)
-            .list("secret_env", &local.secret_env),
+            .add("shell", &local.shell),
         Provider::Command(command) => section
             .add("type", ProviderType::Default.name())
             .maybe("prepare_command", command.prepare_command.as_ref())
@@ -150,9 +148,7 @@ fn provider(provider: &Provider) -> Section {
             .maybe("working_dir", command.working_dir.as_ref().map(|path| path.display()))
             .seconds("timeout_secs", command.timeout)
             .list("copy_dirs", &command.copy_dirs)
-            .add("cpu_cores", command.cpu_cores)
-            .variables(&command.env, &command.secret_env)
-            .list("secret_env", &command.secret_env),
+            .add("cpu_cores", command.cpu_cores),
         Provider::Modal(modal) => section
             .add("type", ProviderType::Modal.name())
             .maybe("dockerfile", modal.dockerfile.as_ref().map(|path| path.display()))
@@ -166,13 +162,11 @@ fn provider(provider: &Provider) -> Section {
             .seconds("timeout_secs", modal.timeout)
             .seconds("sandbox_timeout_secs", modal.sandbox_timeout)
             .seconds("idle_timeout_secs", modal.idle_timeout)
-            .add("creates_per_second", modal.creates_per_second)
-            .variables(&modal.env, &modal.secret_env)
-            .list("secret_env", &modal.secret_env),
+            .add("creates_per_second", modal.creates_per_second),
     }
 }
 
-fn framework(framework: &Framework, secret: &[String]) -> Section {
+fn framework(framework: &Framework) -> Section {
     let section = Section::new("framework");
     let section = match &framework.kind {
         FrameworkKind::Pytest { paths, command, run_args } => section
@@ -201,8 +195,6 @@ fn framework(framework: &Framework, secret: &[String]) -> Section {
     section
         .maybe("discovery_args", framework.discovery_args.as_ref())
         .add("test_id_format", &framework.test_id_format)
-        .variables(&framework.env, secret)
-        .list("prepend_path", &framework.prepend_path)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A TOML text as a tree: every key and value with its place, tables in file order, environment
-//! variables replaced. The one user of the TOML library.
+//! A TOML text as a tree: every key and value has its position, tables are in file order, environment variables
+//! are expanded.
 
 use std::ops::Range;
 
@@ -9,35 +9,34 @@ use toml::de::{DeTable, DeValue};
 use super::expand::{ExpandError, expand};
 use super::mistakes::Notes;
 
-/// A value and the bytes of the text that hold it; for a table with a header, the header.
+/// A value and its byte range in the text; for a table with a header, the range of the header.
 pub(super) struct Node {
     pub(super) span: Range<usize>,
     pub(super) data: Data,
 }
 
-/// A key of a table and its value.
+/// A key and its value.
 pub(super) struct Entry {
     pub(super) key: String,
     pub(super) span: Range<usize>,
     pub(super) value: Node,
 }
 
-/// A value.
 pub(super) enum Data {
     Text(String),
-    /// `None`: more than 64 bits.
+    /// `None` if it does not fit in 64 bits.
     Integer(Option<i64>),
     Float(f64),
     Boolean(bool),
     Date(String),
     Array(Vec<Node>),
     Table(Vec<Entry>),
-    /// A text that could not be expanded, of which the user already hears.
+    /// A text that could not be expanded; already reported.
     Broken,
 }
 
-/// Reads `text`. Syntax errors and variables that are not set go into `notes`; with the former there is
-/// no tree, as what could still be read of the text is guesswork.
+/// Reads `text`. Syntax errors and unset variables are added to `notes`. After a syntax error the result is `None`,
+/// since whatever could still be read would be guesswork.
 pub(super) fn parse(
     text: &str,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -47,7 +46,7 @@ pub(super) fn parse(
     let mut line = None;
     for error in &errors {
         let span = error.span().unwrap_or(0..0);
-        // One error often drags others of its line along.
+        // One error often causes others on the same line.
         let this_line = text.get(..span.start).map(|before| before.matches('\n').count());
         if line.is_none() || line != Some(this_line) {
             notes.add(&span, "", format!("invalid TOML: {}", error.message().replace('\n', ", ")));
@@ -104,24 +103,24 @@ impl Builder<'_> {
 
     fn text(&self, text: &str, span: &Range<usize>, path: &str, key: &str) -> Data {
         let message = match expand(text, self.environment) {
-            Ok(text) if text.contains('\0') => "must not hold a NUL character".to_owned(),
+            Ok(text) if text.contains('\0') => "must not contain a NUL character".to_owned(),
             Ok(text) => return Data::Text(text),
-            Err(ExpandError::Unset(name)) => format!("needs the variable `{name}`, which is not set"),
-            Err(ExpandError::Unclosed(name)) => format!("has no `}}` for `${{{name}:-`"),
+            Err(ExpandError::Unset(name)) => format!("uses the variable `{name}`, which is not set"),
+            Err(ExpandError::Unclosed(name)) => format!("has no closing `}}` for `${{{name}:-`"),
         };
         self.notes.add(span, join(path, key), format!("{} {message}", placed(path, key)));
         Data::Broken
     }
 }
 
-/// The path of `key` in the table at `path`, as TOML writes it; an array's items keep their index.
+/// The path of `key` in the table at `path` in TOML syntax; array items keep their index.
 pub(super) fn join(path: &str, key: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || "-_[]".contains(c);
     let key = if key.is_empty() || !key.chars().all(is_bare) { format!("{key:?}") } else { key.to_owned() };
     if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
-/// How messages name `key` of the table at `path`.
+/// How messages name `key` in the table at `path`.
 pub(super) fn placed(path: &str, key: &str) -> String {
     if path.is_empty() { format!("`{key}`") } else { format!("`{key}` in [{path}]") }
 }

@@ -1,5 +1,5 @@
-//! A private directory for temporary files, which goes with its process even where that is killed: the next
-//! one on this machine that makes such a directory removes those that nobody holds.
+//! A private directory for temporary files. If its process is killed, the next process on this machine that creates
+//! such a directory removes it.
 
 use std::fs::{self, DirEntry, File};
 use std::io::{Read, Write};
@@ -9,35 +9,34 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-/// Begins the names of these directories.
+/// The prefix of the names of these directories.
 const PREFIX: &str = "offload-";
-/// Held in a directory as long as its process lives; has the name of the machine, since some file systems that
-/// several share have locks for each of their own.
+/// The name of the lock file, which contains the name of the machine: on some shared file systems each machine has
+/// its own locks.
 const HOLD: &str = ".held";
 
-/// A directory below the system's one for temporary files, which nobody else may read. It is removed with
-/// everything in it when this is dropped.
+/// A private directory within the system's temporary directory. It is removed on drop.
 #[derive(Debug)]
 pub struct Scratch {
     directory: TempDir,
-    /// After the directory, so that nobody else removes it at the same time. `None` where the file system has no
-    /// locks: then it stays when the process is killed.
+    /// Dropped after the directory is removed, so that nobody else removes it at the same time. `None` if the file
+    /// system has no locks; then the directory stays if the process is killed.
     _hold: Option<File>,
 }
 
 impl Scratch {
-    /// Makes one, and removes what processes left that were killed.
+    /// Creates a directory, after removing those of killed processes.
     ///
     /// # Errors
-    /// When no directory can be made.
+    /// If the directory cannot be created.
     pub fn new() -> Result<Scratch> {
         Scratch::sweep();
         let directory = tempfile::Builder::new()
             .prefix(PREFIX)
-            // There is output in it from which no secret is hidden yet.
+            // It contains output with secrets that are not masked yet.
             .permissions(PermissionsExt::from_mode(0o700))
             .tempdir()
-            .context("cannot make a temporary directory (`TMPDIR` names another place for it)")?;
+            .context("cannot create a temporary directory (set `TMPDIR` to use another place)")?;
         let hold = hold(directory.path());
         Ok(Scratch { directory, _hold: hold })
     }
@@ -47,16 +46,16 @@ impl Scratch {
         self.directory.path()
     }
 
-    /// Removes the directories of processes that were killed. What cannot be removed stays.
+    /// Removes the directories of killed processes, as far as possible.
     pub fn sweep() {
         let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
         for directory in entries.filter(is_ours).map(|entry| entry.path()) {
-            // Held until the directory is gone, so that no two remove it at the same time.
+            // Locked until the directory is gone, so that only one process removes it.
             let hold = File::open(directory.join(HOLD));
             if hold.as_ref().is_ok_and(is_abandoned) {
-                log::info!("`{}` was left by a process that was killed", directory.display());
+                log::info!("removing `{}`, left behind by a killed process", directory.display());
                 if fs::remove_dir_all(&directory).is_err() {
-                    // What that process started may still write in it; the next one tries again.
+                    // Children of that process may still write to it; the next sweep tries again.
                     let _ = fs::write(directory.join(HOLD), machine());
                 }
             }
@@ -64,7 +63,7 @@ impl Scratch {
     }
 }
 
-/// Locks the file by which others see that the directory is in use; it is there only when it is locked.
+/// Marks the directory as in use, with a lock file that appears only once it is locked.
 fn hold(directory: &Path) -> Option<File> {
     let mut file = tempfile::NamedTempFile::new_in(directory).ok()?;
     file.as_file().try_lock().ok()?;
@@ -72,7 +71,7 @@ fn hold(directory: &Path) -> Option<File> {
     file.persist(directory.join(HOLD)).ok()
 }
 
-/// Whether a process of this machine held it, and does not any more.
+/// Whether it belonged to a process on this machine that no longer holds it.
 fn is_abandoned(mut hold: &File) -> bool {
     let mut name = Vec::new();
     hold.try_lock().is_ok() && hold.read_to_end(&mut name).is_ok() && name == machine()
@@ -82,9 +81,9 @@ fn machine() -> Vec<u8> {
     rustix::system::uname().nodename().to_bytes().to_owned()
 }
 
-/// Whether this user made the directory, and nobody else can write in it.
+/// Whether this user created the directory and nobody else can use it.
 fn is_ours(entry: &DirEntry) -> bool {
-    // Not of what a link leads to.
+    // Metadata of the entry itself, not of a link's target.
     let own = |data: fs::Metadata| {
         data.is_dir() && data.uid() == nix::unistd::getuid().as_raw() && data.mode() & 0o077 == 0
     };

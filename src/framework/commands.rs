@@ -1,4 +1,4 @@
-//! Turns a batch into the command that runs it.
+//! Builds the commands of batches.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use crate::mask::Mask;
 use crate::model::{GroupIndex, Suite, TestIndex};
 use crate::trace::Trace;
 
-/// Turns tests into commands.
+/// Builds commands for tests.
 #[derive(Clone, Copy)]
 pub struct Commands<'a> {
-    /// Builds them.
+    /// The framework.
     pub framework: &'a dyn Framework,
     /// All tests.
     pub suite: &'a Suite,
-    /// What discovery found out.
+    /// The facts from discovery.
     pub facts: &'a Facts,
-    /// The directory of files that batches share, where sandboxes see it.
+    /// The directory of files that batches share, if sandboxes see it.
     pub shared: Option<&'a Path>,
     /// The project's root in a sandbox.
     pub root: &'a str,
-    /// Variables and search path.
+    /// The environment of the commands.
     pub surroundings: &'a Surroundings,
-    /// Stop a runner at its first failure.
+    /// Whether a runner should stop at its first failure.
     pub fail_fast: bool,
 }
 
 impl Commands<'_> {
-    /// The context in which a command for `scratch` is built.
+    /// The context of a batch with the private directory `scratch`.
     pub fn context<'b>(&'b self, scratch: &'b Path) -> BatchContext<'b> {
         BatchContext {
             suite: self.suite,
@@ -42,7 +42,7 @@ impl Commands<'_> {
         }
     }
 
-    /// The command of these tests, in its surroundings.
+    /// The command for `tests`, with its environment.
     pub fn command(&self, tests: &[TestIndex], group: GroupIndex, scratch: &Path) -> RunCommand {
         let mut run = self.framework.run_command(tests, group, &self.context(scratch));
         self.surroundings.apply(&mut run.command, self.root);
@@ -50,21 +50,21 @@ impl Commands<'_> {
     }
 }
 
-/// What all batches of a run have in common.
+/// What all batches of a run share.
 pub struct RunSite<'a> {
     /// Builds the commands.
     pub commands: Commands<'a>,
     /// A private local directory.
     pub scratch: PathBuf,
-    /// What the directories of batches in a sandbox begin with, where it has files of its own.
+    /// The prefix of the directories of batches in a sandbox, if it has its own files.
     pub inside: Option<PathBuf>,
     /// Where logs and downloads go.
     pub output: &'a OutputDir,
-    /// What no log may show.
+    /// The secrets to mask in logs.
     pub mask: Arc<Mask>,
     /// The timeline.
     pub trace: &'a Trace,
-    /// Raised when the run is to stop.
+    /// Set to stop the run.
     pub stop: &'a Cancel,
 }
 

@@ -7,45 +7,41 @@ use anyhow::{Result, bail};
 use crate::command::{CommandLine, fill};
 use crate::framework::{
     BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
-    describe_failure,
+    describe_failure, indexed,
 };
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
 
-/// The one name of all tests where only the exit status is known.
+/// The name for all tests if only the exit status is known.
 pub const ALL_TESTS: &str = "all_tests";
 
-/// The settings of a home-made runner.
+/// The settings of a custom runner.
 #[derive(Clone, Debug)]
 pub struct Custom {
-    /// Prints a test id a line; `{filters}` is replaced by the group's filters as they are.
+    /// Prints one test id per line; `{filters}` is replaced by the group's filters verbatim.
     pub discover_command: String,
-    /// Runs `{tests}`, quoted for sh; `{result_file}` is the report it is to write.
+    /// Runs `{tests}`, which are quoted for the shell; `{result_file}` is the report to write.
     pub run_command: String,
-    /// The report: its ending where `run_command` has the placeholder, else its path.
+    /// The path of the report. If `run_command` contains the placeholder, only the extension matters.
     pub result_file: Option<String>,
-    /// Where both commands run.
+    /// The working directory of both commands.
     pub working_dir: Option<PathBuf>,
-    /// How a report's names make an id.
+    /// How to build an id from a report's names.
     pub test_id_format: String,
 }
 
 impl Framework for Custom {
     fn list_commands(&self, groups: &[Group], _scratch: &Path) -> Result<Vec<ListCommand>> {
-        let list = |(number, group): (usize, &Group)| {
+        let list = |(index, group): (GroupIndex, &Group)| {
             let mut command = CommandLine::shell(self.discover_command.replace("{filters}", &group.filters));
             command.directory.clone_from(&self.working_dir);
-            ListCommand {
-                groups: vec![GroupIndex(u16::try_from(number).unwrap_or(u16::MAX))],
-                command,
-                output: None,
-            }
+            ListCommand { groups: vec![index], command, output: None }
         };
-        Ok(groups.iter().enumerate().map(list).collect())
+        Ok(indexed(groups).map(list).collect())
     }
 
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
         if output.exit != Exit::Code(0) {
-            bail!("{}", describe_failure(output));
+            bail!("the command {}", describe_failure(output));
         }
         let mut listing = Listing::default();
         let lines = output.stdout.lines().map(|line| line.strip_suffix('\r').unwrap_or(line));
@@ -68,8 +64,8 @@ impl Framework for Custom {
             Some(name) => (Some(self.working_dir.clone().unwrap_or_default().join(name)), false),
         };
         let file = report.as_ref().map(|path| path.to_string_lossy().into_owned());
-        let text = fill_run(&self.run_command, &shell_words::join(ids), file.as_deref());
-        let mut command = CommandLine::shell(text);
+        let script = fill_run(&self.run_command, &shell_words::join(ids), file.as_deref());
+        let mut command = CommandLine::shell(script);
         command.directory.clone_from(&self.working_dir);
         if !private {
             command.stale.extend(report.clone());
@@ -91,7 +87,7 @@ impl Framework for Custom {
     }
 }
 
-/// Fills the template of `run_command`; without a result file its placeholder stays.
+/// Fills in `run_command`; without a result file, its placeholder stays.
 fn fill_run(template: &str, tests: &str, result_file: Option<&str>) -> String {
     let file = result_file.map(shell_words::quote);
     let mut values = vec![("{tests}", tests)];
@@ -104,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_is_not_looked_at_again() {
+    fn inserted_values_are_not_filled_again() {
         assert_eq!(
             fill_run("run {tests} > {result_file} ${x}", "'{result_file}' '{tests}'", Some("a b")),
             "run '{result_file}' '{tests}' > 'a b' ${x}"

@@ -1,15 +1,15 @@
-//! cargo-nextest. Discovery builds and lists; local batches run what discovery built, and ask cargo
-//! nothing.
+//! cargo-nextest. Discovery builds and lists; local batches run what discovery built, without calling cargo's
+//! resolver or compiler again.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::{
     BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, RunCommand,
-    describe_failure,
+    describe_failure, format_id, indexed, name_in_id, split_words,
 };
 use crate::command::{CommandLine, InputFile, StopSignal};
 use crate::config;
@@ -22,11 +22,10 @@ mod project;
 
 use arguments::Arguments;
 
-/// The profile of batches where the project's default profile is in force; what it does not set comes
-/// from there.
+/// The profile of batches that would otherwise use the default profile, from which it inherits.
 const PROFILE: &str = "offload";
 
-/// The fact and the shared file with the answer of `cargo metadata`.
+/// The fact with the name of the shared file that contains the output of `cargo metadata`.
 const METADATA: &str = "nextest.cargo-metadata";
 
 /// The fact with the project's `nextest.toml`.
@@ -51,7 +50,7 @@ impl Nextest {
     /// Reads `[framework]`, whose `type` is `nextest`.
     ///
     /// # Errors
-    /// When arguments cannot be split into words.
+    /// If arguments cannot be split into words.
     pub fn new(framework: &config::Framework) -> Result<Nextest> {
         let config::FrameworkKind::Nextest { package, features, bin, include_ignored, run_args } =
             &framework.kind
@@ -69,22 +68,24 @@ impl Nextest {
         Ok(Nextest {
             settings: Arguments::parse(&words),
             include_ignored: *include_ignored,
-            discovery_args: split(framework.discovery_args.as_deref(), "discovery_args")?,
-            run_args: Arguments::parse(&split(run_args.as_deref(), "run_args")?),
+            discovery_args: split_words(
+                framework.discovery_args.as_deref().unwrap_or_default(),
+                "`discovery_args`",
+            )?,
+            run_args: Arguments::parse(&split_words(run_args.as_deref().unwrap_or_default(), "`run_args`")?),
             profile: own.map(|(_, value)| value.clone()),
             format: framework.test_id_format.clone(),
         })
     }
 
-    /// Tells which profile `NEXTEST_PROFILE` names in the environment that commands find; what
-    /// `[framework]` sets goes before it.
+    /// Sets the profile from an inherited `NEXTEST_PROFILE`; a variable set in `[framework]` takes precedence.
     #[must_use]
     pub fn with_profile(mut self, inherited: Option<String>) -> Nextest {
         self.profile = self.profile.or(inherited);
         self
     }
 
-    /// What the settings and the filters of `group` say together.
+    /// The settings combined with the filters of `group`.
     fn arguments(&self, group: &Group) -> Arguments {
         let words = shell_words::split(&group.filters).unwrap_or_default();
         let mut arguments = self.settings.clone().join(Arguments::parse(&words));
@@ -94,20 +95,19 @@ impl Nextest {
         arguments
     }
 
-    /// The profile of a batch; `None` is the default one.
+    /// The named profile to use; `None` for the default one.
     fn profile_of(&self, arguments: &Arguments) -> Option<String> {
         let named = arguments.profile.clone().or_else(|| self.profile.clone());
         named.filter(|name| !name.is_empty() && name != "default")
     }
 
     fn list_command(&self, group: &Group, index: GroupIndex) -> Result<ListCommand> {
-        let filters = shell_words::split(&group.filters)
-            .with_context(|| format!("cannot split the filters of group `{}`", group.name))?;
+        let filters = split_words(&group.filters, "the filters")?;
         let mut words: Vec<String> =
             ["cargo", "nextest", "list", "--message-format=json", "--color=never"].map(str::to_owned).into();
         words.extend(self.settings.build.iter().cloned());
-        let said = Arguments::parse(&[self.discovery_args.as_slice(), &filters].concat());
-        if self.include_ignored && !said.runner.iter().any(|word| word.starts_with("--run-ignored")) {
+        let chosen = Arguments::parse(&[self.discovery_args.as_slice(), &filters].concat());
+        if self.include_ignored && !chosen.runner.iter().any(|word| word.starts_with("--run-ignored")) {
             words.push("--run-ignored=all".to_owned());
         }
         words.extend(self.discovery_args.iter().cloned());
@@ -115,8 +115,8 @@ impl Nextest {
         Ok(ListCommand { groups: vec![index], command: CommandLine::program(words), output: None })
     }
 
-    /// Asks cargo what nextest asks it, once, and copies the project's configuration where a batch may
-    /// need to change it.
+    /// Runs the `cargo metadata` that nextest would run, once for all batches, and copies the project's configuration
+    /// if a batch may need to change it.
     fn facts_command(&self, groups: &[Group], scratch: &Path) -> ListCommand {
         let all: Vec<Arguments> = groups.iter().map(|group| self.arguments(group)).collect();
         let first = all.first().cloned().unwrap_or_default();
@@ -126,7 +126,7 @@ impl Nextest {
             None => "target=$(rustc -vV | sed -n 's/^host: //p')".to_owned(),
         };
         let copy = scratch.join("nextest-project.toml");
-        let mut text = String::new();
+        let mut script = String::new();
         let named = all.iter().any(|arguments| self.batch_profile(arguments).is_some());
         if named {
             let copy = shell_words::quote(&copy.to_string_lossy()).into_owned();
@@ -134,25 +134,25 @@ impl Nextest {
                 Some(file) => shell_words::quote(file).into_owned(),
                 None => {
                     let locate = format!("cargo locate-project --workspace --message-format=plain {options}");
-                    text.push_str(&format!("manifest=$({locate}); "));
+                    script.push_str(&format!("manifest=$({locate}); "));
                     "\"${manifest%/*}/.config/nextest.toml\"".to_owned()
                 }
             };
-            text.push_str(&format!("if [ -f {source} ]; then cp {source} {copy}; fi; "));
+            script.push_str(&format!("if [ -f {source} ]; then cp {source} {copy}; fi; "));
         }
-        text.push_str(&format!(
+        script.push_str(&format!(
             "{target}; exec cargo metadata --format-version=1 --all-features {options} \
              ${{target:+--filter-platform \"$target\"}}"
         ));
-        ListCommand { groups: Vec::new(), command: CommandLine::shell(text), output: named.then_some(copy) }
+        ListCommand { groups: Vec::new(), command: CommandLine::shell(script), output: named.then_some(copy) }
     }
 
-    /// The profile that batches of a group with these arguments take.
+    /// The named profile of batches of a group with these arguments.
     fn batch_profile(&self, arguments: &Arguments) -> Option<String> {
         self.profile_of(&arguments.clone().join(self.run_args.clone()))
     }
 
-    /// `--cargo-metadata` and `--binaries-metadata`, where discovery built what the batch needs.
+    /// `--cargo-metadata` and `--binaries-metadata`, if discovery built what the batch needs.
     fn reused(
         &self,
         group: GroupIndex,
@@ -173,8 +173,8 @@ impl Nextest {
         ])
     }
 
-    /// Profile, configuration files and where the report goes. The project's configuration outranks a
-    /// tool's, so a JUnit path that a named profile sets itself is replaced in a copy.
+    /// The profile, configuration files and report of a batch. The project's configuration outranks a tool
+    /// configuration, so if a named profile sets a JUnit path itself, it is replaced in a copy.
     fn configuration(
         &self,
         arguments: &Arguments,
@@ -203,7 +203,7 @@ impl Nextest {
     }
 }
 
-/// What a batch is told beside its tests.
+/// The configuration of a batch.
 struct Configuration {
     words: Vec<String>,
     files: Vec<InputFile>,
@@ -211,9 +211,8 @@ struct Configuration {
 
 impl Framework for Nextest {
     fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>> {
-        let numbered = (0..).map(GroupIndex).zip(groups);
-        let lists: Result<Vec<_>> = numbered.map(|(index, group)| self.list_command(group, index)).collect();
-        let mut commands = lists?;
+        let lists = indexed(groups).map(|(index, group)| self.list_command(group, index));
+        let mut commands = lists.collect::<Result<Vec<_>>>()?;
         commands.push(self.facts_command(groups, scratch));
         Ok(commands)
     }
@@ -222,7 +221,7 @@ impl Framework for Nextest {
         let mut listing = Listing::default();
         if let Some(&group) = command.groups.first() {
             if output.exit != Exit::Code(0) {
-                bail!("cargo nextest list failed: {}", describe_failure(output));
+                bail!("cargo nextest list {}", describe_failure(output));
             }
             let read = listing::read(&output.stdout, |binary, name| self.id(binary, name), group)?;
             let name = format!("binaries-{}.json", group.0);
@@ -234,13 +233,13 @@ impl Framework for Nextest {
         if let Some(text) = &output.file {
             listing.facts.insert(CONFIG.to_owned(), text.clone());
         }
-        // Without this answer batches ask cargo themselves.
+        // Without this output, batches call cargo themselves.
         if output.exit == Exit::Code(0) && serde_json::from_str::<Value>(&output.stdout).is_ok() {
             listing.facts.insert(METADATA.to_owned(), "cargo-metadata.json".to_owned());
             listing.shared.push(("cargo-metadata.json".to_owned(), output.stdout.clone()));
         } else {
             let reason = describe_failure(output);
-            listing.warnings.push(format!("cargo metadata failed, so batches build again: {reason}"));
+            listing.warnings.push(format!("batches have to build again, since cargo metadata {reason}"));
         }
         Ok(listing)
     }
@@ -287,11 +286,11 @@ impl Framework for Nextest {
 
 impl Nextest {
     fn id(&self, binary: &str, name: &str) -> String {
-        self.format.replace("{classname}", binary).replace("{name}", name)
+        format_id(&self.format, binary, name)
     }
 
-    /// The expression that selects `tests` and no other; a binary of which all listed tests are wanted
-    /// is named alone, unless the group selects among them.
+    /// The expression that selects exactly `tests`. If all listed tests of a binary are wanted, only the binary is
+    /// named, unless the group selects tests itself.
     fn filterset(&self, tests: &[TestIndex], group: GroupIndex, suite: &Suite, selects: bool) -> String {
         let mut binaries: Vec<(&str, Vec<&str>)> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
@@ -302,7 +301,8 @@ impl Nextest {
                 binaries.push((binary, Vec::new()));
                 binaries.len() - 1
             });
-            binaries[place].1.push(self.name_of(test.id.as_str(), binary));
+            let id = test.id.as_str();
+            binaries[place].1.push(name_in_id(&self.format, id, binary).unwrap_or(id));
         }
         let is_whole =
             |binary: &str, count: usize| !selects && suite.listed_in(group, binary).count() == count;
@@ -316,19 +316,9 @@ impl Nextest {
         });
         terms.collect::<Vec<_>>().join(" + ")
     }
-
-    /// The name within the binary: the id without what the format adds.
-    fn name_of<'a>(&self, id: &'a str, binary: &str) -> &'a str {
-        let Some((before, after)) = self.format.split_once("{name}") else {
-            return id;
-        };
-        let before = before.replace("{classname}", binary);
-        let after = after.replace("{classname}", binary);
-        id.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str())).unwrap_or(id)
-    }
 }
 
-/// By format; setup scripts, which nextest reports like tests, are none.
+/// Matches by format, but ignores setup scripts, which nextest reports like tests.
 struct Named<'a>(ByFormat<'a>);
 
 impl Matcher for Named<'_> {
@@ -349,12 +339,7 @@ fn binaries_fact(group: GroupIndex) -> String {
     format!("nextest.binaries.{}", group.0)
 }
 
-fn split(text: Option<&str>, key: &str) -> Result<Vec<String>> {
-    shell_words::split(text.unwrap_or_default())
-        .with_context(|| format!("cannot split `{key}` of `[framework]` into words"))
-}
-
-/// A name within a filterset: whatever could mean something there is written by its number.
+/// A name for a filterset; characters with a possible meaning there are escaped by number.
 fn escape(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for letter in name.chars() {
@@ -367,7 +352,7 @@ fn escape(name: &str) -> String {
     text
 }
 
-/// A TOML basic string; JSON writes the same ones.
+/// A TOML basic string, which has the same escapes as JSON.
 fn toml_string(text: &str) -> String {
     Value::from(text).to_string()
 }

@@ -1,4 +1,4 @@
-//! pytest, on a project as it is.
+//! pytest, on unmodified projects.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,18 +10,18 @@ use serde::Deserialize;
 use crate::command::{CommandLine, InputFile, StopSignal};
 use crate::framework::{
     BatchContext, Facts, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
-    describe_failure, format_id,
+    describe_failure, format_id, indexed, split_words,
 };
 use crate::junit::Case;
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
 
 mod selection;
 
-use selection::{Naming, Selection, argument};
+use selection::{Name, Naming, Selection};
 
-/// Reports to us what was collected; see the file.
+/// Reports what pytest collected; see the file.
 const COLLECT: &str = include_str!("../../scripts/bundled/offload_collect.py");
-/// Runs a part of what is collected; see the file.
+/// Runs only the selected tests; see the file.
 const SELECT: &str = include_str!("../../scripts/bundled/offload_select.py");
 
 /// pytest ends without a report on SIGTERM, and with one on SIGINT.
@@ -30,21 +30,21 @@ const STOP: &[StopSignal] = &[StopSignal::Interrupt, StopSignal::Terminate];
 /// The settings of pytest.
 #[derive(Clone, Debug)]
 pub struct Pytest {
-    /// The words in front of pytest's arguments.
+    /// The command that starts pytest.
     pub command: Vec<String>,
-    /// Where to look; empty leaves it to pytest.
+    /// Where to search for tests; if empty, pytest decides.
     pub paths: Vec<String>,
-    /// Extra words of discovery.
+    /// Extra arguments for discovery.
     pub discovery_args: Vec<String>,
-    /// Extra words of test runs.
+    /// Extra arguments for batches.
     pub run_args: Vec<String>,
-    /// How a report's names make an id; tried before pytest's own rule.
+    /// How to build an id from a report's names; tried before pytest's own rule.
     pub test_id_format: String,
-    /// `PYTHONPATH` and `PYTEST_PLUGINS` as a command finds them.
+    /// `PYTHONPATH` and `PYTEST_PLUGINS` of the environment.
     pub inherited: Inherited,
 }
 
-/// Variables that discovery adds to and must not hide.
+/// Inherited variables to which discovery adds.
 #[derive(Clone, Debug, Default)]
 pub struct Inherited {
     /// `PYTHONPATH`.
@@ -53,19 +53,19 @@ pub struct Inherited {
     pub plugins: Option<String>,
 }
 
-/// What the plugin wrote.
+/// The output of the collecting plugin.
 #[derive(Deserialize)]
 struct Collected {
     root: String,
     config: Option<String>,
     xdist: bool,
-    /// Of a node id's first part: the file as a command line names it.
+    /// Maps the first part of a node id to the file as named on a command line.
     files: HashMap<String, Arc<str>>,
     tests: Vec<Arc<str>>,
     groups: Vec<Vec<usize>>,
 }
 
-/// The `-k` and `-m` of a filter text that holds nothing else.
+/// The values of `-k` and `-m`, if `filters` has no other arguments.
 fn keyword_and_markers(filters: &str) -> Option<[String; 2]> {
     let words = shell_words::split(filters).ok()?;
     let mut chosen = [String::new(), String::new()];
@@ -84,19 +84,11 @@ fn keyword_and_markers(filters: &str) -> Option<[String; 2]> {
     Some(chosen)
 }
 
-fn split(text: &str, what: &str) -> Result<Vec<String>> {
-    shell_words::split(text).with_context(|| format!("cannot split {what} `{text}` into words"))
-}
-
 fn join(first: &str, rest: Option<&String>, mark: char) -> String {
     match rest {
         Some(rest) if !rest.is_empty() => format!("{first}{mark}{rest}"),
         _ => first.to_owned(),
     }
-}
-
-fn number(index: usize) -> GroupIndex {
-    GroupIndex(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
 impl Pytest {
@@ -110,12 +102,12 @@ impl Pytest {
         let directory = directory.join(format!("collect-{}", groups.first().map_or(0, |group| group.0)));
         let output = directory.join("collected.json");
         let words = self.command.iter().cloned().chain(self.paths.iter().cloned()).chain(filters);
-        // The last word on verbosity wins over `addopts`; without the plugin, stdout has an id a line.
+        // This overrides the verbosity in `addopts`, so that without the plugin, stdout has one id per line.
         let words = words
             .chain(["--collect-only".into(), "--verbosity=-1".into()])
             .chain(self.discovery_args.iter().cloned());
         let mut command = CommandLine::program(words);
-        let order = serde_json::json!({"output": output, "groups": choices});
+        let request = serde_json::json!({"output": output, "groups": choices});
         command.files.push(InputFile { path: directory.join("offload_collect.py"), content: COLLECT.into() });
         command.env = vec![
             (
@@ -123,7 +115,7 @@ impl Pytest {
                 join(&directory.to_string_lossy(), self.inherited.python_path.as_ref(), ':'),
             ),
             ("PYTEST_PLUGINS".into(), join("offload_collect", self.inherited.plugins.as_ref(), ',')),
-            ("OFFLOAD_COLLECT".into(), order.to_string()),
+            ("OFFLOAD_COLLECT".into(), request.to_string()),
         ];
         ListCommand { groups, command, output: Some(output) }
     }
@@ -131,42 +123,39 @@ impl Pytest {
 
 impl Framework for Pytest {
     fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>> {
-        let simple: Vec<(usize, [String; 2])> = groups
-            .iter()
-            .enumerate()
-            .filter_map(|(index, group)| Some((index, keyword_and_markers(&group.filters)?)))
-            .collect();
+        let simple = indexed(groups)
+            .filter_map(|(index, group)| Some((index, Some(keyword_and_markers(&group.filters)?))));
+        let (indices, choices): (Vec<_>, Vec<_>) = simple.unzip();
         let mut commands = Vec::new();
-        let together = simple.len() > 1;
+        let together = indices.len() > 1;
         if together {
-            let (indices, choices): (Vec<_>, Vec<_>) =
-                simple.into_iter().map(|(index, choice)| (number(index), Some(choice))).unzip();
             commands.push(self.list(indices, Vec::new(), &choices, scratch));
         }
-        for (index, group) in groups.iter().enumerate() {
+        for (index, group) in indexed(groups) {
             if !(together && keyword_and_markers(&group.filters).is_some()) {
-                let filters = split(&group.filters, "the filters")?;
-                commands.push(self.list(vec![number(index)], filters, &[None], scratch));
+                let filters = split_words(&group.filters, "the filters")?;
+                commands.push(self.list(vec![index], filters, &[None], scratch));
             }
         }
         Ok(commands)
     }
 
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
-        // 5: nothing was collected.
+        // 5 means that no tests were collected.
         if !matches!(output.exit, Exit::Code(0 | 5)) {
             if output.stderr.contains("No module named 'offload_collect'") {
                 bail!(
-                    "pytest cannot import the plugin that lists its tests; `command` must pass on PYTHONPATH, \
-                     which `python -I` and `python -E` do not"
+                    "pytest cannot import the plugin that lists its tests; `command` must not ignore PYTHONPATH, \
+                     as `python -I` and `python -E` do"
                 );
             }
-            bail!("{}", describe_failure(output));
+            bail!("the command {}", describe_failure(output));
         }
         let Some(file) = &output.file else {
             return Ok(from_stdout(command, &output.stdout));
         };
-        let collected: Collected = serde_json::from_str(file).context("cannot read what pytest collected")?;
+        let collected: Collected =
+            serde_json::from_str(file).context("cannot parse the tests that pytest collected")?;
         let mut facts = Facts::from([("root".to_owned(), collected.root)]);
         facts.extend(collected.config.map(|config| ("config".to_owned(), config)));
         if collected.xdist {
@@ -186,7 +175,7 @@ impl Framework for Pytest {
     fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
         let report = context.scratch.join("junit.xml");
         let mut words = self.command.clone();
-        // What pytest found for the whole project must not change with the files that a batch names.
+        // pytest's root and configuration must not depend on the files in a batch.
         if let Some(config) = context.facts.get("config") {
             words.extend(["-c".into(), config.clone()]);
         }
@@ -199,8 +188,8 @@ impl Framework for Pytest {
                 .map(Into::into),
         );
         words.extend(self.run_args.iter().cloned());
-        // Filters were split when the tests were listed.
-        words.extend(split(&context.suite.group(group).filters, "the filters").unwrap_or_default());
+        // The filters could be split during discovery.
+        words.extend(split_words(&context.suite.group(group).filters, "the filters").unwrap_or_default());
         if context.facts.contains_key("xdist") {
             words.extend(["-n".into(), "0".into()]);
         }
@@ -210,9 +199,9 @@ impl Framework for Pytest {
         let chosen = !self.discovery_args.is_empty() || self.paths.iter().any(|path| path.contains("::"));
         let naming = if chosen { Naming::Exact } else { Naming::Short };
         let selection = Selection::new(tests, group, context.suite, naming);
-        // Filters that are more than `-k` and `-m` may name files of other batches.
+        // Other filters than `-k` and `-m` may name files of other batches.
         let plain = keyword_and_markers(&context.suite.group(group).filters).is_some();
-        // Where the plugin of discovery was loaded, that of selection is as well.
+        // If the collecting plugin could be loaded, the selecting one can be, too.
         let plugin = context.facts.contains_key("root") && !(selection.is_whole() && plain);
         let mut files = Vec::new();
         let mut env = Vec::new();
@@ -241,12 +230,12 @@ impl Framework for Pytest {
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
         let names = tests.iter().map(|index| suite.test(*index));
-        let names = names.map(|test| argument(test.file.as_deref(), Some(test.id.as_str())).into_owned());
+        let names = names.map(|test| Name::of(test).argument().into_owned());
         shell_words::join(self.command.iter().cloned().chain(names))
     }
 }
 
-/// The ids that pytest printed, where the plugin could not write them.
+/// The ids that pytest printed if the plugin could not write them.
 fn from_stdout(command: &ListCommand, stdout: &str) -> Listing {
     let [group] = command.groups[..] else {
         return Listing { separately: true, ..Listing::default() };
@@ -259,7 +248,7 @@ fn from_stdout(command: &ListCommand, stdout: &str) -> Listing {
     Listing { tests: ids.map(list).collect(), ..Listing::default() }
 }
 
-/// The `classname` and `name` that pytest gives to a node id (its `mangle_test_address`).
+/// The `classname` and `name` in pytest's report for a node id (its `mangle_test_address`).
 fn pair(id: &str) -> (String, String) {
     let (address, parameters) = match id.find('[') {
         Some(place) => id.split_at(place),
@@ -272,7 +261,7 @@ fn pair(id: &str) -> (String, String) {
     (names.join("."), escape(&name))
 }
 
-/// What pytest writes for characters that XML forbids (its `bin_xml_escape`).
+/// Escapes characters that XML forbids, like pytest (its `bin_xml_escape`).
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -296,7 +285,7 @@ struct ByPair<'a> {
 
 impl Matcher for ByPair<'_> {
     fn find(&self, case: &Case) -> Option<TestIndex> {
-        let by_format = self.suite.find(&format_id(self.format, case));
+        let by_format = self.suite.find(&format_id(self.format, &case.classname, &case.name));
         by_format.or_else(|| self.pairs.get(&(case.classname.clone(), case.name.clone())).copied())
     }
 

@@ -1,26 +1,25 @@
-//! vitest. Discovery lets it load every file and run nothing; batches name their files.
+//! vitest. Discovery makes it load all files but run no tests; batches name their files.
 //!
-//! `vitest list` is not used: version 1 lacks it, version 5 guesses names from the source (so that
-//! `test.each` stays unexpanded), and none of them lists skipped tests. A run whose `-t` matches nothing
-//! collects the same tests in all versions; a small reporter writes them down.
+//! `vitest list` is not used: version 1 does not have it, version 5 guesses names from the source, so `test.each`
+//! is not expanded, and no version lists skipped tests. A run whose `-t` matches nothing collects the same tests in
+//! all versions; a small reporter writes them to a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{
     BatchContext, Facts, Framework, Grain, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
-    describe_failure,
+    describe_failure, format_id, indexed, name_in_id, split_words,
 };
 use crate::command::{CommandLine, InputFile};
 use crate::config;
 use crate::junit::Case;
-use crate::model::{CaseResult, Exit, Group, GroupIndex, Outcome, Suite, TestIndex};
+use crate::model::{Exit, Group, GroupIndex, Outcome, Suite, TestIndex};
 
 mod arguments;
 mod text;
@@ -30,10 +29,10 @@ use text::{clean, escape, escape_glob, loses_letters, plain};
 
 const REPORTER: &str = include_str!("../../scripts/bundled/vitest_reporter.mjs");
 
-/// Matches no name.
+/// A regular expression that matches nothing.
 const NOTHING: &str = "(?!)";
 
-/// How many lines of a file's error are shown.
+/// The number of lines to show of a file's error.
 const ERROR_LINES: usize = 6;
 
 /// vitest, versions 1 to 5.
@@ -45,7 +44,7 @@ pub struct Vitest {
     format: String,
 }
 
-/// What the reporter writes.
+/// The output of the reporter.
 #[derive(Debug, Deserialize)]
 struct Collected {
     files: Vec<CollectedFile>,
@@ -62,26 +61,28 @@ impl Vitest {
     /// Reads `[framework]`, whose `type` is `vitest`.
     ///
     /// # Errors
-    /// When a command or its arguments cannot be split into words.
+    /// If the command or arguments cannot be split into words.
     pub fn new(framework: &config::Framework) -> Result<Vitest> {
         let config::FrameworkKind::Vitest { command, run_args } = &framework.kind else {
             bail!("`[framework]` is not of type `vitest`");
         };
-        let command = split(command, "command")?;
+        let command = split_words(command, "`command`")?;
         if command.is_empty() {
             bail!("`command` of `[framework]` is empty");
         }
         Ok(Vitest {
             command,
-            discovery_args: split(framework.discovery_args.as_deref().unwrap_or_default(), "discovery_args")?,
-            run_args: split(run_args.as_deref().unwrap_or_default(), "run_args")?,
+            discovery_args: split_words(
+                framework.discovery_args.as_deref().unwrap_or_default(),
+                "`discovery_args`",
+            )?,
+            run_args: split_words(run_args.as_deref().unwrap_or_default(), "`run_args`")?,
             format: framework.test_id_format.clone(),
         })
     }
 
     fn list_command(&self, group: &Group, index: GroupIndex, scratch: &Path) -> Result<ListCommand> {
-        let words = shell_words::split(&group.filters)
-            .with_context(|| format!("cannot split the filters of group `{}`", group.name))?;
+        let words = split_words(&group.filters, "the filters")?;
         let filters = Arguments::parse(&[self.discovery_args.as_slice(), &words].concat());
         let output = scratch.join(format!("vitest-{}.json", index.0));
         let reporter = scratch.join(format!("vitest-{}.mjs", index.0));
@@ -93,39 +94,27 @@ impl Vitest {
         let mut start = self.command.clone();
         start.push("--run".to_owned());
         start.extend(filters.selection);
-        // Without isolation, what several files import is loaded once: a quarter of the time. A suite
-        // that fails that way has a second try as vitest itself would load it.
-        // Said in the filters or in `discovery_args`, isolation is as said.
-        let careful = shell_words::join([start.as_slice(), &rest].concat());
-        let said = |word: &String| word.starts_with("--isolate") || word == "--no-isolate";
-        let text = if rest.iter().any(said) {
-            careful
+        // Without isolation, shared imports are loaded only once, which takes a quarter of the time. If that fails,
+        // try again with vitest's default, unless the user chose.
+        let isolated = shell_words::join([start.as_slice(), &rest].concat());
+        let is_choice = |word: &String| word.starts_with("--isolate") || word == "--no-isolate";
+        let script = if rest.iter().any(is_choice) {
+            isolated
         } else {
             let quick = [start.as_slice(), &["--no-isolate".to_owned()], &rest].concat();
-            format!("{} || {careful}", shell_words::join(&quick))
+            format!("{} || {isolated}", shell_words::join(&quick))
         };
-        let mut command = CommandLine::shell(text).with_env("NO_COLOR", "1");
+        let mut command = CommandLine::shell(script).with_env("NO_COLOR", "1");
         command.files.push(InputFile { path: reporter, content: reporter_text(&settings) });
         Ok(ListCommand { groups: vec![index], command, output: Some(output) })
     }
 
-    /// The id of the test whose titles are joined as `name`.
+    /// The id of the test with the joined titles `name`.
     fn id(&self, file: &str, name: &str) -> String {
-        let result = CaseResult::new(Outcome::Skipped, Duration::ZERO);
-        let case = Case { classname: clean(file), name: clean(name), file: None, result };
-        super::format_id(&self.format, &case)
+        format_id(&self.format, &clean(file), &clean(name))
     }
 
-    /// The joined titles of a test: its id without what the format adds.
-    fn name_of<'a>(&self, id: &'a str, file: &str) -> Option<&'a str> {
-        let (before, after) = self.format.split_once("{name}")?;
-        let file = clean(file);
-        let before = before.replace("{classname}", &file);
-        let after = after.replace("{classname}", &file);
-        id.strip_prefix(before.as_str())?.strip_suffix(after.as_str())
-    }
-
-    /// The `-t` that selects `tests`, unless their files hold nothing else that the group would run.
+    /// The value of `-t` that selects `tests`; `None` if the group would run nothing else in their files.
     fn pattern(
         &self,
         tests: &[TestIndex],
@@ -145,7 +134,7 @@ impl Vitest {
             let id = test.id.as_str();
             let name = match facts.get(&title_fact(id)) {
                 Some(whole) => whole,
-                None => self.name_of(id, test.file.as_deref().unwrap_or_default())?,
+                None => name_in_id(&self.format, id, &clean(test.file.as_deref().unwrap_or_default()))?,
             };
             names.insert(escape(name));
         }
@@ -156,23 +145,17 @@ impl Vitest {
 
 impl Framework for Vitest {
     fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>> {
-        let numbered = (0..).map(GroupIndex).zip(groups);
-        numbered.map(|(index, group)| self.list_command(group, index, scratch)).collect()
+        indexed(groups).map(|(index, group)| self.list_command(group, index, scratch)).collect()
     }
 
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
-        let collected: Option<Collected> = match &output.file {
-            Some(text) => {
-                serde_json::from_str(text).context("cannot read the tests that vitest collected").ok()
-            }
-            None => None,
-        };
+        let collected = output.file.as_deref().and_then(|text| serde_json::from_str::<Collected>(text).ok());
         let files = collected.as_ref().map(|collected| collected.files.as_slice()).unwrap_or_default();
         if let Some(message) = broken(files) {
-            bail!("vitest cannot load every test file\n{message}");
+            bail!("vitest cannot load all test files\n{message}");
         }
         let Some(collected) = collected.filter(|_| output.exit == Exit::Code(0)) else {
-            bail!("vitest cannot collect tests: {}", describe_failure(output));
+            bail!("vitest cannot collect tests: it {}", describe_failure(output));
         };
         let mut listing = Listing::default();
         let mut seen = BTreeMap::new();
@@ -183,7 +166,7 @@ impl Framework for Vitest {
                 let count = seen.entry(id.clone()).or_insert(0);
                 *count += 1;
                 if *count == 2 {
-                    let message = "is the name of several tests, which vitest's report cannot tell apart";
+                    let message = "is ambiguous, since vitest reports several tests by this name";
                     listing.warnings.push(format!("`{id}` {message}"));
                 }
                 if *count > 1 {
@@ -223,7 +206,7 @@ impl Framework for Vitest {
         }
         words.extend(filters.options);
         words.extend(run_args.options);
-        // Batches side by side would write into one directory, and none of them meets a threshold.
+        // Parallel batches would write to the same directory, and none would reach a threshold.
         if run_args.coverage.is_empty() {
             words.push("--coverage.enabled=false".to_owned());
         }
@@ -270,7 +253,7 @@ impl Framework for Vitest {
     }
 }
 
-/// Finds tests by the file and the titles of a case.
+/// Matches by file and titles.
 struct Titles<'a> {
     suite: &'a Suite,
     vitest: &'a Vitest,
@@ -285,13 +268,13 @@ impl Matcher for Titles<'_> {
         self.vitest.id(&case.classname, &case.name)
     }
 
-    /// What `-t` leaves out is reported as skipped.
+    /// Tests that `-t` excludes are reported as skipped.
     fn is_extra(&self, case: &Case) -> bool {
         case.result.outcome != Outcome::Skipped
     }
 
-    /// A failing case that is a suite (its titles) or a file (its path) tells of a hook or of loading;
-    /// vitest 1 reports the tests below as passed, later versions as skipped.
+    /// A failing case named after a suite or a file means that a hook failed or the file did not load. vitest 1
+    /// reports the tests within as passed, later versions as skipped.
     fn covers(&self, case: &Case) -> Vec<TestIndex> {
         let whole = case.name == case.classname;
         let above = format!("{} > ", clean(&case.name));
@@ -300,35 +283,30 @@ impl Matcher for Titles<'_> {
             let Some(file) = test.file.as_deref().filter(|file| clean(file) == clean(&case.classname)) else {
                 return false;
             };
-            let name = self.vitest.name_of(test.id.as_str(), file);
+            let name = name_in_id(&self.vitest.format, test.id.as_str(), &clean(file));
             whole || name.is_some_and(|name| name.starts_with(&above))
         };
         self.suite.indices().filter(below).collect()
     }
 }
 
-/// The fact with the joined titles of a test whose id shows them only in part.
+/// The fact with the joined titles of a test, if its id lacks some of their characters.
 fn title_fact(id: &str) -> String {
     format!("vitest.title.{id}")
-}
-
-fn split(text: &str, key: &str) -> Result<Vec<String>> {
-    shell_words::split(text).with_context(|| format!("cannot split `{key}` of `[framework]` into words"))
 }
 
 fn reporter_text(settings: &serde_json::Value) -> String {
     format!("const settings = {settings}\n{REPORTER}")
 }
 
-/// The files of `tests`, in their order.
+/// The files of `tests`, in order.
 fn files(tests: &[TestIndex], suite: &Suite) -> Vec<Arc<str>> {
     let mut seen = BTreeSet::new();
     let files = tests.iter().filter_map(|&index| suite.test(index).file.clone());
     files.filter(|file| seen.insert(file.clone())).collect()
 }
 
-/// Other files of the suite that vitest would load as well: it takes every file whose path contains one
-/// of the given ones, whatever the case of letters.
+/// Other files of the suite that vitest would load too: those whose path contains a chosen path, ignoring case.
 fn also_matched<'a>(chosen: &[Arc<str>], suite: &'a Suite) -> BTreeSet<&'a str> {
     let wanted: Vec<String> = chosen.iter().map(|file| file.to_lowercase()).collect();
     let mut others = BTreeSet::new();
@@ -352,7 +330,7 @@ fn position(file: &str) -> String {
     if file.starts_with('-') { format!("./{file}") } else { file.to_owned() }
 }
 
-/// What is wrong with files that did not load; of long messages the first lines.
+/// The errors of files that did not load, each limited to a few lines.
 fn broken(files: &[CollectedFile]) -> Option<String> {
     let texts = files.iter().filter_map(|file| {
         let message = plain(file.error.as_deref()?);

@@ -1,13 +1,13 @@
-//! What two branches know, joined: nothing that one of them has learned is lost.
+//! Merges the histories of two branches without losing anything that either has learned.
 
 use std::collections::btree_map::Entry;
 
 use super::reservoir::{Draw, reduce};
 use super::{History, Record, Sample};
 
-/// Joins `ours` and `theirs`, which both come from `base`. Of each outcome of a test at most `capacity`
-/// samples stay. Who is ours and who is theirs does not matter, and a side that learned nothing changes
-/// nothing. A record that one side has removed stays.
+/// Merges `ours` and `theirs`, which both descend from `base`. Each test keeps at most `capacity` samples per
+/// outcome. The merge is symmetric, and a side that learned nothing has no effect. A record that only one side
+/// removed stays.
 pub fn merge(base: &History, ours: &History, theirs: &History, capacity: usize) -> History {
     let mut merged = ours.clone();
     for (config, records) in &theirs.records {
@@ -53,10 +53,10 @@ fn with_base(base: &Record, ours: &Record, theirs: &Record, limit: Limit) -> Rec
         let both = common(ours, theirs);
         both.len() - common(&both, base).len()
     };
-    let told_twice = news(&ours.failed, &theirs.failed, &base.failed);
-    let failures = count(base.failures, ours.failures, theirs.failures, told_twice);
-    let told_twice = told_twice + news(&ours.passed, &theirs.passed, &base.passed);
-    let attempts = count(base.attempts, ours.attempts, theirs.attempts, told_twice);
+    let counted_twice = news(&ours.failed, &theirs.failed, &base.failed);
+    let failures = count(base.failures, ours.failures, theirs.failures, counted_twice);
+    let counted_twice = counted_twice + news(&ours.passed, &theirs.passed, &base.passed);
+    let attempts = count(base.attempts, ours.attempts, theirs.attempts, counted_twice);
     let last_run = if ours.last_run == base.last_run {
         &theirs.last_run
     } else if theirs.last_run == base.last_run {
@@ -66,7 +66,7 @@ fn with_base(base: &Record, ours: &Record, theirs: &Record, limit: Limit) -> Rec
     };
     let samples = |base: &[Sample], ours: &[Sample], theirs: &[Sample]| {
         let mut all = union(ours, theirs);
-        // A side may have dropped samples of the base to make room. If it alone has learned, it is right.
+        // A side may have dropped samples of the base to make room. If only that side learned, use its samples.
         let least = limit.capacity.min(all.len());
         if ours == base && theirs.len() >= least {
             return theirs.to_vec();
@@ -82,30 +82,30 @@ fn with_base(base: &Record, ours: &Record, theirs: &Record, limit: Limit) -> Rec
     Record { attempts, failures, last_run: last_run.clone(), passed, failed }.settle()
 }
 
-/// The base, and what each side has counted since; of samples that are new on both sides one side's.
-fn count(base: u64, ours: u64, theirs: u64, told_twice: usize) -> u64 {
+/// The count of the base plus what each side has counted since, less what both counted.
+fn count(base: u64, ours: u64, theirs: u64, counted_twice: usize) -> u64 {
     let since = ours.saturating_sub(base).saturating_add(theirs.saturating_sub(base));
-    base.saturating_add(since).saturating_sub(told_twice as u64).max(ours).max(theirs)
+    base.saturating_add(since).saturating_sub(counted_twice as u64).max(ours).max(theirs)
 }
 
-/// Joins two records of which nothing is known but themselves. Those with samples in common have a past
-/// in common, so only the samples that one of them lacks are added to its counts.
+/// Merges two records without a known base. If they have samples in common, they share a past, and only the samples
+/// that one of them lacks are added to its counts.
 pub fn without_base(one: &Record, other: &Record) -> Record {
     if one == other {
         return one.clone();
     }
     let passed = union(&one.passed, &other.passed);
     let failed = union(&one.failed, &other.failed);
+    let all = passed.len() + failed.len();
     let samples = |record: &Record| record.passed.len() + record.failed.len();
-    let are_apart = passed.len() + failed.len() == samples(one) + samples(other);
-    let count = |one: (u64, usize), other: (u64, usize), all: usize| {
-        let lacks = |(counted, samples): (u64, usize)| counted.saturating_add((all - samples) as u64);
-        if are_apart { one.0.saturating_add(other.0) } else { lacks(one).max(lacks(other)) }
-    };
-    let attempts =
-        count((one.attempts, samples(one)), (other.attempts, samples(other)), passed.len() + failed.len());
+    let attempts = |record: &Record| record.attempts.saturating_add((all - samples(record)) as u64);
     let failures =
-        count((one.failures, one.failed.len()), (other.failures, other.failed.len()), failed.len());
+        |record: &Record| record.failures.saturating_add((failed.len() - record.failed.len()) as u64);
+    let (attempts, failures) = if all == samples(one) + samples(other) {
+        (one.attempts.saturating_add(other.attempts), one.failures.saturating_add(other.failures))
+    } else {
+        (attempts(one).max(attempts(other)), failures(one).max(failures(other)))
+    };
     let last_run = later(one, other).last_run.clone();
     Record { attempts, failures, last_run, passed, failed }.settle()
 }
@@ -119,7 +119,7 @@ fn later<'a>(one: &'a Record, other: &'a Record) -> &'a Record {
     if newest(one) > newest(other) { one } else { other }
 }
 
-/// All samples of both; one that both have comes as often as in that side which has it more often.
+/// The multiset union: a sample occurs as often as in the side that has it more often.
 fn union(one: &[Sample], other: &[Sample]) -> Vec<Sample> {
     let mut all = Vec::with_capacity(one.len() + other.len());
     let (mut one, mut other) = (one.iter().peekable(), other.iter().peekable());
@@ -135,7 +135,7 @@ fn union(one: &[Sample], other: &[Sample]) -> Vec<Sample> {
     all
 }
 
-/// The samples that both have.
+/// The multiset intersection.
 fn common(one: &[Sample], other: &[Sample]) -> Vec<Sample> {
     let mut other = other.iter().peekable();
     let is_there = |sample: &&Sample| {

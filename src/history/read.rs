@@ -1,5 +1,5 @@
-//! Reads a history: in blocks of whole lines, on all cores, never the whole text at once. What cannot be
-//! read costs itself, and is counted.
+//! Reads a history in blocks of whole lines on all cores, without loading the whole text. Unreadable lines and
+//! samples are skipped and counted.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -19,19 +19,19 @@ use super::{History, Record, Sample, is_duration, merge};
 use crate::files;
 use crate::words;
 
-/// How much is read and handed to a core at a time.
+/// The number of bytes to read at a time.
 const BLOCK: u64 = 1 << 20;
-/// A line longer than this is no record, and is not kept in memory.
+/// A line longer than this is not a record and is not kept in memory.
 const LONGEST_LINE: usize = 64 << 20;
 
-/// What was passed over in a file.
+/// What was skipped in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Lines that are no records.
+    /// The number of lines that are not records.
     pub lines: usize,
-    /// Samples of good lines that are none: negative, infinite, years long, malformed.
+    /// The number of invalid samples in valid lines: malformed, negative, infinite, or years.
     pub samples: usize,
-    /// The number of the first line with a fault, counted from 1; 0 if there is none.
+    /// The number of the first line with a fault, from 1; 0 if there is none.
     pub first: usize,
 }
 
@@ -48,21 +48,20 @@ impl Faults {
 impl fmt::Display for Faults {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [(self.lines, "line"), (self.samples, "sample")];
-        let told = parts
+        let counts = parts
             .into_iter()
             .filter(|(count, _)| *count > 0)
             .map(|(count, noun)| words::count(count, &format!("unreadable {noun}")));
-        let told: Vec<String> = told.collect();
-        write!(formatter, "{} passed over, the first in line {}", told.join(" and "), self.first)
+        let counts: Vec<String> = counts.collect();
+        write!(formatter, "skipped {}, the first in line {}", counts.join(" and "), self.first)
     }
 }
 
 impl History {
-    /// Reads the file at `path`; one that does not exist is an empty history. What cannot be read in it
-    /// is passed over with one warning.
+    /// Reads the file at `path`; a missing file is an empty history. Unreadable parts are skipped with a warning.
     ///
     /// # Errors
-    /// When the file cannot be read or is no regular file.
+    /// If the file cannot be read or is not a regular file.
     pub fn load(path: &Path) -> Result<History> {
         match files::open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(History::default()),
@@ -73,15 +72,15 @@ impl History {
     /// The same for a file that must exist.
     ///
     /// # Errors
-    /// When the file is missing, cannot be read or is no regular file.
+    /// If the file is missing, cannot be read or is not a regular file.
     pub fn load_existing(path: &Path) -> Result<History> {
         read_file(path, files::open(path))
     }
 
-    /// Reads lines in any order, several of one test as what two branches know of it.
+    /// Reads lines in any order. Several lines about one test are merged, as if from two branches.
     ///
     /// # Errors
-    /// Those of `input`; no text is an error.
+    /// Those of `input`; invalid text is not an error.
     pub fn read(input: impl Read + Send) -> io::Result<(History, Faults)> {
         let blocks = Blocks { input, rest: Vec::new(), at_end: false };
         let mut parts = blocks
@@ -111,7 +110,7 @@ fn read_file(path: &Path, file: io::Result<File>) -> Result<History> {
     Ok(history)
 }
 
-/// Blocks of whole lines; only the last one may end without a newline.
+/// Splits the input into blocks of whole lines; only the last may end without a newline.
 struct Blocks<R> {
     input: R,
     rest: Vec<u8>,
@@ -132,7 +131,7 @@ impl<R: Read> Blocks<R> {
                 return Ok(block);
             }
             if block.len() > LONGEST_LINE {
-                // No JSON starts like this: what follows of the line will not be read as one.
+                // This makes the rest of the line invalid JSON.
                 block = vec![b'!'];
             }
         }
@@ -152,14 +151,14 @@ impl<R: Read> Iterator for Blocks<R> {
     }
 }
 
-/// One line.
+/// The content of a line.
 struct Entry {
     config: Arc<str>,
     id: Box<str>,
     record: Record,
 }
 
-/// What was in one block; the first fault is counted from its start.
+/// The content of a block. Line numbers are relative to its start.
 #[derive(Default)]
 struct Part {
     entries: Vec<Entry>,
@@ -173,7 +172,7 @@ fn parse(block: &[u8], is_first: bool) -> Part {
     let mut names = Names::default();
     while !rest.is_empty() {
         let start = rest;
-        // A slice can always be read. This search is several times faster than `split`.
+        // Reading a slice cannot fail, and this search is several times faster than `split`.
         let length = rest.skip_until(b'\n').unwrap_or(start.len());
         part.lines += 1;
         let line = &start[..length];
@@ -189,7 +188,7 @@ fn parse(block: &[u8], is_first: bool) -> Part {
     part
 }
 
-/// A text that is borrowed from the line where it has no escapes in it.
+/// A text, borrowed from the line unless it has escapes.
 struct Text<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
@@ -232,9 +231,11 @@ struct Known<'a, S> {
     fail: Vec<S>,
 }
 
-type RawSample<'a> = (Text<'a>, u64, f64);
+/// Run, time in milliseconds, and duration in seconds.
+#[derive(Deserialize)]
+struct RawSample<'a>(#[serde(borrow)] Text<'a>, u64, f64);
 
-/// The names of runs and configurations, each kept once for a block.
+/// The names of runs and configurations in a block, each stored once.
 #[derive(Default)]
 struct Names(HashSet<Arc<str>>);
 
@@ -248,24 +249,24 @@ impl Names {
         kept
     }
 
-    /// The record of a line, and how many of its samples were dropped.
+    /// The content of a line, and how many of its samples were dropped.
     fn entry(&mut self, line: &str) -> Option<(Entry, usize)> {
         if let Ok(line) = serde_json::from_str::<Line<'_, RawSample<'_>>>(line) {
             return Some(self.build(line, Some));
         }
-        // One bad sample need not cost the others.
+        // Keep the other samples if one is malformed.
         let line = serde_json::from_str::<Line<'_, &RawValue>>(line).ok()?;
         Some(self.build(line, |sample| serde_json::from_str(sample.get()).ok()))
     }
 
     fn build<'a, S>(&mut self, line: Line<'a, S>, read: fn(S) -> Option<RawSample<'a>>) -> (Entry, usize) {
         let Line { k: (config, id), v: Known { n, f, last_run, ok, fail } } = line;
-        let told = ok.len() + fail.len();
+        let count = ok.len() + fail.len();
         let mut samples = |raw: Vec<S>| -> Vec<Sample> {
             let mut samples = Vec::with_capacity(raw.len());
-            let good = raw.into_iter().filter_map(read).filter(|(_, _, seconds)| is_duration(*seconds));
-            // Zero has a sign, which would make two samples of one.
-            samples.extend(good.map(|(run, at, seconds)| Sample {
+            let good = raw.into_iter().filter_map(read).filter(|sample| is_duration(sample.2));
+            // Adding 0 turns -0 into 0, which would otherwise differ.
+            samples.extend(good.map(|RawSample(run, at, seconds)| Sample {
                 run: self.keep(&run.0),
                 at,
                 seconds: seconds + 0.0,
@@ -273,14 +274,14 @@ impl Names {
             samples
         };
         let (passed, failed) = (samples(ok), samples(fail));
-        let dropped = told - passed.len() - failed.len();
+        let dropped = count - passed.len() - failed.len();
         let record = Record { attempts: n, failures: f, last_run: self.keep(&last_run.0), passed, failed };
         (Entry { config: self.keep(&config.0), id: id.0.into(), record: record.settle() }, dropped)
     }
 }
 
 fn gather(mut entries: Vec<Entry>) -> History {
-    // Several lines of one test are merged in an order of their own, so that theirs does not matter.
+    // Sort lines about the same test by content, so that their order in the file does not matter.
     entries.sort_by(|one, other| {
         let by_key = one.config.cmp(&other.config).then_with(|| one.id.cmp(&other.id));
         by_key.then_with(|| one.record.cmp(&other.record))

@@ -1,25 +1,25 @@
-//! Which samples stay when there are too many: a weighted draw without replacement, in favour of recent
-//! ones, after P. S. Efraimidis and P. G. Spirakis, "Weighted random sampling with a reservoir",
-//! Information Processing Letters 97 (2006).
+//! Decides which samples to keep when there are too many: weighted sampling without replacement that favors recent
+//! ones (P. S. Efraimidis and P. G. Spirakis, "Weighted random sampling with a reservoir", Information Processing
+//! Letters 97, 2006).
 //!
-//! Each sample draws u in (0, 1) and those with the largest u^(1/w) stay. The weight w is e^(-r/10) for
-//! the r-th newest. The draw is made from the sample itself, so that everybody who has the same samples
-//! keeps the same ones; and from the newest one, so that an old sample that was lucky once has to be so
-//! again each time.
+//! Each sample draws u in (0, 1), and those with the largest u^(1/w) stay. The weight w is e^(-r/10) for the r-th
+//! newest sample. The draw is a hash of the sample itself, so that everyone with the same samples keeps the same
+//! ones, and of the newest sample, so that an old one that was lucky once has to be lucky again each time.
 
 use super::Sample;
+use crate::random;
 
-/// How much less, as a logarithm, each sample weighs than the next newer one.
+/// By how much the logarithm of the weight decreases from each sample to the next older one.
 const AGEING: f64 = 0.1;
 
-/// The source of the draws of one test.
+/// The random source of one test.
 #[derive(Clone, Copy)]
 pub struct Draw(u64);
 
 impl Draw {
     /// The draws of the test `id` of `config`.
     pub fn new(config: &str, id: &str) -> Draw {
-        // 0xff is in no UTF-8 text: it keeps the parts apart.
+        // 0xff does not occur in UTF-8, so it separates the parts.
         Draw([config.as_bytes(), &[0xff], id.as_bytes(), &[0xff]].into_iter().fold(OFFSET, fnv))
     }
 
@@ -29,10 +29,10 @@ impl Draw {
         Draw(parts.into_iter().fold(self.0, fnv))
     }
 
-    /// Lower for samples that stay: the logarithm of -ln(u^(1/w)), which never leaves the range.
+    /// Lower for samples that stay: ln(-ln(u^(1/w))), which cannot overflow.
     fn score(self, rank: usize) -> f64 {
-        // 52 bits and a half: neither 0 nor 1.
-        let u = ((spread(self.0) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
+        // With FNV alone, texts that differ only at the end have similar upper bits.
+        let u = random::fraction(random::mix(self.0));
         (-u.ln()).ln() + AGEING * rank as f64
     }
 }
@@ -45,14 +45,7 @@ fn fnv(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
 }
 
-/// The finish of SplitMix64: FNV alone leaves the upper bits alike for texts that differ at the end.
-fn spread(hash: u64) -> u64 {
-    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
-}
-
-/// Leaves at most `capacity` of `samples`, which stand in order before and after.
+/// Reduces `samples` to at most `capacity`; they are sorted before and after.
 pub fn reduce(samples: &mut Vec<Sample>, capacity: usize, draw: Draw) {
     let count = samples.len();
     let Some(newest) = samples.last().filter(|_| count > capacity) else {

@@ -1,24 +1,9 @@
-//! Claims about the history.
+//! Tests of the history.
 
 use std::collections::HashSet;
 
 use super::*;
-
-/// A small generator (xorshift64), so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    fn pick<'a>(&mut self, all: &[&'a str]) -> &'a str {
-        all[usize::try_from(self.below(all.len() as u64)).unwrap()]
-    }
-}
+use crate::random::Random;
 
 const CONFIGS: [&str; 2] = ["offload.toml", "ci \"x\".toml"];
 const IDS: [&str; 6] =
@@ -28,8 +13,8 @@ fn sample(run: &str, at: u64, seconds: f64) -> Sample {
     Sample { run: run.into(), at, seconds }
 }
 
-/// Adds what `attempts` attempts of the run `run` gave.
-fn record(history: &mut History, random: &mut Random, run: &str, (attempts, capacity): (u64, usize)) {
+/// Adds the results of `attempts` attempts in the run `run`.
+fn record(history: &mut History, random: &mut Random, run: &str, attempts: u64, capacity: usize) {
     for _ in 0..attempts {
         let sample = sample(run, 1_700_000_000_000 + random.below(50), random.below(3_000_000) as f64 / 7e4);
         let failed = random.below(4) == 0;
@@ -60,15 +45,15 @@ fn all(history: &History) -> impl Iterator<Item = (&str, &str, &Record)> {
     configs.flat_map(|(config, tests)| tests.iter().map(move |(id, record)| (&**config, &**id, record)))
 }
 
-/// Base and two sides that went on from it.
+/// A base and two descendants.
 fn three(random: &mut Random, capacity: usize) -> [History; 3] {
     let mut base = History::default();
     let count = random.below(40);
-    record(&mut base, random, "base", (count, capacity));
+    record(&mut base, random, "base", count, capacity);
     let (mut ours, mut theirs) = (base.clone(), base.clone());
     let (one, other) = (random.below(40), random.below(40));
-    record(&mut ours, random, "ours", (one, capacity));
-    record(&mut theirs, random, "theirs", (other, capacity));
+    record(&mut ours, random, "ours", one, capacity);
+    record(&mut theirs, random, "theirs", other, capacity);
     [base, ours, theirs]
 }
 
@@ -124,7 +109,7 @@ fn merging_is_commutative_and_idempotent_and_keeps_what_one_side_learned() {
 }
 
 #[test]
-fn below_capacity_no_sample_and_no_count_is_lost_or_told_twice() {
+fn below_capacity_no_sample_or_count_is_lost_or_counted_twice() {
     let mut random = Random(11);
     for _ in 0..300 {
         let [base, ours, theirs] = three(&mut random, 1000);
@@ -165,14 +150,14 @@ fn counts_at_capacity_are_those_of_both_sides() {
     let merged = merge(&base, &ours, &theirs, 4);
     let merged = merged.get("c", "a").unwrap();
     assert_eq!((merged.attempts, merged.failures, merged.passed.len()), (108, 14, 4));
-    // Both went on from the base, and one observation came to both.
+    // Both descend from the base, and both have one observation.
     let grown = |attempts, news: &[&str]| {
         let news = news.iter().map(|run| sample(run, 30, 1.0));
         with(attempts, 10, samples("base", 0, 4).into_iter().chain(news).collect())
     };
     let merged = merge(&base, &grown(102, &["1", "2"]), &grown(103, &["1", "3", "4"]), 20);
     assert_eq!(merged.get("c", "a").unwrap().attempts, 104);
-    // With no base: they share a past where they share a sample.
+    // Without a base, they share a past if they share a sample.
     let more = with(102, 11, [samples("base", 0, 4), samples("new", 9, 2)].concat());
     let merged = merge(&History::default(), &base, &more, 20);
     assert_eq!(merged.get("c", "a").unwrap().attempts, 102);
@@ -206,7 +191,7 @@ fn the_reservoir_prefers_recent_samples_and_keeps_all_below_capacity() {
     assert!(last[8] < 20, "nine recent ones: {last:?}");
     assert!(record.passed.is_sorted());
 
-    // Of 400 tests with 40 samples each: how often which rank stayed.
+    // For 400 tests with 40 samples each: how often each rank stayed.
     let mut kept = [0_u32; 40];
     for test in 0..400 {
         let mut samples: Vec<Sample> = (0..40).map(|at| sample("r", at, 1.0)).collect();
@@ -216,12 +201,12 @@ fn the_reservoir_prefers_recent_samples_and_keeps_all_below_capacity() {
     }
     let tens: Vec<u32> = kept.chunks(10).map(|ten| ten.iter().sum()).collect();
     assert!(tens.is_sorted_by(|newer, older| newer > older), "{tens:?}");
-    // Ten draws with weights e^(-rank/10) take about 2,200 : 1,080 : 470 : 190 of the four tens.
+    // Ten draws with weights e^(-rank/10) take about 2,200 : 1,080 : 470 : 190 from the four groups of ten.
     assert!((2000..2500).contains(&tens[0]) && (80..350).contains(&tens[3]), "{tens:?}");
 }
 
 #[test]
-fn a_broken_line_costs_itself_and_is_told_once_with_its_number() {
+fn a_broken_line_is_skipped_and_reported_with_its_number() {
     let bad = [
         "garbage",
         "{}",
@@ -241,14 +226,11 @@ fn a_broken_line_costs_itself_and_is_told_once_with_its_number() {
         assert_eq!(history, good(&(simple("a") + &simple("bb"))), "{bad}");
     }
     let faults = Faults { lines: 2, samples: 1, first: 7 };
-    assert_eq!(
-        faults.to_string(),
-        "2 unreadable lines and 1 unreadable sample passed over, the first in line 7"
-    );
+    assert_eq!(faults.to_string(), "skipped 2 unreadable lines and 1 unreadable sample, the first in line 7");
 }
 
 #[test]
-fn an_impossible_sample_costs_itself() {
+fn an_impossible_sample_is_skipped() {
     for bad in ["-1.0", "1e999", "-1e999", "null", "\"1\"", "1e9", "[[[]]]", "0.5,1"] {
         let ok = format!("[\"r\",1,0.5],[\"r\",2,{bad}],[\"r\",3,0.0]");
         let (history, faults) = read(
@@ -267,7 +249,7 @@ fn an_impossible_sample_costs_itself() {
 }
 
 #[test]
-fn impossible_counts_are_mended_and_unknown_fields_ignored() {
+fn impossible_counts_are_corrected_and_unknown_fields_ignored() {
     let ok = "[[\"r\",2,1],[\"r\",1,-0.0]]";
     let text = line(
         "a",
@@ -328,13 +310,13 @@ fn between_conflict_markers_both_sides_are_kept() {
     let record = history.get("c", "a").unwrap();
     assert_eq!((record.attempts, record.passed.len(), &*record.last_run), (14, 3, "t"));
     assert_eq!(history.len(), 3);
-    // Nothing in common: two that know nothing of each other.
+    // Without a common sample they are unrelated.
     let apart = good(&(ours.replace("[\"b\",1,1.0],", "") + &theirs.replace("[\"b\",1,1.0],", "")));
     assert_eq!(apart.get("c", "a").unwrap().attempts, 25);
 }
 
 #[test]
-fn no_bytes_panic_or_cost_a_line_that_they_are_not_in() {
+fn no_damage_panics_or_affects_other_lines() {
     let mut random = Random(41);
     let [_, history, _] = three(&mut random, 6);
     let clean = text(&history);
@@ -384,7 +366,7 @@ fn blocks_are_cut_between_lines_and_lines_longer_than_blocks_are_read() {
 }
 
 #[test]
-fn a_test_is_expected_to_take_what_its_recent_passes_took() {
+fn the_estimate_is_based_on_recent_passes() {
     let typical = |passed: &[f64], failed: &[f64]| {
         let samples = |seconds: &[f64]| -> Vec<Sample> {
             (0..).zip(seconds).map(|(at, seconds)| sample("r", at, *seconds)).collect()
@@ -407,7 +389,7 @@ fn a_test_is_expected_to_take_what_its_recent_passes_took() {
 }
 
 #[test]
-fn a_history_tells_how_much_it_knows() {
+fn a_history_knows_its_size() {
     let mut history = History::default();
     assert!(history.is_empty() && history.largest_reservoir() == 0);
     for number in 0..5 {

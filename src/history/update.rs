@@ -1,25 +1,23 @@
-//! Changing the file, one process at a time.
+//! Updates the file, one process at a time.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::History;
 use crate::files;
 
-/// How long another process may take to change the file.
+/// How long to wait for another process to finish its update.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often is looked whether it is done.
-const SLICE: Duration = Duration::from_millis(10);
 
-/// Reads the history at `path`, applies `change` and writes it, whole or not at all, while no other
-/// process does. A link stays one: the file it leads to is changed.
+/// Reads the history at `path`, applies `change` and replaces the file atomically, while other processes wait. If
+/// `path` is a symbolic link, its target is replaced.
 ///
 /// # Errors
-/// When the file exists and cannot be read, when it cannot be written, or when others hold it for more
-/// than 10 s. Then the file is as it was.
+/// If the file exists but cannot be read, if it cannot be written, or if others hold the lock for more than 10 s.
+/// The file is then unchanged.
 pub fn update(path: &Path, change: impl FnOnce(&mut History)) -> Result<()> {
     let target =
         files::behind_links(path).with_context(|| format!("cannot follow the link `{}`", path.display()))?;
@@ -28,8 +26,8 @@ pub fn update(path: &Path, change: impl FnOnce(&mut History)) -> Result<()> {
         _ => PathBuf::from("."),
     };
     std::fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make the directory `{}`", directory.display()))?;
-    // Of the directory, since the file itself is replaced; and no lock file is left in a repository.
+        .with_context(|| format!("cannot create the directory `{}`", directory.display()))?;
+    // The lock is on the directory, since the file is replaced, and a lock file would be left in a repository.
     let _lock = lock(&directory)?;
     let mut history = History::load(&target)?;
     change(&mut history);
@@ -38,19 +36,15 @@ pub fn update(path: &Path, change: impl FnOnce(&mut History)) -> Result<()> {
 
 fn lock(directory: &Path) -> Result<Option<File>> {
     let file = File::open(directory).with_context(|| format!("cannot open `{}`", directory.display()))?;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
-            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(SLICE),
-            Err(TryLockError::WouldBlock) => {
-                bail!("the history in `{}` is locked by another process", directory.display());
-            }
-            Err(TryLockError::Error(error)) => {
-                // Some network file systems have no locks. To lose what was learned is worse.
-                log::warn!("cannot lock `{}`, writing the history anyway: {error}", directory.display());
-                return Ok(None);
-            }
+    match files::lock(&file, PATIENCE) {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => {
+            bail!("the history in `{}` is locked by another process", directory.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            // Some network file systems have no locks. Losing the results would be worse than a race.
+            log::warn!("cannot lock `{}`, writing the history anyway: {error}", directory.display());
+            Ok(None)
         }
     }
 }
@@ -92,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_error_and_stays() {
+    fn an_unreadable_file_is_an_error_and_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("history");
         assert_eq!(History::load(&path).unwrap(), History::default());
@@ -107,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn several_at_once_lose_nothing() {
+    fn concurrent_updates_lose_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = &directory.path().join("history");
         std::thread::scope(|scope| {

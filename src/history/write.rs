@@ -1,4 +1,4 @@
-//! Writes a history: one JSON object a line, in order of configurations and test ids.
+//! Writes a history: one JSON object per line, ordered by configuration and test id.
 
 use std::io::{self, Write};
 
@@ -32,7 +32,7 @@ impl Serialize for Sample {
 }
 
 impl History {
-    /// Writes all records. What [`History::read`] makes of the text is equal to this history.
+    /// Writes all records. [`History::read`] returns an equal history.
     ///
     /// # Errors
     /// Those of `output`.

@@ -1,5 +1,4 @@
-//! From elements to cases: which element means what in the dialects of pytest, nextest, vitest, gtest,
-//! mocha, jest and surefire.
+//! Turns elements into cases, for the dialects of pytest, nextest, vitest, gtest, mocha, jest and surefire.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -10,29 +9,29 @@ use super::cut::{Cut, shorten};
 use super::{BATCHES_PROPERTY, Case, ID_PROPERTY, RUN_ERROR_PROPERTY, XFAIL_TYPE, escape};
 use crate::model::{CaseResult, Details, Outcome};
 
-/// A case and what our own reports say of it beside that.
+/// A case, with the properties that only merged reports have.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) case: Case,
-    /// The exact id, where XML cannot hold it as the name.
+    /// The exact id, if XML cannot express it as the name.
     pub(super) id: Option<String>,
-    /// The batches of its attempts.
+    /// The batch numbers of its attempts.
     pub(super) batches: Vec<u32>,
-    /// It is no test but an error of the run.
+    /// Whether it is an error of the run rather than a test.
     pub(super) is_run_error: bool,
 }
 
-/// What an element says of its case; a later one outranks an earlier one.
+/// What an element says about its case, in ascending rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Mark {
-    /// A failure before the runner's own retry; alone it fails nothing.
+    /// A failure before one of the runner's own retries; does not fail the test by itself.
     Retried,
     Skipped,
     Errored,
     Failed,
 }
 
-/// What becomes of the text in an element.
+/// Where the text of an element goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     Nothing,
@@ -45,7 +44,7 @@ enum Target {
 enum Element {
     Suite,
     Case,
-    /// A failure outside of any case: element and case in one.
+    /// A failure outside any case, which becomes a case itself.
     SuiteFailure,
     Mark,
     Other,
@@ -60,9 +59,9 @@ struct Open {
     id: Option<String>,
     batches: Vec<u32>,
     is_run_error: bool,
-    /// What the attributes of the case say.
+    /// From the attributes of the case.
     status: Option<Mark>,
-    /// What the elements in it say.
+    /// From the elements within it.
     mark: Option<Mark>,
     expected: bool,
     retried: bool,
@@ -75,11 +74,10 @@ struct Open {
     stderr: Cut,
 }
 
-/// Follows the elements of a report.
+/// Builds cases from the elements of a report.
 pub(super) struct Builder {
-    /// The longest text that is kept.
+    /// The maximum length of each text, in bytes.
     cap: usize,
-    /// The open elements.
     stack: Vec<(Element, Target)>,
     suites: Vec<String>,
     open: Vec<Open>,
@@ -99,17 +97,16 @@ impl Builder {
         }
     }
 
-    /// How many elements are open.
     pub(super) fn depth(&self) -> usize {
         self.stack.len()
     }
 
-    /// Whether any element of a JUnit report was seen.
+    /// Whether there was any element of a JUnit report.
     pub(super) fn saw_suite(&self) -> bool {
         self.saw_suite
     }
 
-    /// Whether no element was seen at all.
+    /// Whether there was no element at all.
     pub(super) fn is_untouched(&self) -> bool {
         !self.touched
     }
@@ -139,7 +136,7 @@ impl Builder {
             "flakyFailure" | "flakyError" | "rerunFailure" | "rerunError" => {
                 self.mark(Mark::Retried, attributes)
             }
-            // Output inside of a mark is that of another attempt.
+            // Output within a mark belongs to another attempt.
             "system-out" | "system-err" if self.is_in_mark() => (Element::Other, Target::Nothing),
             "system-out" => (Element::Other, Target::Stdout),
             "system-err" => (Element::Other, Target::Stderr),
@@ -178,7 +175,7 @@ impl Builder {
         (Element::SuiteFailure, target)
     }
 
-    /// Text inside of the innermost open element.
+    /// Text in the innermost open element.
     pub(super) fn text(&mut self, text: &str) {
         let Some((_, target)) = self.stack.last() else {
             return;
@@ -192,7 +189,7 @@ impl Builder {
         }
     }
 
-    /// The innermost element ends; the case, if that was one.
+    /// The innermost element ends. Returns the case, if the element was one.
     pub(super) fn close(&mut self) -> Option<Record> {
         let (element, target) = self.stack.pop()?;
         match element {
@@ -210,7 +207,7 @@ impl Builder {
         None
     }
 
-    /// The report ends early: of what is open only that counts which is known to be bad.
+    /// The report ends early. An open case counts only if it is known to have failed.
     pub(super) fn abandon(&mut self, each: &mut dyn FnMut(Record) -> ControlFlow<()>) {
         for open in self.open.drain(..).filter(|open| open.bottom_line() >= Some(Mark::Errored)) {
             if each(open.finish()).is_break() {
@@ -254,8 +251,8 @@ impl Open {
         open
     }
 
-    /// Notes what an element says. The element of the highest rank gives kind and message; the texts of
-    /// all failures and errors are kept, the failures before the runner's own retry aside.
+    /// Applies an element. The one with the highest rank determines the kind and message. The texts of all failures
+    /// and errors are kept, except those before the runner's own retries.
     fn mark(&mut self, mark: Mark, attributes: Vec<OwnedAttribute>, cap: usize) -> Target {
         self.retried |= mark == Mark::Retried;
         if self.mark >= Some(mark) {
@@ -281,14 +278,14 @@ impl Open {
         Target::Mark
     }
 
-    /// An element in a mark starts: what stands before it may be no more than its indentation.
+    /// An element within a mark starts; blank text before it is indentation.
     fn forget_indentation(&mut self) {
         if self.text.written().is_none() {
             self.text.clear();
         }
     }
 
-    /// The element of a mark ends; of a further failure without text the message is kept as its text.
+    /// A mark ends. If it was a further failure without text, its message is kept as text.
     fn end_mark(&mut self) {
         if let Some((before, message)) = self.only_message.take()
             && before == self.text.total()
@@ -346,12 +343,12 @@ impl Open {
     }
 }
 
-/// Without the line ends and the indentation that surround the text in the document.
+/// The text without surrounding line ends and trailing indentation.
 fn trimmed(text: &str) -> &str {
     text.trim_start_matches(['\r', '\n']).trim_end()
 }
 
-/// What the attribute `status` or `result` of a case says; gtest says there alone what did not run.
+/// The meaning of the attribute `status` or `result`; gtest has no other sign that a test did not run.
 fn mark_of_status(status: &str) -> Option<Mark> {
     let is = |words: &[&str]| words.iter().any(|word| status.eq_ignore_ascii_case(word));
     if is(&["fail", "failed", "failure"]) {
@@ -372,7 +369,7 @@ fn take(attributes: Vec<OwnedAttribute>, name: &str) -> Option<String> {
         .map(|attribute| attribute.value)
 }
 
-/// A time in seconds, also with marks for thousands or a decimal comma; 0 where it is no time.
+/// A time in seconds, possibly with thousands separators or a decimal comma; 0 if invalid.
 fn seconds(text: &str) -> Duration {
     let text = text.trim();
     let number = match (text.rfind(','), text.rfind('.')) {

@@ -1,28 +1,28 @@
-//! Text of any length in bounded memory: its beginning and its end are kept.
+//! Keeps the beginning and the end of a text, in bounded memory.
 
 use std::borrow::Cow;
 
 const LEFT: &str = "\n[... ";
 const OUT: &str = " bytes left out ...]\n";
 
-/// A text of which the middle is left out once it is longer than a limit.
+/// A text that loses its middle once it exceeds a limit.
 #[derive(Clone, Debug)]
 pub(super) struct Cut {
     limit: usize,
     /// The first bytes, at most `limit`.
     head: Vec<u8>,
-    /// The last ones of the bytes after `head`; at most twice `limit`.
+    /// The last bytes after `head`, at most twice `limit`.
     tail: Vec<u8>,
     total: u64,
 }
 
 impl Cut {
-    /// An empty text that keeps at most `limit` bytes, and a mark where some are left out.
+    /// An empty text that will keep at most `limit` bytes, plus a line that says how much is missing.
     pub(super) fn new(limit: usize) -> Cut {
         Cut { limit, head: Vec::new(), tail: Vec::new(), total: 0 }
     }
 
-    /// Adds a piece; pieces need not end where characters end.
+    /// Appends a piece, which may end within a character.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
         let room = self.limit - self.head.len();
@@ -39,24 +39,23 @@ impl Cut {
         }
     }
 
-    /// Whether nothing but white space was added.
+    /// Whether only white space was added.
     pub(super) fn is_blank(&self) -> bool {
         self.head.iter().all(u8::is_ascii_whitespace) && self.tail.is_empty()
     }
 
-    /// How many bytes were added.
+    /// The number of bytes added.
     pub(super) fn total(&self) -> u64 {
         self.total
     }
 
-    /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.head.clear();
         self.tail.clear();
         self.total = 0;
     }
 
-    /// The text; where it is too long, a line that says how many bytes are missing stands in its middle.
+    /// The text. If it is too long, a line in the middle says how many bytes are missing.
     pub(super) fn text(&self) -> Cow<'_, str> {
         if self.total <= self.limit as u64 {
             return String::from_utf8_lossy(&self.head);
@@ -74,20 +73,20 @@ impl Cut {
         Cow::Owned(format!("{head}{LEFT}{missing}{OUT}{end}"))
     }
 
-    /// The text, unless it is empty or only white space.
+    /// The text, unless it is blank.
     pub(super) fn written(&self) -> Option<String> {
         (!self.is_blank()).then(|| self.text().into_owned())
     }
 }
 
-/// A text of which a middle was left out: what stands before, the line that says so, and the rest.
+/// Splits a text that lost its middle: the part before, the line that says so, and the part after.
 pub fn parts(text: &str) -> Option<(&str, &str, &str)> {
     let mark = text.find(LEFT)?;
     let end = mark + text[mark..].find(OUT)? + OUT.len();
     Some((&text[..mark], &text[mark..end], &text[end..]))
 }
 
-/// `text` within `limit` bytes, cut as [`Cut`] does.
+/// `text` limited to `limit` bytes, as by [`Cut`].
 pub(super) fn shorten(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return Cow::Borrowed(text);
@@ -101,7 +100,7 @@ fn is_continuation(byte: u8) -> bool {
     byte & 0xC0 == 0x80
 }
 
-/// `bytes` without a character that its end cuts; a whole last character may go too.
+/// `bytes` without an incomplete last character; a complete one may be dropped, too.
 fn whole_characters_at_end(bytes: &[u8]) -> &[u8] {
     match bytes.iter().rposition(|byte| !is_continuation(*byte)) {
         Some(start) if bytes[start] >= 0x80 => &bytes[..start],
@@ -109,7 +108,7 @@ fn whole_characters_at_end(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// `bytes` without a character that its start cuts.
+/// `bytes` without an incomplete first character.
 fn whole_characters_at_start(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|byte| !is_continuation(*byte)).unwrap_or(bytes.len());
     &bytes[start..]
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_keeps_its_ends_however_it_is_fed() {
+    fn a_long_text_keeps_its_ends_no_matter_how_it_is_pushed() {
         let text: String = (0..1000).map(|number| format!("{number:04}")).collect();
         for step in [1, 7, 64, 4000] {
             let mut cut = Cut::new(40);
@@ -139,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn a_text_just_over_the_limit_loses_only_what_is_over() {
+    fn a_text_just_over_the_limit_loses_only_the_excess() {
         assert_eq!(shorten("0123456789a", 10), "01234\n[... 1 bytes left out ...]\n6789a");
     }
 
     #[test]
-    fn what_was_left_out_is_found_again() {
+    fn the_line_in_place_of_the_middle_is_found() {
         let text = shorten("0123456789abc", 10).into_owned();
         let line = "\n[... 3 bytes left out ...]\n";
         assert_eq!(parts(&text), Some(("01234", line, "89abc")));
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn no_character_is_torn() {
+    fn no_character_is_split() {
         for length in 5..40 {
             let text = "é日😀x".repeat(length);
             for limit in 2..30 {

@@ -1,18 +1,18 @@
-//! From bytes in some encoding to UTF-8 without characters that XML forbids.
+//! Converts bytes in any encoding to UTF-8 without characters that XML forbids.
 
 use std::io::{self, Read};
 
 use super::escape::allowed;
 
 const BLOCK: usize = 64 * 1024;
-/// How much of the input is looked at for a byte order mark and an XML declaration.
+/// The number of bytes to examine for a byte order mark and an XML declaration.
 const SNIFFED: usize = 256;
-/// Windows-1252 from 0x80 to 0x9F. What is declared as Latin-1 is read with it too, as browsers do.
+/// Windows-1252 from 0x80 to 0x9F. Also used for Latin-1, as browsers do.
 const WINDOWS_1252: &str = "€\u{81}‚ƒ„…†‡ˆ‰Š‹Œ\u{8d}Ž\u{8f}\u{90}‘’“”•–—˜™š›œ\u{9d}žŸ";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
-    /// Also for what is unknown; bytes that are not UTF-8 become U+FFFD.
+    /// Also for unknown encodings; invalid bytes become U+FFFD.
     Utf8,
     SingleByte,
     Utf16 {
@@ -20,15 +20,15 @@ enum Encoding {
     },
 }
 
-/// Decodes block by block.
+/// Decodes a stream block by block.
 pub(super) struct Decoder<R> {
     source: R,
     encoding: Option<Encoding>,
     raw: Vec<u8>,
-    /// The bytes at the start of `raw` that are not decoded yet.
+    /// The number of bytes at the start of `raw` that are not decoded yet.
     filled: usize,
     text: String,
-    /// The first half of a UTF-16 pair that the last block ended with.
+    /// The first half of a UTF-16 surrogate pair at the end of the last block.
     unpaired: Option<u16>,
 }
 
@@ -76,7 +76,7 @@ impl<R: Read> Decoder<R> {
         }
     }
 
-    /// Finds out the encoding and removes a byte order mark.
+    /// Detects the encoding and removes a byte order mark.
     fn sniff(&mut self) -> io::Result<Encoding> {
         while self.filled < SNIFFED && self.fill()? > 0 {}
         let start = &self.raw[..self.filled];
@@ -145,8 +145,8 @@ impl<R: Read> Decoder<R> {
     }
 }
 
-/// The encoding that an XML declaration at the start of `bytes` names, as far as it can be true: bytes
-/// that were looked at one by one are not UTF-16.
+/// The encoding that an XML declaration at the start of `bytes` names. A declared UTF-16 is wrong, since the
+/// declaration could be read as single bytes.
 fn declared(bytes: &[u8]) -> Encoding {
     let start = String::from_utf8_lossy(bytes);
     let label = start
@@ -168,7 +168,7 @@ fn declared(bytes: &[u8]) -> Encoding {
 mod tests {
     use super::*;
 
-    /// Gives its bytes in pieces of a fixed size, with interrupts between them.
+    /// Returns its bytes in pieces of a fixed size, with an interrupt before each.
     struct Slow<'a>(&'a [u8], usize, bool);
 
     impl Read for Slow<'_> {
@@ -220,13 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn characters_that_two_reads_cut_are_whole() {
+    fn characters_split_across_reads_are_whole() {
         let text = format!("<a>{}</a>", "é日😀".repeat(SNIFFED));
         assert_eq!(decode(text.as_bytes()), text);
     }
 
     #[test]
-    fn pairs_that_two_reads_cut_are_whole() {
+    fn surrogate_pairs_split_across_reads_are_whole() {
         let text = format!("<a>{}</a>", "😀".repeat(SNIFFED));
         let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!(decode(&little), text);

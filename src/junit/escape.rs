@@ -1,31 +1,31 @@
-//! What XML can hold and how: escapes for text and attribute values, and one for ids that XML cannot hold.
+//! Escapes for XML text and attribute values, and a reversible one for ids that XML cannot express.
 
 use std::borrow::Cow;
 
-/// Where a text stands in the document.
+/// Where a text occurs in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Between tags.
     Text,
-    /// Between double quotes.
+    /// In an attribute value in double quotes.
     Value,
 }
 
 const REPLACEMENT: &str = "\u{FFFD}";
 
-/// Whether XML 1.0 has no way to express `character`, not even as a reference.
+/// Whether XML 1.0 cannot express `character`, not even as a reference.
 pub(super) fn is_forbidden(character: char) -> bool {
     matches!(character, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// Whether `text` may hold a forbidden character; cheap, and sometimes wrong on the safe side.
+/// Whether `text` may contain a forbidden character: a cheap check that can give false positives.
 pub(super) fn may_be_forbidden(text: &str) -> bool {
     text.bytes().fold(false, |found, byte| {
         found | (byte < 0x20 && byte != b'\n' && byte != b'\t' && byte != b'\r') | (byte == 0xEF)
     })
 }
 
-/// Appends `text` so that a reader gets the same text back, but U+FFFD for each forbidden character.
+/// Appends `text` so that a reader gets the same text, with U+FFFD for each forbidden character.
 pub(super) fn escape(text: &str, place: Place, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     let mut done = 0;
@@ -53,7 +53,7 @@ pub(super) fn escape(text: &str, place: Place, out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes[done..]);
 }
 
-/// The bytes at which [`escape`] has to look.
+/// The bytes that [`escape`] has to look at.
 const IS_SPECIAL: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -69,8 +69,8 @@ const IS_SPECIAL: [bool; 256] = {
     table
 };
 
-/// `text` in characters that XML can hold: `\\` for a backslash, `\u{1b}` for a forbidden character.
-/// `None` where `text` has no forbidden character and can stand as it is.
+/// `text` in characters that XML can express: `\\` for a backslash, `\u{1b}` for a forbidden character. `None` if
+/// `text` has no forbidden character and needs no escapes.
 pub(super) fn reversible(text: &str) -> Option<String> {
     if !may_be_forbidden(text) || !text.contains(is_forbidden) {
         return None;
@@ -86,7 +86,7 @@ pub(super) fn reversible(text: &str) -> Option<String> {
     Some(escaped)
 }
 
-/// The text of which [`reversible`] made `escaped`; what it cannot have made stays as it is.
+/// Undoes [`reversible`]; anything that is not one of its escapes stays as it is.
 pub(super) fn reverse(escaped: &str) -> String {
     let mut text = String::with_capacity(escaped.len());
     let mut rest = escaped;

@@ -1,19 +1,19 @@
-//! Texts that go round the parser under a number.
+//! Texts that bypass the parser, which sees numbers in their place.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::Write as _;
 
-/// Texts on their way round the parser.
+/// Texts by number.
 #[derive(Default)]
 pub(super) struct Kept {
-    /// The number of the first of them.
+    /// The number of the first text.
     first: usize,
     texts: VecDeque<String>,
 }
 
 impl Kept {
-    /// Keeps a text and writes its number.
+    /// Stores a text and writes its number.
     pub(super) fn put(&mut self, text: Cow<'_, str>, out: &mut Vec<u8>) {
         if self.texts.is_empty() {
             self.first = 0;
@@ -23,7 +23,7 @@ impl Kept {
         self.texts.push_back(text.into_owned());
     }
 
-    /// Gives a text out, once, and forgets those before it: the parser keeps the order.
+    /// Removes and returns a text. Drops those before it, since the parser keeps the order.
     pub(super) fn take(&mut self, number: &str) -> String {
         let Some(place) = number.parse::<usize>().ok().and_then(|number| number.checked_sub(self.first))
         else {
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_number_gives_its_text_once_also_where_some_are_skipped() {
+    fn each_number_gives_its_text_once_even_if_some_are_skipped() {
         let (mut kept, mut out) = (Kept::default(), Vec::new());
         for text in ["a", "b", "c"] {
             kept.put(Cow::Borrowed(text), &mut out);

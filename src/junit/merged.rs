@@ -1,4 +1,4 @@
-//! Reads our own merged report back.
+//! Reads the merged report back.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,31 +11,31 @@ use super::read::{Caps, ReadEnd, read_records};
 use super::{NOT_RUN_TYPE, TIMEOUT_TYPE};
 use crate::model::{CaseResult, Outcome};
 
-/// The word for a test in lists and banners.
+/// The word for a test's result in lists and banners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Word {
     /// Passed at the first attempt.
     Passed,
     /// Failed.
     Failed,
-    /// Something around it went wrong.
+    /// Failed outside the test itself, e.g. in a fixture.
     Errored,
-    /// Passed after it had failed.
+    /// Passed after a failure.
     Flaky,
-    /// Left out by the runner.
+    /// Skipped by the runner.
     Skipped,
     /// Failed as expected.
     ExpectedFailure,
-    /// Ended by the deadline of its batch.
+    /// Still running when its batch timed out.
     TimedOut,
-    /// Has no result.
+    /// Without a result.
     NotRun,
-    /// No test: an error of the run.
+    /// An error of the run rather than a test.
     RunError,
 }
 
 impl Word {
-    /// The word for a case of a merged report.
+    /// The word for the result of a case in a merged report.
     pub fn of(result: &CaseResult) -> Word {
         let kind = result.details.as_ref().and_then(|details| details.kind.as_deref());
         match result.outcome {
@@ -68,16 +68,16 @@ impl fmt::Display for Word {
     }
 }
 
-/// What the merged report says of a test.
+/// A test in the merged report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// The id, exactly as it was discovered.
+    /// The id, exactly as discovered.
     pub id: String,
     /// How it ended.
     pub word: Word,
-    /// The result with its texts; of a flaky test those of its first failure.
+    /// The result with its texts; for a flaky test, those of its first failure.
     pub result: CaseResult,
-    /// The batches of its attempts, in order; empty in reports that are not ours.
+    /// The batch numbers of its attempts, in order; empty in reports of other tools.
     pub batches: Vec<u32>,
 }
 
@@ -89,18 +89,17 @@ impl From<Record> for Recorded {
     }
 }
 
-/// Reads a merged report and hands out each test, in order, until `each` breaks off.
+/// Reads a merged report and hands out each test, in order, until `each` breaks.
 pub fn read_merged(
-    input: impl Read,
+    mut input: impl Read,
     caps: Caps,
     each: &mut dyn FnMut(Recorded) -> ControlFlow<()>,
 ) -> ReadEnd {
-    let mut input = input;
     read_records(&mut input, caps, &mut |record| each(record.into()))
 }
 
-/// How long the tests of a merged report took that passed, flaky ones included; of a broken report as
-/// many as can be read.
+/// The durations of the tests that passed, including flaky ones, in a merged report. A broken report gives as many as
+/// can be read.
 pub fn previous_durations(input: impl Read) -> HashMap<String, Duration> {
     let mut durations = HashMap::new();
     read_merged(input, Caps { text: 0 }, &mut |test| {

@@ -1,5 +1,5 @@
-//! Reads reports as a stream: each case is handed out when its element ends, and memory is bounded by
-//! the caps, whatever the size of the report.
+//! Reads reports as a stream: each case is handed out when its element ends, and memory is bounded by the caps, not
+//! by the size of the report.
 
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -10,18 +10,18 @@ use super::Case;
 use super::case::{Builder, Record};
 use super::tidy::Tidy;
 
-/// For the parser's own words, which would show what the parser sees instead of a text.
-const OUTSIDE: &str = "text outside of the root element";
-/// How deep elements may be nested.
+/// Replaces the parser's own message, which quotes the tidied text.
+const OUTSIDE: &str = "text outside the root element";
+/// The maximum nesting depth of elements.
 const DEEPEST: usize = 1000;
-/// How much longer than its cap a text may become by the mark that says what was left out.
+/// By how many bytes a text may exceed its cap, for the line that says how much was left out.
 pub(super) const MARK: usize = 64;
 
 /// How much of a report is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
-    /// Bytes of each text of a case: message, failure text, standard output, standard error. Of a longer
-    /// one the beginning and the end are kept, with a line between that says how much is missing.
+    /// Maximum size in bytes of each text of a case: message, failure text, stdout, stderr. A longer text loses its
+    /// middle, which is replaced by a line that says how much is missing.
     pub text: usize,
 }
 
@@ -34,22 +34,21 @@ impl Default for Caps {
 /// How the reading of a report ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadEnd {
-    /// How many cases were handed out.
+    /// The number of cases handed out.
     pub cases: usize,
-    /// What broke; the cases before the break were handed out. `None`: the report is whole.
+    /// What is wrong with the report; `None` if it is complete. The cases before the error were handed out.
     pub error: Option<String>,
 }
 
 /// Reads a report of any known dialect and hands each case to `each`, in order.
 ///
-/// A case that is not finished where a broken report ends is handed out only if it is already known to
-/// have failed. A failure outside of any case becomes an errored case named after its suite. An empty
-/// report, and one that has no suite, are broken.
+/// If a report is broken, an unfinished case is handed out only if it is known to have failed. A failure outside any
+/// case becomes an errored case named after its suite. A report that is empty or has no suite is broken.
 pub fn read(input: impl Read, each: &mut dyn FnMut(Case)) -> ReadEnd {
     read_within(Caps::default(), input, each)
 }
 
-/// Reads a report as [`read`] does and keeps of its texts what `caps` allow.
+/// Like [`read`], with other caps.
 pub fn read_within(caps: Caps, mut input: impl Read, each: &mut dyn FnMut(Case)) -> ReadEnd {
     read_records(&mut input, caps, &mut |record| {
         each(record.case);
@@ -57,7 +56,7 @@ pub fn read_within(caps: Caps, mut input: impl Read, each: &mut dyn FnMut(Case))
     })
 }
 
-/// Reads all that a report says, ours included, until `each` breaks off.
+/// Reads any report, including merged ones, until `each` breaks.
 pub(super) fn read_records(
     input: &mut dyn Read,
     caps: Caps,
@@ -72,7 +71,7 @@ pub(super) fn read_records(
     };
     let mut builder = Builder::new(caps.text.max(MARK) + MARK);
     let error = match parse(input, caps, &mut builder, &mut hand_out) {
-        Parsed::Whole | Parsed::BrokenOff => None,
+        Parsed::Whole | Parsed::Stopped => None,
         Parsed::Broken(error) => {
             builder.abandon(&mut hand_out);
             Some(error)
@@ -88,7 +87,7 @@ pub(super) fn read_records(
 
 enum Parsed {
     Whole,
-    BrokenOff,
+    Stopped,
     Broken(String),
 }
 
@@ -115,26 +114,26 @@ fn parse(
                 if let Some(record) = builder.close()
                     && each(record).is_break()
                 {
-                    return Parsed::BrokenOff;
+                    return Parsed::Stopped;
                 }
             }
             Ok(XmlEvent::Characters(number)) => builder.text(&events.source_mut().take(&number)),
             Ok(XmlEvent::EndDocument) if builder.saw_suite() => return Parsed::Whole,
-            Ok(XmlEvent::EndDocument) => return Parsed::Broken("no `<testsuite>` in it".to_owned()),
+            Ok(XmlEvent::EndDocument) => return Parsed::Broken("it has no `<testsuite>`".to_owned()),
             Ok(_) => {}
             Err(error) => return Parsed::Broken(explain(&error, builder)),
         }
     }
 }
 
-/// What is wrong; the parser's positions are left out, they are those of the tidied text.
+/// What is wrong, without the parser's positions, which refer to the tidied text.
 fn explain(error: &xml::reader::Error, builder: &Builder) -> String {
     use xml::reader::ErrorKind;
     let message = match error.kind() {
-        ErrorKind::Io(error) => return format!("cannot be read: {error}"),
+        ErrorKind::Io(error) => return format!("cannot read it: {error}"),
         ErrorKind::Syntax(message) if !message.starts_with("Unexpected end of stream") => message,
         _ if builder.is_untouched() => return "it is empty".to_owned(),
-        _ => return "it is cut off".to_owned(),
+        _ => return "it is truncated".to_owned(),
     };
     let message = if message.contains("outside the root element") { OUTSIDE } else { message.as_ref() };
     let what = if builder.is_untouched() { "not a JUnit report" } else { "broken XML" };

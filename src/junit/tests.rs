@@ -1,4 +1,4 @@
-//! What is written is read again, whatever it holds.
+//! Tests of writing reports and reading them back.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -52,7 +52,7 @@ fn read_again(text: &str) -> Vec<Recorded> {
     found
 }
 
-/// Pseudo-random numbers; the same ones each time.
+/// A small seeded generator, so that failures can be reproduced.
 struct Dice(u64);
 
 impl Dice {
@@ -113,7 +113,7 @@ impl Dice {
     }
 }
 
-/// The word that the report must give a test, and the attempt whose time it must have.
+/// The expected word for a test, and the attempt whose duration the report must have.
 fn expected(test: &Test) -> (Word, Option<&Attempt>) {
     match &test.verdict {
         Verdict::Passed => (Word::Passed, test.attempts.last()),
@@ -134,7 +134,7 @@ fn expected(test: &Test) -> (Word, Option<&Attempt>) {
 }
 
 #[test]
-fn whatever_is_written_is_read_again() {
+fn whatever_is_written_can_be_read_back() {
     let mut dice = Dice(20);
     for round in 0..300 {
         let tests: Vec<Test> = (0..dice.below(20)).map(|_| dice.test()).collect();
@@ -167,7 +167,7 @@ fn whatever_is_written_is_read_again() {
 }
 
 #[test]
-fn a_skip_stays_one_whatever_its_tool_calls_it() {
+fn a_skip_stays_a_skip_under_any_type() {
     let mut skipped = attempt(1, Outcome::Skipped, "later");
     skipped.result.details.as_mut().unwrap().kind = Some("pytest.xfail".into());
     let again = read_again(&written(&[test("a", Verdict::Skipped, vec![skipped])]));
@@ -175,7 +175,7 @@ fn a_skip_stays_one_whatever_its_tool_calls_it() {
 }
 
 #[test]
-fn the_parser_itself_takes_what_is_written() {
+fn the_parser_accepts_what_is_written() {
     let mut dice = Dice(21);
     let tests: Vec<Test> = (0..200).map(|_| dice.test()).collect();
     let text = written(&tests);
@@ -227,12 +227,12 @@ fn attempts_follow_the_convention_of_the_field() {
 }
 
 #[test]
-fn flaky_is_seen_again_whoever_retried() {
+fn flaky_is_read_back_no_matter_who_retried() {
     let mut in_runner = attempt(1, Outcome::Passed, "first try");
     in_runner.result.flaky_in_runner = true;
     let tests = [
         test("in the runner", Verdict::Passed, vec![in_runner.clone()]),
-        test("in the runner, said", Verdict::Flaky, vec![in_runner]),
+        test("in the runner, reported", Verdict::Flaky, vec![in_runner]),
         test("without a trace", Verdict::Flaky, vec![attempt(1, Outcome::Passed, "")]),
     ];
     for recorded in read_again(&written(&tests)) {
@@ -287,7 +287,7 @@ fn totals_count_tests_not_attempts() {
     assert_eq!(totals, Totals { tests: 2, failures: 2, errors: 0, skipped: 0, time });
 }
 
-/// A report of which one text goes on and on.
+/// A report with one endless text.
 struct Endless {
     start: &'static [u8],
     left: u64,
@@ -310,7 +310,7 @@ impl Read for Endless {
 }
 
 #[test]
-fn a_text_of_any_length_is_cut_and_what_follows_is_read() {
+fn an_endless_text_is_shortened_and_the_rest_is_read() {
     let frames: [(&[u8], &[u8]); 4] = [
         (b"<testsuite><testcase><system-out>", b"</system-out><failure/></testcase></testsuite>"),
         (b"<testsuite><testcase><failure><![CDATA[", b"]]></failure></testcase></testsuite>"),
@@ -330,7 +330,7 @@ fn a_text_of_any_length_is_cut_and_what_follows_is_read() {
 }
 
 #[test]
-fn elements_that_nest_without_end_are_refused() {
+fn endless_nesting_is_rejected() {
     for (element, deep) in [("a", true), ("testsuite", true), ("testcase", true), ("a", false)] {
         let (count, closed) =
             if deep { (100_000, String::new()) } else { (20, format!("</{element}>").repeat(20)) };
@@ -341,7 +341,7 @@ fn elements_that_nest_without_end_are_refused() {
 }
 
 #[test]
-fn texts_of_all_failures_and_errors_are_kept_but_not_of_what_the_runner_ran_again() {
+fn texts_of_all_failures_and_errors_are_kept_except_before_the_runners_own_retries() {
     for (inside, text, message) in [
         ("<error message='e'>two</error><failure message='f'>one</failure>", "two\none", "f"),
         ("<failure message='f'>one</failure><error message='e'>two</error>", "one\ntwo", "f"),

@@ -1,9 +1,9 @@
-//! Makes any report digestible for a strict XML parser, in bounded memory: UTF-8; no comments, declarations,
-//! CDATA or unknown entities; no forbidden characters; long texts and attribute values cut. What is wrong
-//! with tags is left for the parser to say.
+//! Prepares any report for a strict XML parser, in bounded memory: converts it to UTF-8, removes comments,
+//! declarations, CDATA, unknown entities and forbidden characters, and shortens long texts and attribute values.
+//! Errors in tags are left to the parser.
 //!
-//! The parser takes its time over each character, so texts and values pass it by: it sees a number
-//! instead, under which [`Tidy::take`] has the text.
+//! The parser is slow on texts and values, so it sees a number in place of each, for which [`Tidy::take`] returns the
+//! text.
 
 use std::io::{self, Read};
 
@@ -12,40 +12,40 @@ use super::decode::Decoder;
 use super::escape::is_forbidden;
 use super::kept::Kept;
 
-/// The longest attribute value that is kept whole: ids must survive.
+/// The maximum size of an attribute value; large, since ids must not be shortened.
 const LONGEST_VALUE: usize = 1 << 20;
-/// The longest reference, without its `&` and `;`.
+/// The maximum length of a reference, without `&` and `;`.
 const LONGEST_REFERENCE: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Text,
-    /// After `<`, while it is open what it starts.
+    /// After `<`, while it is unclear what it starts.
     Opened,
-    /// In a tag, outside of attribute values.
+    /// In a tag, outside attribute values.
     Tag,
     /// In an attribute value, with its quote.
     Value(u8),
-    /// After `&`, in a value with this quote or in text.
+    /// After `&`, in a value with this quote, or in text.
     Reference(Option<u8>),
-    /// With the number of dashes just seen.
+    /// With the number of preceding dashes.
     Comment(u8),
-    /// With the number of closing brackets just seen.
+    /// With the number of preceding closing brackets.
     Cdata(u8),
-    /// `<? … ?>`; whether a question mark was just seen.
+    /// `<? … ?>`; whether the last character was a question mark.
     Instruction(bool),
-    /// `<! … >` with its depth and the quote it is in.
+    /// `<! … >`, with the nesting depth and the open quote.
     Declaration {
         depth: u32,
         quote: Option<u8>,
     },
 }
 
-/// A reader of tidied XML.
+/// Reads tidied XML.
 pub(super) struct Tidy<R> {
     source: Decoder<R>,
     lexer: Lexer,
-    given: usize,
+    consumed: usize,
     ended: bool,
 }
 
@@ -60,19 +60,19 @@ impl<R: Read> Tidy<R> {
             out: Vec::new(),
             kept: Kept::default(),
         };
-        Tidy { source: Decoder::new(source), lexer, given: 0, ended: false }
+        Tidy { source: Decoder::new(source), lexer, consumed: 0, ended: false }
     }
 
-    /// The text for which the parser saw `number`.
+    /// The text that `number` stands for.
     pub(super) fn take(&mut self, number: &str) -> String {
         self.lexer.kept.take(number)
     }
 
-    /// Fills the buffer anew, which must be used up.
+    /// Refills the buffer, which must be used up.
     #[cold]
     fn refill(&mut self) -> io::Result<()> {
         self.lexer.out.clear();
-        self.given = 0;
+        self.consumed = 0;
         while self.lexer.out.is_empty() && !self.ended {
             match self.source.next_piece()? {
                 Some(piece) => self.lexer.read(piece.as_bytes()),
@@ -89,30 +89,30 @@ impl<R: Read> Tidy<R> {
 impl<R: Read> Read for Tidy<R> {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.given == self.lexer.out.len() {
+        if self.consumed == self.lexer.out.len() {
             self.refill()?;
         }
-        let left = &self.lexer.out[self.given..];
-        // The parser asks for single bytes.
+        let left = &self.lexer.out[self.consumed..];
+        // The parser reads single bytes.
         if let ([first], [byte, ..]) = (&mut *buffer, left) {
             *first = *byte;
-            self.given += 1;
+            self.consumed += 1;
             return Ok(1);
         }
         let count = left.len().min(buffer.len());
         buffer[..count].copy_from_slice(&left[..count]);
-        self.given += count;
+        self.consumed += count;
         Ok(count)
     }
 }
 
 struct Lexer {
     state: State,
-    /// The text since the last tag, with references and CDATA resolved.
+    /// The text since the last tag; references and CDATA are resolved.
     text: Cut,
-    /// The attribute value so far, likewise.
+    /// The current attribute value so far; references are resolved.
     value: Cut,
-    /// What was read of a reference, or after a `<`.
+    /// The input so far of a reference, or after `<`.
     held: Vec<u8>,
     out: Vec<u8>,
     kept: Kept,
@@ -129,14 +129,14 @@ impl Lexer {
                 State::Reference(quote) => self.read_reference(*byte, quote),
                 State::Comment(dashes) => self.read_comment(*byte, dashes),
                 State::Cdata(brackets) => self.read_cdata(piece, brackets),
-                State::Instruction(asked) => self.read_instruction(*byte, asked),
+                State::Instruction(after_mark) => self.read_instruction(*byte, after_mark),
                 State::Declaration { depth, quote } => self.read_declaration(*byte, depth, quote),
             };
             piece = &piece[taken..];
         }
     }
 
-    /// Hands out what is held at the end of the input; an open tag stays open.
+    /// Flushes what is held at the end of the input; an open tag stays open.
     fn end(&mut self) {
         if let State::Reference(quote) = self.state {
             self.give_up_reference(quote);
@@ -242,7 +242,7 @@ impl Lexer {
         if quote.is_some() { &mut self.value } else { &mut self.text }
     }
 
-    /// Takes what looked like a reference literally.
+    /// Treats what looked like a reference as text.
     fn give_up_reference(&mut self, quote: Option<u8>) {
         let held = std::mem::take(&mut self.held);
         self.run(quote).push(b"&");
@@ -279,8 +279,8 @@ impl Lexer {
         1
     }
 
-    fn read_instruction(&mut self, byte: u8, asked: bool) -> usize {
-        self.state = if asked && byte == b'>' { State::Text } else { State::Instruction(byte == b'?') };
+    fn read_instruction(&mut self, byte: u8, after_mark: bool) -> usize {
+        self.state = if after_mark && byte == b'>' { State::Text } else { State::Instruction(byte == b'?') };
         1
     }
 
@@ -297,8 +297,7 @@ impl Lexer {
     }
 }
 
-/// The character that `&held;` stands for, U+FFFD for a forbidden one; `None` where it is no reference
-/// that XML itself defines.
+/// The character that `&held;` stands for, or U+FFFD for a forbidden one; `None` if XML does not define it.
 fn resolve(held: &[u8]) -> Option<char> {
     let name = std::str::from_utf8(held).ok()?;
     let number = match name {
@@ -341,7 +340,7 @@ mod tests {
         with_texts(&mut tidy)
     }
 
-    /// What the parser sees, with values and texts back in their places.
+    /// What the parser sees, with texts and values in place of their numbers.
     fn with_texts(tidy: &mut Tidy<io::Empty>) -> String {
         let out = String::from_utf8(std::mem::take(&mut tidy.lexer.out)).unwrap();
         let mut whole = String::new();
@@ -354,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_declarations_and_instructions_go() {
+    fn comments_declarations_and_instructions_are_removed() {
         let input = "<?xml version='1.1'?><!DOCTYPE a [<!ENTITY b '>'> ]>\
                      <a><!-- - -- <b> ---><b/><?c d?e?></a>";
         assert_eq!(tidy(input), "<a><b/></a>");
@@ -374,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn values_keep_line_ends_and_may_hold_what_tags_are_made_of() {
+    fn values_keep_line_ends_and_may_contain_markup() {
         assert_eq!(tidy("<a b='<\n\">'/>"), "<a b=\"<\n\">\"/>");
     }
 
@@ -387,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut() {
+    fn long_text_is_shortened() {
         let output = tidy(&format!("<a>{}&amp;<![CDATA[{}]]></a>", "x".repeat(300), "y".repeat(300)));
         let expected = format!("<a>{}\n[... 501 bytes left out ...]\n{}</a>", "x".repeat(50), "y".repeat(50));
         assert_eq!(output, expected);

@@ -1,4 +1,4 @@
-//! Tries several plans on imagined runs and takes the best one.
+//! Tries several plans in simulated runs and takes the best one.
 
 use rayon::prelude::*;
 
@@ -8,15 +8,15 @@ use super::shape::{Amount, Shape};
 use super::simulate::{Scenario, Scenarios, Timed};
 use super::work::Work;
 
-/// A plan that keeps its balance when a machine is slow may be so much longer than the shortest one,
-/// in parts of that, when all machines are alike.
+/// How much longer than the shortest plan, as a fraction, a plan may be on equal machines if it copes better with a
+/// slow one.
 const PREMIUM: f64 = 0.02;
-/// How likely a slow machine is taken to be.
+/// The assumed probability of a slow machine.
 const RISK: f64 = 0.1;
-/// So many shapes are tried in every way.
+/// The number of shapes that are tried in every way.
 const FINALISTS: usize = 3;
 
-/// How a candidate did: the means of its makespans, in parts of the bound.
+/// The mean makespans of a candidate, relative to the bound.
 struct Score {
     candidate: Candidate,
     calm: f64,
@@ -38,10 +38,10 @@ pub(super) fn choose(work: &Work<'_>, conditions: &Conditions, scenarios: &Scena
     };
     let shapes = Shape::all(amount, conditions.overhead.per_batch.as_secs_f64());
     let judge = Judge { work, conditions, amount, scenarios };
-    let usual = |shape| Candidate { shape, unit: Unit::File, groups: Groups::Before };
-    let mut scores = judge.all(shapes.into_iter().map(usual).collect());
+    let by_file = |shape| Candidate { shape, unit: Unit::File, groups: Groups::Before };
+    let mut scores = judge.all(shapes.into_iter().map(by_file).collect());
     scores.sort_by(|one, other| one.risk().total_cmp(&other.risk()));
-    // The simplest plan is always tried, so that the choice is never much worse.
+    // The simplest plan is always tried, so that the result is never much worse.
     let plain = Candidate { shape: Shape::Equal(1), unit: Unit::Test, groups: Groups::After };
     let mut more = Vec::new();
     for shape in scores.iter().take(FINALISTS).map(|score| score.candidate.shape).chain([plain.shape]) {
@@ -84,7 +84,7 @@ impl Judge<'_> {
         let drafts = pack::pack(self.work, candidate, self.amount, self.conditions.grain);
         let drafts = super::weigh(self.work, drafts, self.conditions.overhead);
         let timed: Vec<Timed<'_>> =
-            drafts.iter().map(|(_, draft)| timed(self.work, draft, self.conditions)).collect();
+            drafts.iter().map(|weighed| timed(self.work, &weighed.draft, self.conditions)).collect();
         let mean = |scenarios: &[Scenario]| {
             let ratios = scenarios.iter().map(|one| one.makespan(&timed, self.conditions) / one.bound);
             ratios.sum::<f64>() / scenarios.len().max(1) as f64
@@ -93,7 +93,7 @@ impl Judge<'_> {
     }
 }
 
-/// What the simulation needs to know of a batch.
+/// What the simulation needs to know about a batch.
 pub(super) fn timed<'a>(work: &Work<'_>, draft: &'a Draft, conditions: &Conditions) -> Timed<'a> {
     let overhead = conditions.overhead;
     let files = f64::from(work.count_files(&draft.pieces));
@@ -116,7 +116,8 @@ mod tests {
     use crate::framework::Grain;
     use crate::plan::Overhead;
     use crate::plan::simulate::scenarios;
-    use crate::plan::tests::{self, Random, Row, suite};
+    use crate::plan::tests::{self, Row, suite};
+    use crate::random::Random;
 
     const PLAIN: Candidate = Candidate { shape: Shape::Equal(1), unit: Unit::Test, groups: Groups::After };
 
@@ -126,7 +127,7 @@ mod tests {
     }
 
     fn rows() -> Vec<Row> {
-        (0..4).map(|number| (0, Some("f".into()), format!("f::t{number}"), Some(3000))).collect()
+        (0..4).map(|number| Row::new(Some("f"), format!("f::t{number}"), 3000)).collect()
     }
 
     #[test]
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_make_a_difference_only_where_there_are_several() {
+    fn groups_matter_only_if_there_are_several() {
         let (one, two) = (suite(&rows(), &[false]), suite(&rows(), &[false, false]));
         let count = |suite| ways(&Work::new(suite)).count();
         assert_eq!((count(&one), count(&two)), (2, 4));
@@ -143,16 +144,16 @@ mod tests {
     }
 
     #[test]
-    fn a_score_is_the_mean_of_makespans_in_parts_of_the_bound() {
+    fn a_score_is_the_mean_makespan_relative_to_the_bound() {
         let suite = suite(&rows(), &[false]);
         let (work, conditions) = (Work::new(&suite), conditions(1.0));
         let scenarios = scenarios(&work, &conditions);
         let amount = Amount { total: work.total(), shared: work.shared(), machines: 2 };
         let score =
             Judge { work: &work, conditions: &conditions, amount, scenarios: &scenarios }.score(PLAIN);
-        // 6 s on each of two machines that both start and open the file, for a bound of a start and 6 s.
+        // Each of two machines takes 1 s to start, 2 s for the file and 6 s for tests; the bound is 1 s and 6 s.
         assert!((score.calm - 9.0 / 7.0).abs() < 1e-6, "{}", score.calm);
-        // One takes three times as long, where both could do as much as one and a third.
+        // One machine takes three times as long; together they have the speed of 4/3 machines.
         assert!((score.stressed - 27.0 / 10.0).abs() < 1e-6, "{}", score.stressed);
     }
 
@@ -168,7 +169,8 @@ mod tests {
             let judge = Judge { work: &work, conditions: &conditions, amount, scenarios: &scenarios };
             let drafts =
                 crate::plan::weigh(&work, choose(&work, &conditions, &scenarios), conditions.overhead);
-            let timed: Vec<_> = drafts.iter().map(|(_, draft)| timed(&work, draft, &conditions)).collect();
+            let timed: Vec<_> =
+                drafts.iter().map(|weighed| timed(&work, &weighed.draft, &conditions)).collect();
             let ratios = scenarios.calm.iter().map(|one| one.makespan(&timed, &conditions) / one.bound);
             let chosen = ratios.sum::<f64>() / scenarios.calm.len() as f64;
             for (unit, groups) in ways(&work) {
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_test_bounds_a_batch_whose_runner_runs_several_at_a_time() {
+    fn the_longest_test_bounds_a_batch_of_a_parallel_runner() {
         let suite = suite(&rows(), &[false]);
         let work = Work::new(&suite);
         for (pace, longest) in [(1.0, 0.0), (0.5, 3.0)] {

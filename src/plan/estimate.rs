@@ -1,12 +1,12 @@
-//! How long each test is expected to run.
+//! Estimates how long each test takes.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::model::{GroupIndex, Suite};
+use crate::model::{Estimate, GroupIndex, Suite};
 
-/// Sets how long each test is expected to run: what `known` says, else the 90th percentile of the
-/// known tests of its group, else of all, else `default`.
+/// Sets the estimate of each test: its duration in `known`, else the 90th percentile of the known tests of its group,
+/// else of all known tests, else `default`.
 pub fn estimate(suite: &mut Suite, known: &HashMap<String, Duration>, default: Duration) {
     let mut by_group: HashMap<Option<GroupIndex>, Vec<Duration>> = HashMap::new();
     for test in suite.tests() {
@@ -18,10 +18,10 @@ pub fn estimate(suite: &mut Suite, known: &HashMap<String, Duration>, default: D
     let percentiles: HashMap<Option<GroupIndex>, Duration> =
         by_group.into_iter().map(|(group, durations)| (group, percentile(durations))).collect();
     suite.expect(|test| match known.get(test.id.as_str()) {
-        Some(duration) => (*duration, true),
+        Some(duration) => Estimate { duration: *duration, measured: true },
         None => {
             let guess = percentiles.get(&Some(test.group)).or_else(|| percentiles.get(&None));
-            (guess.copied().unwrap_or(default), false)
+            Estimate { duration: guess.copied().unwrap_or(default), measured: false }
         }
     });
 }

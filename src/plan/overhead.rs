@@ -1,42 +1,38 @@
-//! What a batch costs beside its tests, and how that is learned from batches that ran.
+//! What a batch costs in addition to its tests, learned from earlier batches.
 
 use std::time::Duration;
 
+use crate::history::median;
 use crate::summary::BatchTiming;
 
-use crate::history::median;
-
-/// What a batch costs beside its tests.
+/// What a batch costs in addition to its tests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Overhead {
-    /// Starting and ending it.
+    /// To start and end it.
     pub per_batch: Duration,
-    /// Each file it touches.
+    /// For each file with tests in it.
     pub per_file: Duration,
-    /// Seconds of a batch for each second of its tests: 1, or less where its runner runs several at a
-    /// time; above 0.
+    /// Seconds of a batch per second of its tests: 1, or less if the runner runs tests in parallel; above 0.
     pub pace: f64,
 }
 
 impl Overhead {
-    /// An overhead of whole tests one after the other.
+    /// The overhead of a runner that runs one test at a time.
     pub const fn new(per_batch: Duration, per_file: Duration) -> Overhead {
         Overhead { per_batch, per_file, pace: 1.0 }
     }
 
-    /// How long a batch is expected to take.
+    /// The expected duration of a batch.
     pub fn batch(&self, tests: Duration, files: u32) -> Duration {
         self.per_batch + self.per_file * files + tests.mul_f64(self.pace)
     }
-}
 
-impl Overhead {
     /// The overhead that explains these batches best; `None` without any.
     ///
-    /// The overhead per file is the slope through what batches took beside their tests (Theil and Sen:
-    /// the median of the slopes of all pairs, which single odd batches do not move), the one per batch
-    /// the mean of what then remains, without the tenth at each end: a run adds up overheads, so slow
-    /// starts count, but not a batch that hung.
+    /// The overhead per file is the slope of the time that batches took in addition to their tests. It is estimated
+    /// with Theil and Sen's method, the median of the slopes of all pairs, which outliers do not affect. The
+    /// overhead per batch is the mean of the remainders without the highest and lowest tenth: slow starts should
+    /// count, since overheads add up over a run, but not a batch that hung.
     pub fn learn(batches: &[BatchTiming]) -> Option<Overhead> {
         let elapsed: f64 = batches.iter().map(|seen| seen.elapsed.as_secs_f64()).sum();
         let tests: f64 = batches.iter().map(|seen| seen.tests.as_secs_f64()).sum();
@@ -61,7 +57,7 @@ impl Overhead {
     }
 }
 
-/// The mean without the tenth at each end, `None` without any values.
+/// The mean without the highest and lowest tenth; `None` without values.
 fn trimmed_mean(mut values: Vec<f64>) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
     let cut = values.len() / 10;
@@ -69,7 +65,7 @@ fn trimmed_mean(mut values: Vec<f64>) -> Option<f64> {
     (!kept.is_empty()).then(|| kept.iter().sum::<f64>() / kept.len() as f64)
 }
 
-/// So many batches are compared with each other.
+/// The maximum number of batches to compare pairwise.
 const MOST_COMPARED: usize = 400;
 
 #[cfg(test)]
@@ -89,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn overheads_are_found_in_batches_that_have_them() {
+    fn overheads_are_learned_from_batches() {
         let batches: Vec<BatchTiming> = [(3.0, 1), (7.0, 4), (0.5, 2), (20.0, 30), (1.0, 9)]
             .iter()
             .map(|(tests, files)| seen(0.6 + 0.05 * f64::from(*files) + tests, *tests, *files))
@@ -101,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_runs_tests_side_by_side_has_a_pace() {
+    fn a_parallel_runner_has_a_pace_below_1() {
         let learned = Overhead::learn(&[seen(5.0, 10.0, 0), seen(2.0, 4.0, 0)]).unwrap();
         assert!((learned.pace - 0.5).abs() < 1e-9 && close(learned.per_batch, 0.0), "{learned:?}");
     }
@@ -113,15 +109,15 @@ mod tests {
     }
 
     #[test]
-    fn batches_with_as_many_files_say_nothing_of_a_file() {
+    fn batches_with_equal_numbers_of_files_say_nothing_about_files() {
         let batches = [seen(1.0, 0.0, 2), seen(2.0, 0.0, 2), seen(3.0, 0.0, 2), seen(2.5, 0.0, 3)];
-        // Against these three the fourth has slopes of 1.5, 0.5 and -0.5.
+        // Between these three and the fourth the slopes are 1.5, 0.5 and -0.5.
         let learned = Overhead::learn(&batches).unwrap();
         assert!(close(learned.per_file, 0.5) && close(learned.per_batch, 1.0), "{learned:?}");
     }
 
     #[test]
-    fn odd_batches_move_little_and_none_give_nothing() {
+    fn outliers_hardly_matter_and_no_batches_give_nothing() {
         assert_eq!(Overhead::learn(&[]), None);
         let mut batches = vec![seen(1.5, 1.0, 1); 9];
         batches.push(seen(500.0, 1.0, 1));

@@ -8,12 +8,12 @@ use super::work::{Piece, Work};
 use crate::framework::Grain;
 use crate::model::GroupIndex;
 
-/// A batch may be so much longer than its size, in parts of it, before a piece is divided for it.
+/// How far a batch may exceed its size, as a fraction, before a piece is split.
 const SLACK: f64 = 0.01;
-/// A test longer than this part of the smallest batches is placed by itself, not with its file.
+/// A test longer than this fraction of the smallest batch is placed separately from its file.
 const LARGE: f64 = 0.5;
 
-/// Pieces that make one batch.
+/// The pieces of one batch.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     /// In the order of [`Work::order`].
@@ -21,24 +21,31 @@ pub(super) struct Draft {
     pub(super) group: GroupIndex,
 }
 
-/// Which tests keep together.
+/// A draft with its expected duration in seconds.
+#[derive(Clone, Debug)]
+pub(super) struct Weighed {
+    pub(super) load: f64,
+    pub(super) draft: Draft,
+}
+
+/// Which tests stay together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// Tests of a file, as far as balance allows.
+    /// The tests of a file, as far as balance allows.
     File,
-    /// Each test is placed by itself.
+    /// Each test is placed separately.
     Test,
 }
 
-/// Whether groups are given batches of their own before tests are placed, or batches are divided by
-/// group afterwards: the first makes fewer batches, the second more even ones.
+/// Whether batches are assigned to groups before tests are placed, or divided by group afterwards. The former gives
+/// fewer batches, the latter more even ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Groups {
     Before,
     After,
 }
 
-/// A plan to be tried.
+/// A way to pack, to be tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Candidate {
     pub(super) shape: Shape,
@@ -46,8 +53,8 @@ pub(super) struct Candidate {
     pub(super) groups: Groups,
 }
 
-/// A piece in the order in which pieces are placed: single tests that were never measured, which may
-/// take long, then the longest ones, then by place.
+/// A piece to be placed. First come single tests that were never measured, since they may take long, then the
+/// longest pieces, then by position.
 #[derive(Clone, Copy, PartialEq)]
 struct Waiting {
     is_new: bool,
@@ -70,7 +77,7 @@ impl Ord for Waiting {
     }
 }
 
-/// A batch that is being filled; the one with the most room left comes first.
+/// A batch being filled; the one with the most room comes first.
 #[derive(Clone, Copy, PartialEq)]
 struct Bin {
     room: f64,
@@ -107,7 +114,7 @@ pub(super) fn pack(work: &Work<'_>, candidate: Candidate, amount: Amount, grain:
     for piece in pieces {
         let is_long = work.load(piece) >= long;
         let is_solo = work.test(piece.start).solo;
-        // With equal bins, tests that run alone are counted into their bin.
+        // With equal bins, solo tests count towards their bin.
         if (is_solo && shape != Shape::Equal(1)) || (is_long && (piece.count() == 1 || grain == Grain::File))
         {
             count += u32::from(is_long);
@@ -126,7 +133,7 @@ pub(super) fn pack(work: &Work<'_>, candidate: Candidate, amount: Amount, grain:
     drafts
 }
 
-/// Gives each group bins for its work: the largest bin to the group that lacks most.
+/// Distributes bins over groups: the largest bin goes to the group with the most work not yet covered.
 fn apportion(
     work: &Work<'_>,
     sizes: Vec<f64>,
@@ -158,7 +165,7 @@ fn apportion(
     shares.into_iter().zip(of_groups).map(|(share, pieces)| (share, pieces.to_vec())).collect()
 }
 
-/// Each piece, longest first, into the bin with the most room; what is too long for it is divided.
+/// Puts each piece, longest first, into the bin with the most room; splits a piece that is too long for it.
 fn fill(work: &Work<'_>, sizes: &[f64], pieces: Vec<Piece>, grain: Grain) -> Vec<Vec<Piece>> {
     let mut bins: Vec<Vec<Piece>> = vec![Vec::new(); sizes.len()];
     let mut rooms: BinaryHeap<Bin> =
@@ -188,7 +195,7 @@ fn fill(work: &Work<'_>, sizes: &[f64], pieces: Vec<Piece>, grain: Grain) -> Vec
     bins
 }
 
-/// A bin's batches: one for each group in it, and one for each test that runs alone.
+/// The batches of a bin: one for each group in it, and one for each solo test.
 fn by_group(work: &Work<'_>, mut bin: Vec<Piece>) -> Vec<Draft> {
     bin.sort_unstable_by_key(|piece| (work.test(piece.start).solo, piece.start));
     let mut drafts: Vec<Draft> = Vec::new();
@@ -202,36 +209,29 @@ fn by_group(work: &Work<'_>, mut bin: Vec<Piece>) -> Vec<Draft> {
     drafts
 }
 
-/// Longest first by `load`; what is equally long by place.
-pub(super) fn sort(drafts: &mut [(f64, Draft)]) {
-    drafts.sort_unstable_by(|(one, a), (other, b)| {
-        other.total_cmp(one).then_with(|| a.pieces[0].start.cmp(&b.pieces[0].start))
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Suite;
     use crate::plan::tests::{Row, suite};
 
-    /// Tests of these lengths in seconds, without files, of group 0 but for the last `others`.
+    /// Tests of these lengths in seconds (0: not measured), without files; the last `others` are in group 1.
     fn singles(lengths: &[u64], others: usize) -> Suite {
-        let row = |(number, length): (usize, &u64)| -> Row {
-            let group = u16::from(number + others >= lengths.len());
-            (group, None, format!("t{number:02}"), (*length > 0).then_some(length * 1000))
+        let row = |(number, length): (usize, &u64)| Row {
+            group: u16::from(number + others >= lengths.len()),
+            ..Row::new(None, format!("t{number:02}"), (*length > 0).then_some(length * 1000))
         };
         suite(&lengths.iter().enumerate().map(row).collect::<Vec<_>>(), &[false, false])
     }
 
-    /// The loads of the pieces of each bin, rounded, in the order in which they came.
+    /// The rounded loads of the pieces in each bin, in the order of placement.
     fn loads(work: &Work<'_>, bins: &[Vec<Piece>]) -> Vec<Vec<u64>> {
         let load = |piece: &Piece| work.load(*piece).round() as u64;
         bins.iter().map(|bin| bin.iter().map(load).collect()).collect()
     }
 
     #[test]
-    fn the_longest_piece_comes_first_and_into_the_bin_with_most_room() {
+    fn the_longest_piece_goes_first_into_the_emptiest_bin() {
         let suite = singles(&[1, 2, 7, 3, 5, 4], 0);
         let work = Work::new(&suite);
         let bins = fill(&work, &[11.0, 11.0], work.singles(), Grain::Test);
@@ -239,8 +239,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_measured_comes_before_all() {
-        // It counts as long as the longest but one in ten.
+    fn unmeasured_tests_come_first() {
+        // Its estimate is the 90th percentile of the measured tests.
         let suite = singles(&[9, 1, 0, 0], 0);
         let work = Work::new(&suite);
         let places =
@@ -249,22 +249,22 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_divided_where_a_bin_has_no_room_for_it() {
+    fn a_file_is_split_if_it_does_not_fit_into_a_bin() {
         let rows: Vec<Row> =
-            (0..8).map(|number| (0, Some("f".into()), format!("f::t{number}"), Some(1000))).collect();
+            (0..8).map(|number| Row::new(Some("f"), format!("f::t{number}"), 1000)).collect();
         let suite = suite(&rows, &[false]);
         let work = Work::new(&suite);
         let filled = |sizes: &[f64], grain| loads(&work, &fill(&work, sizes, work.by_file(None), grain));
         assert_eq!(filled(&[5.0, 3.0], Grain::Test), [[5], [3]]);
         assert_eq!(filled(&[8.0, 8.0], Grain::Test), [vec![8], vec![]]);
         assert_eq!(filled(&[5.0, 3.0], Grain::File), [vec![8], vec![]]);
-        // A hundredth too long is not worth it.
+        // Being one percent too long is not worth a split.
         assert_eq!(filled(&[7.95, 0.05], Grain::Test), [vec![8], vec![]]);
         assert_eq!(filled(&[7.0, 1.0], Grain::Test), [[7], [1]]);
     }
 
     #[test]
-    fn the_largest_bins_go_to_the_group_that_lacks_most_and_are_made_to_fit() {
+    fn the_largest_bins_go_to_the_group_with_most_work_and_are_scaled_to_fit() {
         let suite = singles(&[6, 6, 3, 3], 2);
         let work = Work::new(&suite);
         let shares = |sizes: &[f64], groups| {
@@ -276,12 +276,12 @@ mod tests {
         assert_eq!(shares(&[6.0, 6.0, 6.0], Groups::Before), [(vec![6.0, 6.0], 2), (vec![6.0], 2)]);
         let sizes = shares(&[2.0; 9], Groups::Before);
         assert_eq!(sizes, [(vec![2.0; 6], 2), (vec![2.0; 3], 2)]);
-        // One bin only: the other group gets one all the same.
+        // There is only one bin, but the other group gets one too.
         assert_eq!(shares(&[18.0], Groups::Before), [(vec![12.0], 2), (vec![6.0], 2)]);
     }
 
     #[test]
-    fn long_tests_have_batches_of_their_own_and_leave_the_others_their_share() {
+    fn long_tests_get_their_own_batches_and_others_keep_their_share() {
         let suite = singles(&[20, 2, 2, 2, 2, 2, 2], 0);
         let work = Work::new(&suite);
         let amount = Amount { total: 32.0, shared: 32.0, machines: 2 };
@@ -297,11 +297,11 @@ mod tests {
     }
 
     #[test]
-    fn a_long_file_has_a_batch_of_its_own_only_where_its_tests_cannot_be_chosen() {
-        let row = |number| -> Row {
+    fn a_long_file_gets_its_own_batch_only_if_its_tests_cannot_be_selected() {
+        let row = |number| {
             let (file, millis) =
                 if number < 5 { ("f".to_owned(), 4000) } else { (format!("g{number}"), 2000) };
-            (0, Some(file), format!("t{number:02}"), Some(millis))
+            Row::new(Some(&file), format!("t{number:02}"), millis)
         };
         let suite = suite(&(0..11).map(row).collect::<Vec<_>>(), &[false]);
         let work = Work::new(&suite);
@@ -318,8 +318,8 @@ mod tests {
     }
 
     #[test]
-    fn tests_that_run_alone_are_counted_into_equal_bins_and_set_apart_from_others() {
-        let rows: Vec<Row> = (0..4).map(|number| (0, None, format!("t{number}"), Some(1000))).collect();
+    fn solo_tests_count_towards_equal_bins_and_have_their_own_batches() {
+        let rows: Vec<Row> = (0..4).map(|number| Row::new(None, format!("t{number}"), 1000)).collect();
         let suite = suite(&rows, &[true]);
         let work = Work::new(&suite);
         let amount = Amount { total: 4.0, shared: 0.0, machines: 2 };

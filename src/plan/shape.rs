@@ -1,36 +1,35 @@
-//! How large the batches of a plan are to be.
+//! The sizes of the batches of a plan.
 //!
-//! Equal bins: with one a machine this is LPT (R. L. Graham, "Bounds on multiprocessing timing
-//! anomalies", SIAM J. Appl. Math. 17, 1969). Factoring: rounds of batches, each round a fixed part of
-//! what remains (S. F. Hummel, E. Schonberg, L. E. Flynn, "Factoring: a method for scheduling parallel
-//! loops", CACM 35(8), 1992).
+//! Equal bins: with one per machine this is LPT (R. L. Graham, "Bounds on multiprocessing timing anomalies", SIAM J.
+//! Appl. Math. 17, 1969). Factoring: rounds of batches, each of which covers a fixed fraction of the remaining work
+//! (S. F. Hummel, E. Schonberg, L. E. Flynn, "Factoring: a method for scheduling parallel loops", CACM 35(8), 1992).
 
-/// However short the batches might be, no more rounds than this many batches a machine would make.
+/// The minimum size of a batch is at least a machine's share of the work divided by this.
 const MOST_BATCHES: f64 = 48.0;
 
 /// A way to divide work.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Shape {
-    /// So many batches of one size for each machine.
+    /// This number of batches per machine, all of one size.
     Equal(u32),
-    /// Decreasing batches: in the first round each machine gets one part in `first` of its share, in
-    /// each later round one in two of what is left, and no batch is shorter than `least` seconds.
+    /// Decreasing batches. In the first round each machine gets 1/`first` of its share, in later rounds half of
+    /// what is left. No batch is shorter than `least` seconds.
     Factoring { first: f64, least: f64 },
 }
 
-/// What is to be divided.
+/// The work to divide.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Amount {
-    /// Seconds of tests, those that run alone included.
+    /// Seconds of all tests.
     pub(super) total: f64,
-    /// Seconds of tests that may share a batch.
+    /// Seconds of the tests that may share a batch.
     pub(super) shared: f64,
-    /// How many sandboxes there are, at least 1.
+    /// The number of sandboxes, at least 1.
     pub(super) machines: u32,
 }
 
 impl Shape {
-    /// The shapes worth trying, for an overhead of so many seconds a batch.
+    /// The shapes worth trying; `overhead` is in seconds per batch.
     pub(super) fn all(amount: Amount, overhead: f64) -> Vec<Shape> {
         let mut shapes = vec![Shape::Equal(1)];
         if amount.machines == 1 {
@@ -46,7 +45,7 @@ impl Shape {
         shapes
     }
 
-    /// Tests longer than this (seconds) get a batch of their own in the first round.
+    /// Tests longer than this, in seconds, get their own batch in the first round.
     pub(super) fn long(self, amount: Amount) -> f64 {
         match self {
             Shape::Equal(_) => f64::INFINITY,
@@ -54,8 +53,8 @@ impl Shape {
         }
     }
 
-    /// The sizes of the batches in seconds, largest first, with `long` tests of `long_load` seconds
-    /// set apart.
+    /// The sizes of the batches in seconds, largest first. `long` tests of `long_load` seconds in total have their
+    /// own batches and are not included.
     pub(super) fn sizes(self, amount: Amount, long: u32, long_load: f64) -> Vec<f64> {
         let machines = f64::from(amount.machines);
         match self {
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_are_at_least_as_long_as_their_overhead_twice_and_never_many() {
+    fn batches_take_at_least_twice_their_overhead_and_are_never_too_many() {
         let amount = Amount { total: 960.0, shared: 960.0, machines: 10 };
         let least = |overhead| {
             let shapes = Shape::all(amount, overhead).into_iter();
@@ -107,16 +106,16 @@ mod tests {
         let factoring = Shape::Factoring { first: 2.0, least: 2.0 };
         assert_eq!((factoring.long(amount), Shape::Equal(4).long(amount)), (48.0, f64::INFINITY));
         assert_eq!(Shape::Equal(2).sizes(amount, 0, 0.0), [48.0; 20]);
-        // Half of each machine's share, then half of the rest, and so on down to the least.
+        // Half of each machine's share, then half of the rest, and so on down to the minimum.
         let sizes = factoring.sizes(Amount { total: 32.0, shared: 32.0, machines: 2 }, 0, 0.0);
         assert_eq!(sizes, [8.0, 8.0, 4.0, 4.0, 2.0, 2.0, 2.0, 2.0]);
-        // A long test takes the place of one batch of the first round.
+        // A long test replaces one batch of the first round.
         let sizes = factoring.sizes(Amount { total: 32.0, shared: 32.0, machines: 2 }, 1, 16.0);
         assert_eq!(sizes, [8.0, 2.0, 2.0, 2.0, 2.0]);
-        // However short they might be: a 48th of the share of each machine.
+        // The minimum is a 48th of each machine's share.
         let sizes = Shape::Factoring { first: 2.0, least: 0.0 }.sizes(amount, 0, 0.0);
         assert_eq!(sizes.iter().filter(|size| **size <= 2.0).collect::<Vec<_>>(), [&2.0; 15]);
-        // What is left may be less than the least.
+        // The work may be less than the minimum.
         assert_eq!(Shape::Factoring { first: 2.0, least: 50.0 }.sizes(amount, 0, 0.0), [48.0; 20]);
         assert_eq!(factoring.sizes(Amount { total: 960.0, shared: 5.0, machines: 10 }, 0, 0.0), [0.5; 10]);
     }

@@ -1,83 +1,79 @@
-//! What a plan comes to when tests take longer or shorter than expected.
+//! Simulates runs in which tests take longer or shorter than expected.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::work::Work;
 use super::{Conditions, DEFAULT_NOISE};
+use crate::random;
 
-/// So many runs are imagined with machines that are alike, and half as many with one that is slow.
+/// The number of simulated runs with equal machines; half as many have a slow one.
 const CALM: u64 = 12;
-/// Beyond so many tests chance evens out, and half as many do.
+/// With more tests than this, chance evens out and half as many runs are enough.
 const MANY: usize = 20_000;
 /// How much slower the slow machine is.
 const SLOW: f64 = 3.0;
-/// The spread (of the natural logarithm) of tests of which nothing is known.
+/// The spread (natural logarithm) of tests about which nothing is known.
 const UNKNOWN_SPREAD: f64 = 1.0;
-/// Where no test is known at all, tests may take so many times the default duration on average, each as
-/// likely as the next.
+/// If no test was ever measured: multiples of the default duration that tests may take on average, equally likely.
 const SCALES: [f64; 5] = [0.005, 0.05, 0.5, 5.0, 30.0];
 
-/// A generator with a seed and no state (splitmix64: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable
-/// pseudorandom number generators", OOPSLA 2014): the same numbers, in whichever order they are drawn.
+/// Stateless, so that the order of draws does not matter.
 fn hash(seed: u64, number: u64) -> u64 {
-    let mut bits =
-        seed.wrapping_mul(0xa076_1d64_78bd_642f).wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
+    let (seed, number) =
+        (seed.wrapping_mul(0xa076_1d64_78bd_642f), number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    random::mix(seed.wrapping_add(number))
 }
 
-/// Between 0 and 1, neither included.
+/// Between 0 and 1, exclusive.
 fn uniform(seed: u64, number: u64) -> f64 {
-    ((hash(seed, number) >> 12) as f64 + 0.5) / (1u64 << 52) as f64
+    random::fraction(hash(seed, number))
 }
 
-/// Lognormal with the mean 1 and this spread of the logarithm (Box and Muller 1958).
+/// Lognormal with mean 1 and the given spread of the logarithm (Box and Muller, 1958).
 fn factor(seed: u64, number: u64, spread: f64) -> f64 {
     let radius = (-2.0 * uniform(seed, 2 * number).ln()).sqrt();
     let normal = radius * (std::f64::consts::TAU * uniform(seed, 2 * number + 1)).cos();
     (spread * normal - spread * spread / 2.0).exp()
 }
 
-/// Where no test is known, a few seconds more or less do not matter, and are not to decide.
-const PATIENCE: f64 = 10.0;
+/// Seconds added to the bound if no test was ever measured, so that small differences do not decide.
+const INDIFFERENCE: f64 = 10.0;
 
-/// One imagined run.
+/// A simulated run.
 pub(super) struct Scenario {
-    /// As [`Work::sums`], with what the tests take in this run.
+    /// As [`Work::sums`], with the durations of this run.
     sums: Vec<f64>,
-    /// The machine that is slower than the others.
+    /// The slow machine, if there is one.
     slow: Option<u32>,
-    /// What makespans are compared with, in seconds: no plan can be shorter.
+    /// A lower bound on makespans, in seconds.
     pub(super) bound: f64,
 }
 
 /// The runs to try plans on.
 pub(super) struct Scenarios {
-    /// With machines that are alike; at least one.
+    /// With equal machines; at least one.
     pub(super) calm: Vec<Scenario>,
-    /// With one that is slow; none where there is only one machine.
+    /// With a slow machine; empty if there is only one machine.
     pub(super) stressed: Vec<Scenario>,
 }
 
-/// Imagines the runs to try plans on.
 pub(super) fn scenarios(work: &Work<'_>, conditions: &Conditions) -> Scenarios {
     let count = if work.order.len() > MANY { CALM / 2 } else { CALM };
     let nothing_varies = conditions.noise == Some(0.0) && work.suite.tests().iter().all(|test| test.measured);
     let calm = if nothing_varies { 1 } else { count };
     let known = Known::new(work);
-    let calm = (0..calm).map(|seed| Scenario::new(work, conditions, (seed, None), &known)).collect();
+    let calm = (0..calm).map(|seed| Scenario::new(work, conditions, &known, seed, None)).collect();
     if conditions.machines < 2 {
         return Scenarios { calm, stressed: Vec::new() };
     }
     let machines = conditions.machines as u64;
     let slow = |seed| u32::try_from(hash(seed, 7) % machines).ok();
-    let stressed = |seed| Scenario::new(work, conditions, (seed, slow(seed)), &known);
+    let stressed = |seed| Scenario::new(work, conditions, &known, seed, slow(seed));
     Scenarios { calm, stressed: (count..count + count / 2).map(stressed).collect() }
 }
 
-/// The lengths of measured tests, from which those of others are drawn.
+/// The durations of measured tests, from which those of other tests are drawn.
 struct Known {
     sorted: Vec<f64>,
 }
@@ -90,7 +86,7 @@ impl Known {
         Known { sorted }
     }
 
-    /// What an unmeasured test takes.
+    /// The duration of an unmeasured test.
     fn draw(&self, seed: u64, number: u64, expected: f64) -> f64 {
         if self.sorted.is_empty() {
             let scale = SCALES[usize::try_from(seed).unwrap_or_default() % SCALES.len()];
@@ -105,8 +101,9 @@ impl Scenario {
     fn new(
         work: &Work<'_>,
         conditions: &Conditions,
-        (seed, slow): (u64, Option<u32>),
         known: &Known,
+        seed: u64,
+        slow: Option<u32>,
     ) -> Scenario {
         let noise = conditions.noise.unwrap_or(DEFAULT_NOISE);
         let mut sums = Vec::with_capacity(work.sums.len());
@@ -124,13 +121,12 @@ impl Scenario {
             sums.push(sum);
         }
         let speed = conditions.machines as f64 - slow.map_or(0.0, |_| 1.0 - 1.0 / SLOW);
-        let spare = if known.sorted.is_empty() { PATIENCE } else { 0.0 };
+        let spare = if known.sorted.is_empty() { INDIFFERENCE } else { 0.0 };
         let bound = (sum * conditions.overhead.pace / speed).max(longest);
         Scenario { bound: bound + conditions.overhead.per_batch.as_secs_f64() + spare, sums, slow }
     }
 
-    /// How long the batches take in this run, in seconds, on machines that each pull the next one when
-    /// they are free.
+    /// How long the batches take in this run, in seconds, if each machine takes the next batch when it is free.
     pub(super) fn makespan(&self, batches: &[Timed<'_>], conditions: &Conditions) -> f64 {
         let machines = u32::try_from(conditions.machines).unwrap_or(u32::MAX);
         let durations = batches.iter().map(|batch| {
@@ -142,18 +138,17 @@ impl Scenario {
     }
 }
 
-/// A batch as the simulation sees it.
+/// A batch, as far as the simulation is concerned.
 pub(super) struct Timed<'a> {
     pub(super) pieces: &'a [super::work::Piece],
-    /// Seconds beside its tests.
+    /// Seconds in addition to its tests.
     pub(super) overhead: f64,
-    /// It takes at least as long as this one of its tests, in seconds, even if its runner runs
-    /// several at a time; 0 where it runs one at a time.
+    /// Its longest test in seconds, a lower bound if the runner runs tests in parallel; 0 if it does not.
     pub(super) longest: f64,
 }
 
-/// When the last of these batches ends, in seconds, if each starts on the machine that is free first;
-/// `slowness` is how many times longer a machine takes.
+/// When the last batch ends, in seconds, if each starts on the machine that is free first. `slowness` gives the
+/// factor by which a machine is slower.
 pub fn list_schedule(
     durations: impl IntoIterator<Item = f64>,
     machines: u32,
@@ -165,7 +160,7 @@ pub fn list_schedule(
     for duration in durations {
         let Some(mut first) = free.peek_mut() else { break };
         let Reverse((start, machine)) = *first;
-        // Nanoseconds order exactly, and last for centuries.
+        // Whole nanoseconds have a total order, and 64 bits last for centuries.
         let finish = start.saturating_add((duration * slowness(machine) * 1e9) as u64);
         *first = Reverse((finish, machine));
         end = end.max(finish);
@@ -194,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_spread_evenly_and_do_not_depend_on_each_other() {
+    fn numbers_are_uniform_and_uncorrelated() {
         for seed in 0..5 {
             let numbers: Vec<f64> = (0..10_000).map(|number| uniform(seed, number)).collect();
             assert!(numbers.iter().all(|number| (0.0..1.0).contains(number) && *number > 0.0));
@@ -210,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_have_the_mean_1_and_the_spread_that_is_asked_for() {
+    fn factors_have_mean_1_and_the_given_spread() {
         for spread in [0.0, 0.25, 0.8] {
             let factors: Vec<f64> = (0..20_000).map(|number| factor(3, number, spread)).collect();
             let logarithms: Vec<f64> = factors.iter().map(|factor| factor.ln()).collect();
@@ -221,7 +216,7 @@ mod tests {
                 "{deviation}"
             );
             let beyond = logarithms.iter().filter(|one| (*one - middle).abs() > 2.0 * spread).count();
-            // As of every normal distribution, 4.6 in a hundred.
+            // In a normal distribution, 4.6 % are more than two deviations from the mean.
             assert!(spread == 0.0 || (700..1100).contains(&beyond), "{beyond}");
         }
     }
@@ -231,14 +226,14 @@ mod tests {
         Conditions { machines, grain: Grain::Test, overhead, noise: Some(noise) }
     }
 
-    /// Tests of 2, 3 and 4 seconds again and again, and some that were never measured.
+    /// Tests of 2, 3 and 4 seconds in turn, then some that were never measured.
     fn rows(measured: usize, others: usize) -> Vec<Row> {
         let length = |number: usize| (number < measured).then_some(2000 + 1000 * (number as u64 % 3));
-        (0..measured + others).map(|number| (0, None, format!("t{number:05}"), length(number))).collect()
+        (0..measured + others).map(|number| Row::new(None, format!("t{number:05}"), length(number))).collect()
     }
 
     #[test]
-    fn as_many_runs_are_imagined_as_chance_makes_it_worth() {
+    fn the_number_of_simulated_runs_depends_on_how_much_chance_matters() {
         let counts = |rows: &[Row], machines, noise| {
             let suite = suite(rows, &[false]);
             let scenarios = scenarios(&Work::new(&suite), &conditions(machines, noise, 1.0));
@@ -257,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_measured_takes_as_long_as_one_that_was() {
+    fn an_unmeasured_test_takes_as_long_as_some_measured_one() {
         let suite = suite(&rows(3, 3000), &[false]);
         let work = Work::new(&suite);
         let known = Known::new(&work);
@@ -269,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_known_runs_differ_in_scale() {
+    fn runs_differ_in_scale_if_nothing_is_known() {
         let suite = suite(&rows(0, 5), &[false]);
         let known = Known::new(&Work::new(&suite));
         for (seed, scale) in (0..10).zip(SCALES.into_iter().cycle()) {
@@ -279,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_runs_several_at_a_time_needs_as_much_less_time() {
+    fn a_parallel_runner_takes_proportionally_less_time() {
         let suite = suite(&rows(3, 0), &[false]);
         let work = Work::new(&suite);
         let pieces = [work.whole()];

@@ -1,33 +1,37 @@
-//! Claims about plans.
+//! Tests of whole plans.
 
 use std::collections::HashMap;
 
 use super::*;
 use crate::model::Group;
+use crate::random::Random;
 
 const NONE: Overhead = Overhead::new(Duration::ZERO, Duration::ZERO);
 const SMALL: Overhead = Overhead::new(Duration::from_millis(10), Duration::from_millis(1));
 const UNLIMITED: Limits<'_> = Limits { timeout: Duration::from_secs(1_000_000), fits: &|_, _| true };
 
-/// A plan for tests that always take the same.
+/// A plan for tests whose durations never vary.
 fn plan(suite: &Suite, machines: usize, overhead: Overhead) -> Plan {
     let conditions = Conditions { machines, grain: Grain::Test, overhead, noise: Some(0.0) };
     Plan::new(suite, &conditions, &UNLIMITED)
 }
 
-/// A small generator (xorshift64), so that a failure can be repeated.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
+/// A test of a suite.
+#[derive(Clone)]
+pub(super) struct Row {
+    pub(super) group: u16,
+    pub(super) file: Option<String>,
+    pub(super) id: String,
+    /// The measured duration, if any.
+    pub(super) millis: Option<u64>,
 }
 
-pub(super) type Row = (u16, Option<String>, String, Option<u64>);
+impl Row {
+    /// A test of group 0.
+    pub(super) fn new(file: Option<&str>, id: impl Into<String>, millis: impl Into<Option<u64>>) -> Row {
+        Row { group: 0, file: file.map(str::to_owned), id: id.into(), millis: millis.into() }
+    }
+}
 
 pub(super) fn suite(rows: &[Row], solo: &[bool]) -> Suite {
     let group = |(number, solo): (usize, &bool)| Group {
@@ -38,7 +42,7 @@ pub(super) fn suite(rows: &[Row], solo: &[bool]) -> Suite {
     };
     let mut suite = Suite::new(solo.iter().enumerate().map(group).collect());
     let mut known = HashMap::new();
-    for (group, file, id, millis) in rows {
+    for Row { group, file, id, millis } in rows {
         suite.add(GroupIndex(*group), id.as_str().into(), file.as_deref().map(Into::into));
         known.extend(millis.map(|millis| (id.clone(), Duration::from_millis(millis))));
     }
@@ -51,7 +55,8 @@ pub(super) fn rows(random: &mut Random, count: u64) -> Vec<Row> {
         let file = random.below(4);
         let file = (file > 0).then(|| format!("f{file}.py"));
         let id = format!("{}::t{}[{number}]", file.as_deref().unwrap_or("x"), random.below(5));
-        (u16::try_from(random.below(3)).unwrap(), file, id, (random.below(5) > 0).then(|| random.below(3000)))
+        let group = u16::try_from(random.below(3)).unwrap();
+        Row { group, file, id, millis: (random.below(5) > 0).then(|| random.below(3000)) }
     };
     (0..count).map(row).collect()
 }
@@ -67,7 +72,7 @@ fn ids(suite: &Suite, plan: &Plan) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn every_test_stands_in_the_plan_once_and_groups_and_solo_tests_are_not_mixed() {
+fn every_test_is_planned_once_and_groups_and_solo_tests_are_not_mixed() {
     let mut random = Random(7);
     for round in 0..150 {
         let count = random.below(60);
@@ -110,7 +115,7 @@ fn the_order_of_discovery_does_not_matter() {
     }
 }
 
-/// The shortest makespan there is, by trying everything.
+/// The shortest possible makespan, by exhaustive search.
 fn optimum(loads: &[u64], bins: &mut Vec<u64>) -> u64 {
     let Some((first, rest)) = loads.split_first() else {
         return bins.iter().copied().max().unwrap_or(0);
@@ -136,7 +141,7 @@ fn the_makespan_is_within_four_thirds_of_the_best_and_the_tolerance() {
         let rows: Vec<Row> = loads
             .iter()
             .enumerate()
-            .map(|(number, load)| (0, Some(format!("f{}", number % 3)), format!("t{number}"), Some(*load)))
+            .map(|(number, load)| Row::new(Some(&format!("f{}", number % 3)), format!("t{number}"), *load))
             .collect();
         let suite = suite(&rows, &[false]);
         let machines = usize::try_from(machines).unwrap();
@@ -148,9 +153,9 @@ fn the_makespan_is_within_four_thirds_of_the_best_and_the_tolerance() {
 }
 
 #[test]
-fn neighbours_stay_together_when_the_balance_allows_it() {
+fn files_stay_together_when_the_balance_allows_it() {
     let rows: Vec<Row> = (0..40)
-        .map(|number| (0, Some(format!("f{}", number % 4)), format!("f{}::t{number}", number % 4), Some(10)))
+        .map(|number| Row::new(Some(&format!("f{}", number % 4)), format!("f{}::t{number}", number % 4), 10))
         .collect();
     let suite = suite(&rows, &[false]);
     for (machines, files_a_batch) in [(2, 2), (4, 1), (8, 1)] {
@@ -165,10 +170,10 @@ fn neighbours_stay_together_when_the_balance_allows_it() {
 }
 
 #[test]
-fn a_file_is_divided_only_where_its_tests_can_be_chosen() {
+fn a_file_is_split_only_if_its_tests_can_be_selected() {
     let mut rows: Vec<Row> =
-        (0..20).map(|number| (0, Some("big".into()), format!("big::t{number}"), Some(1000))).collect();
-    rows.extend((0..12).map(|number| (0, Some(format!("f{}", number / 2)), format!("t{number}"), Some(500))));
+        (0..20).map(|number| Row::new(Some("big"), format!("big::t{number}"), 1000)).collect();
+    rows.extend((0..12).map(|number| Row::new(Some(&format!("f{}", number / 2)), format!("t{number}"), 500)));
     let suite = suite(&rows, &[false]);
     let batches_of_big = |grain| {
         let conditions = Conditions { machines: 4, grain, overhead: SMALL, noise: Some(0.3) };
@@ -180,9 +185,8 @@ fn a_file_is_divided_only_where_its_tests_can_be_chosen() {
 }
 
 #[test]
-fn tests_without_a_length_are_spread_over_all_machines() {
-    let rows: Vec<Row> =
-        (0..12).map(|number| (0, Some("f".into()), format!("t{number:02}"), Some(0))).collect();
+fn tests_of_zero_duration_are_spread_over_all_machines() {
+    let rows: Vec<Row> = (0..12).map(|number| Row::new(Some("f"), format!("t{number:02}"), 0)).collect();
     let suite = suite(&rows, &[false]);
     let sizes: Vec<usize> = plan(&suite, 4, SMALL).batches.iter().map(|batch| batch.tests.len()).collect();
     assert_eq!(sizes, [3, 3, 3, 3]);
@@ -193,9 +197,9 @@ fn tests_without_a_length_are_spread_over_all_machines() {
 fn an_unknown_test_is_expected_to_be_among_the_slow_ones_of_its_group() {
     for (count, millis) in [(1, 0), (10, 90), (30, 270)] {
         let mut rows: Vec<Row> =
-            (0..count).map(|number| (0, None, format!("a{number}"), Some(number * 10))).collect();
-        rows.push((0, None, "new".into(), None));
-        rows.push((1, None, "other".into(), None));
+            (0..count).map(|number| Row::new(None, format!("a{number}"), number * 10)).collect();
+        rows.push(Row::new(None, "new", None));
+        rows.push(Row { group: 1, ..Row::new(None, "other", None) });
         let suite = suite(&rows, &[false, false]);
         let expected = |id: &str| suite.test(suite.find(id).unwrap()).expected;
         assert_eq!(expected("new"), Duration::from_millis(millis));
@@ -204,7 +208,7 @@ fn an_unknown_test_is_expected_to_be_among_the_slow_ones_of_its_group() {
 }
 
 #[test]
-fn a_plan_is_the_same_each_time_and_predicts_more_where_tests_vary() {
+fn a_plan_is_reproducible_and_predicts_more_time_if_tests_vary() {
     let mut random = Random(23);
     let suite = suite(&rows(&mut random, 300), &[false, false, false]);
     let plan = |noise| {
@@ -217,9 +221,9 @@ fn a_plan_is_the_same_each_time_and_predicts_more_where_tests_vary() {
 }
 
 #[test]
-fn work_is_divided_finely_where_it_pays_and_not_where_it_costs() {
+fn batches_are_small_only_if_overheads_are() {
     let rows: Vec<Row> = (0..800)
-        .map(|number| (0, Some(format!("f{}", number / 10)), format!("t{number}"), Some(500)))
+        .map(|number| Row::new(Some(&format!("f{}", number / 10)), format!("t{number}"), 500))
         .collect();
     let suite = suite(&rows, &[false]);
     let batches = |overhead, noise| {
@@ -233,17 +237,15 @@ fn work_is_divided_finely_where_it_pays_and_not_where_it_costs() {
 
 #[test]
 fn the_bound_names_the_test_that_sets_it() {
-    let mut rows: Vec<Row> = (0..50).map(|number| (0, None, format!("t{number}"), Some(100))).collect();
-    rows.push((0, None, "long".into(), Some(9000)));
+    let mut rows: Vec<Row> = (0..50).map(|number| Row::new(None, format!("t{number}"), 100)).collect();
+    rows.push(Row::new(None, "long", 9000));
     let suite = suite(&rows, &[false]);
     let bound = plan(&suite, 8, SMALL).bound;
     assert_eq!((bound.set_by, bound.duration), (suite.find("long"), Duration::from_millis(9010)));
     let bound = plan(&suite, 1, SMALL).bound;
     assert_eq!((bound.set_by, bound.duration), (None, Duration::from_millis(14_010)));
-    // Each of two files is opened somewhere, and the long test opens its own.
-    let in_files: Vec<Row> = [("f", 4000), ("g", 1000)]
-        .map(|(file, millis)| (0, Some(file.into()), file.into(), Some(millis)))
-        .into();
+    // Each of the two files has to be opened once, and the long test needs its own.
+    let in_files = [Row::new(Some("f"), "f", 4000), Row::new(Some("g"), "g", 1000)];
     let suite = self::suite(&in_files, &[false]);
     let bound = |machines| {
         let bound =
@@ -252,7 +254,7 @@ fn the_bound_names_the_test_that_sets_it() {
     };
     assert_eq!(bound(1), (None, 10_000 + 5000 + 4000));
     assert_eq!(bound(2), (suite.find("f"), 10_000 + 4000 + 2000));
-    // A runner that runs two at a time needs half of the time.
+    // A runner that runs two tests at a time takes half as long.
     let side_by_side = Overhead { pace: 0.5, ..NONE };
     assert_eq!(plan(&self::suite(&rows[..50], &[false]), 1, side_by_side).bound.duration.as_millis(), 2500);
 }
@@ -263,7 +265,7 @@ fn batches_of_measured_tests_stay_within_half_of_the_timeout() {
     let loads = |count: u64, millis, is_known: bool| {
         let length = |_| is_known.then_some(millis);
         let rows: Vec<Row> =
-            (0..count).map(|number| (0, None, format!("t{number}"), length(number))).collect();
+            (0..count).map(|number| Row::new(None, format!("t{number}"), length(number))).collect();
         let suite = suite(&rows, &[false]);
         let conditions = Conditions { machines: 1, grain: Grain::Test, overhead: NONE, noise: Some(0.0) };
         let plan = Plan::new(&suite, &conditions, &limits);
@@ -273,6 +275,6 @@ fn batches_of_measured_tests_stay_within_half_of_the_timeout() {
     assert_eq!(loads(5, 1000, true), [3000, 2000]);
     assert_eq!(loads(2, 5000, true), [5000, 5000]);
     assert_eq!(loads(1, 50_000, true), [50_000]);
-    // Of what is not known, a guess does not decide: each is assumed to take a second.
+    // Estimates that were not measured, here one second each, do not split a batch.
     assert_eq!(loads(20, 1000, false), [20_000]);
 }

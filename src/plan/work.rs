@@ -1,14 +1,14 @@
-//! The tests of a suite in an order that does not depend on discovery, and runs of neighbours in it.
+//! The tests of a suite in an order that does not depend on discovery, and ranges in it.
 
 use crate::model::{GroupIndex, Suite, TestCase, TestIndex};
 
-/// No test counts as shorter (seconds), so that tests recorded with 0 s are spread like others.
+/// The minimum duration of a test in seconds, so that tests recorded with 0 s are spread like others.
 const FLOOR: f64 = 0.001;
-/// A run of neighbours is rather divided between two functions than inside one, where that costs at
-/// most this part of it.
+/// A piece is split between two functions rather than within one if the first part gets smaller by at most this
+/// fraction.
 const GIVEN_UP: f64 = 0.05;
 
-/// Neighbours in [`Work::order`] that stay together: of one group and, unless alone, of one file.
+/// A range of [`Work::order`] that stays together: one group, and one file or a single test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) start: u32,
@@ -21,13 +21,13 @@ impl Piece {
     }
 }
 
-/// All tests, neighbours in a file side by side.
+/// All tests, ordered by group, file and id.
 pub(super) struct Work<'a> {
     pub(super) suite: &'a Suite,
     pub(super) order: Vec<TestIndex>,
-    /// `sums[i]` is the expected length, in seconds, of all tests before place `i`.
+    /// `sums[i]` is the expected duration in seconds of all tests before place `i`.
     pub(super) sums: Vec<f64>,
-    /// The number of the file at each place; `None` where the framework has no files.
+    /// A number for the file at each place; `None` if the framework has no files.
     files: Vec<Option<u32>>,
 }
 
@@ -59,24 +59,24 @@ impl<'a> Work<'a> {
         self.test(piece.start).group
     }
 
-    /// The expected length of a piece, in seconds.
+    /// The expected duration of a piece in seconds.
     pub(super) fn load(&self, piece: Piece) -> f64 {
         self.sums[piece.end as usize] - self.sums[piece.start as usize]
     }
 
-    /// The expected length of all tests, in seconds.
+    /// The expected duration of all tests in seconds.
     pub(super) fn total(&self) -> f64 {
         self.sums.last().copied().unwrap_or_default()
     }
 
-    /// The place of the longest of some places, the first one of several.
+    /// The place and the duration of the longest test in `pieces`, the first one if there are several.
     pub(super) fn longest(&self, pieces: impl IntoIterator<Item = Piece>) -> Option<(u32, f64)> {
         let places = pieces.into_iter().flat_map(|piece| piece.start..piece.end);
         let lengths = places.map(|place| (place, self.load(Piece { start: place, end: place + 1 })));
         lengths.reduce(|best, next| if next.1 > best.1 { next } else { best })
     }
 
-    /// The expected length of the tests that may share a batch, in seconds.
+    /// The expected duration in seconds of the tests that may share a batch.
     pub(super) fn shared(&self) -> f64 {
         let pieces = self.singles().into_iter();
         pieces.filter(|piece| !self.test(piece.start).solo).map(|piece| self.load(piece)).sum()
@@ -86,12 +86,11 @@ impl<'a> Work<'a> {
         Piece { start: 0, end: u32::try_from(self.order.len()).unwrap_or(u32::MAX) }
     }
 
-    /// The file of a place, where it has one.
     pub(super) fn file(&self, place: u32) -> Option<u32> {
         self.files[place as usize]
     }
 
-    /// How many files these pieces, in order, touch.
+    /// The number of files in `pieces`, which must be ordered.
     pub(super) fn count_files(&self, pieces: &[Piece]) -> u32 {
         let mut last = None;
         let mut count = 0;
@@ -109,8 +108,8 @@ impl<'a> Work<'a> {
         (whole.start..whole.end).map(|place| Piece { start: place, end: place + 1 }).collect()
     }
 
-    /// One piece for each file; tests that are longer than `alone` (seconds), run alone or have no
-    /// file are pieces of their own, but never where `alone` is `None`.
+    /// One piece for each file. Tests that run solo, have no file or take longer than `alone` seconds are separate
+    /// pieces.
     pub(super) fn by_file(&self, alone: Option<f64>) -> Vec<Piece> {
         let mut pieces: Vec<Piece> = Vec::new();
         let mut open = false;
@@ -129,8 +128,8 @@ impl<'a> Work<'a> {
         pieces
     }
 
-    /// Divides a piece of several tests so that the first part takes at most `limit` seconds, and
-    /// has at least one test; between two functions where there is a place for that nearby.
+    /// Splits a piece of several tests. The first part takes at most `limit` seconds but has at least one test. If
+    /// possible without losing much, the split is between two functions.
     pub(super) fn divide(&self, piece: Piece, limit: f64) -> (Piece, Piece) {
         let from = self.sums[piece.start as usize];
         let inside = &self.sums[piece.start as usize + 1..piece.end as usize];
@@ -150,7 +149,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The order in which neighbours stand, independent of discovery.
+/// The sort key of tests.
 fn key(test: &TestCase) -> (GroupIndex, Option<&str>, &str) {
     (test.group, test.file.as_deref(), test.id.as_str())
 }
@@ -164,24 +163,14 @@ mod tests {
     use super::*;
     use crate::plan::tests::{Row, suite};
 
-    /// Tests of one second each, in these files.
-    fn rows(tests: &[(&str, &str)]) -> Vec<Row> {
-        let row = |(file, id): &(&str, &str)| -> Row {
-            (0, (!file.is_empty()).then(|| (*file).to_owned()), (*id).to_owned(), Some(1000))
-        };
-        tests.iter().map(row).collect()
-    }
-
     fn counts(pieces: &[Piece]) -> Vec<u32> {
         pieces.iter().map(|piece| piece.count()).collect()
     }
 
     #[test]
-    fn a_file_is_divided_between_two_functions_where_one_ends_nearby() {
+    fn a_file_is_split_between_functions_if_one_ends_nearby() {
         let parameters = |name: &str, count: u32| -> Vec<Row> {
-            (0..count)
-                .map(|number| (0, Some("f".into()), format!("{name}[{number:03}]"), Some(1000)))
-                .collect()
+            (0..count).map(|number| Row::new(Some("f"), format!("{name}[{number:03}]"), 1000)).collect()
         };
         for (first, limit, fitting) in
             [(38, 40.0, 38), (37, 40.0, 40), (40, 40.0, 40), (1, 0.5, 1), (3, 0.5, 1)]
@@ -195,10 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_a_file_are_one_piece_but_for_long_ones_and_those_without_a_file() {
-        let mut rows =
-            rows(&[("", "1"), ("", "2"), ("f", "3"), ("f", "4"), ("f", "5"), ("f", "6"), ("g", "7")]);
-        rows[3].3 = Some(2000);
+    fn tests_of_a_file_are_one_piece_except_for_long_ones() {
+        let files = [None, None, Some("f"), Some("f"), Some("f"), Some("f"), Some("g")];
+        let mut rows: Vec<Row> =
+            (1..).zip(files).map(|(id, file)| Row::new(file, format!("{id}"), 1000)).collect();
+        rows[3].millis = Some(2000);
         let suite = suite(&rows, &[false]);
         let work = Work::new(&suite);
         assert_eq!(counts(&work.by_file(None)), [1, 1, 4, 1]);
@@ -207,10 +197,6 @@ mod tests {
         assert_eq!(work.count_files(&work.by_file(None)), 2);
         assert_eq!(work.longest([work.whole()]), Some((3, 2.0)));
         let rest = Piece { start: 4, end: 7 };
-        assert_eq!(
-            work.longest([rest]).map(|(place, _)| place),
-            Some(4),
-            "the first of those that are alike"
-        );
+        assert_eq!(work.longest([rest]).map(|(place, _)| place), Some(4), "the first one of equal length");
     }
 }

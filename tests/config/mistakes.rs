@@ -4,7 +4,7 @@ use super::{LEAST, PYTEST_COMMANDS, mistake, mistakes, parse, valid};
 use offload::internals::config::Provider;
 
 #[test]
-fn all_mistakes_are_told_at_once_with_their_places() {
+fn all_mistakes_are_reported_at_once_with_their_positions() {
     let text = r#"top = 1
 [offload]
 max_parallel = 0
@@ -23,13 +23,13 @@ comand = "pytest"
     assert_eq!(
         mistakes(text),
         [
-            "o.toml:1:1: unknown key `top` outside of any table",
+            "o.toml:1:1: unknown key `top` outside any table",
             "o.toml:3:16: `max_parallel` in [offload] must be at least 1, found 0",
             "o.toml:4:1: unknown key `test_timeout` in [offload], did you mean `test_timeout_secs`?",
             "o.toml:6:8: unknown type `locall` in [provider], did you mean `local`?",
             "o.toml:10:1: unknown key `comand` in [framework], did you mean `command`?",
             "o.toml:11:17: `paths[1]` in [framework] must be a string, found an integer",
-            "o.toml:11:20: `paths[2]` in [framework] needs the variable `NO`, which is not set",
+            "o.toml:11:20: `paths[2]` in [framework] uses the variable `NO`, which is not set",
             "o.toml:13:3: unknown key `retry_cuont` in [groups.all], did you mean `retry_count`?",
             "o.toml:14:2: unknown table [reprt], did you mean `report`?",
         ]
@@ -59,7 +59,7 @@ fn missing_tables_and_keys_are_named() {
             "o.toml:3:1: missing key `discover_command` in [framework]",
             "o.toml:3:1: missing key `run_command` in [framework]",
             "o.toml:3:1: missing key `test_id_format` in [framework]",
-            "o.toml:5:1: `groups` must hold at least one group, e.g. [groups.all]",
+            "o.toml:5:1: `groups` must contain at least one group, e.g. [groups.all]",
         ]
     );
     assert_eq!(mistake(&format!("{LEAST}[checkpoint]\n")), "missing key `build_inputs` in [checkpoint]");
@@ -67,7 +67,7 @@ fn missing_tables_and_keys_are_named() {
 }
 
 #[test]
-fn numbers_out_of_range_are_refused() {
+fn numbers_out_of_range_are_rejected() {
     let offload = |line: &str| mistake(&format!("[offload]\n{line}\n{LEAST}"));
     let timeout = "`test_timeout_secs` in [offload] must be";
     let parallel = "`max_parallel` in [offload] must be";
@@ -90,10 +90,10 @@ fn numbers_out_of_range_are_refused() {
         let expected = format!("{duration} must be a finite number of at least 0, found {shown}");
         assert_eq!(history(&format!("default_duration_secs = {value}")), expected);
     }
-    assert_eq!(history("default_duration_secs = 1e300"), format!("{duration} is longer than any test"));
+    assert_eq!(history("default_duration_secs = 1e300"), format!("{duration} is too large"));
     assert_eq!(
         history("record_history = \"sometimes\""),
-        "unknown record_history `sometimes` in [history], known are `always`, `flag`"
+        "unknown record_history `sometimes` in [history], expected one of `always`, `flag`"
     );
     let modal = LEAST.replace("\"local\"", "\"modal\"\ncpu_cores = 2\nmemory_gb = 1_0.5");
     let Provider::Modal(modal) = valid(&modal).provider else { panic!() };
@@ -106,38 +106,38 @@ fn numbers_out_of_range_are_refused() {
     }
     let life = |seconds| LEAST.replace("\"local\"", &format!("\"modal\"\nsandbox_timeout_secs = {seconds}"));
     valid(&life(86_400));
-    assert!(mistake(&life(86_401)).contains("must not be above 86400"));
+    assert!(mistake(&life(86_401)).contains("must be at most 86400"));
 }
 
 #[test]
-fn texts_of_the_wrong_form_are_refused() {
+fn texts_of_the_wrong_form_are_rejected() {
     let framework = |line: &str| mistake(&LEAST.replace("\"pytest\"", &format!("\"pytest\"\n{line}")));
     for key in ["command", "run_args", "discovery_args"] {
-        let expected = format!("`{key}` in [framework] has a quote that is not closed");
+        let expected = format!("`{key}` in [framework] has an unclosed quote");
         assert_eq!(framework(&format!("{key} = \"a 'b\"")), expected);
     }
     for (line, expected) in [
         ("command = \" \"", "`command` in [framework] must not be empty"),
-        ("command = \"a\\u0000b\"", "`command` in [framework] must not hold a NUL character"),
-        ("command = \"${A:-b\"", "`command` in [framework] has no `}` for `${A:-`"),
-        ("test_id_format = \"x\"", "`test_id_format` in [framework] must hold `{name}` or `{classname}`"),
+        ("command = \"a\\u0000b\"", "`command` in [framework] must not contain a NUL character"),
+        ("command = \"${A:-b\"", "`command` in [framework] has no closing `}` for `${A:-`"),
+        ("test_id_format = \"x\"", "`test_id_format` in [framework] must contain `{name}` or `{classname}`"),
         ("env = { A = 1 }", "`A` in [framework.env] must be a string, found an integer"),
-        ("env = { \"A=B\" = \"\" }", "`A=B` in [framework.env] is not a name that a variable can have"),
+        ("env = { \"A=B\" = \"\" }", "`A=B` in [framework.env] is not a valid variable name"),
     ] {
         assert_eq!(framework(line), expected);
     }
     assert_eq!(
         mistake(&format!("{LEAST}filters = \"-m \\\"a\"\n")),
-        "`filters` in [groups.all] has a quote that is not closed"
+        "`filters` in [groups.all] has an unclosed quote"
     );
     let modal = LEAST.replace("\"local\"", "\"modal\"\ncopy_dirs = [\"a:/b\", \"a\", \":b\"]");
     let modal = mistakes(&modal);
     assert_eq!(modal.len(), 2);
-    assert!(modal.iter().all(|one| one.ends_with("in [provider] must be of the form `local:remote`")));
+    assert!(modal.iter().all(|one| one.ends_with("in [provider] must have the form `local:remote`")));
 }
 
 #[test]
-fn report_settings_of_the_wrong_form_are_refused() {
+fn report_settings_of_the_wrong_form_are_rejected() {
     let report = |line: &str| mistake(&format!("{LEAST}[report]\n{line}\n"));
     for name in ["a/b.xml", "..", "/x", "a/"] {
         let expected = "`junit_file` in [report] must be a file name without a directory";
@@ -151,7 +151,7 @@ fn report_settings_of_the_wrong_form_are_refused() {
 }
 
 #[test]
-fn groups_that_are_no_tables_are_refused() {
+fn groups_that_are_not_tables_are_rejected() {
     let groups = |line: &str| mistake(&LEAST.replace("[groups.all]", line));
     assert_eq!(groups("[[groups]]"), "`groups` must be a table, found an array");
     assert_eq!(
@@ -165,20 +165,20 @@ fn placeholders_must_fit_the_rest() {
     let no_image = PYTEST_COMMANDS.replacen("prepare_command", "# prepare_command", 1);
     assert_eq!(
         mistake(&no_image),
-        "`create_command` in [provider] holds `{image_id}`, but there is no `prepare_command` that makes one"
+        "`create_command` in [provider] contains `{image_id}`, but no `prepare_command` creates an image"
     );
     for (key, place) in [("exec_command", "{command}"), ("download_command", "{paths}")] {
         let told = mistake(&PYTEST_COMMANDS.replacen(place, "it", 1));
-        assert!(told.starts_with(&format!("`{key}` in [provider] must hold `{place}`")), "{told}");
+        assert!(told.starts_with(&format!("`{key}` in [provider] must contain `{place}`")), "{told}");
     }
     let sweep = PYTEST_COMMANDS.replacen("create_command", "sweep_command = \"x\"\ncreate_command", 1);
     let told = mistake(&sweep);
-    assert!(told.starts_with("`sweep_command` in [provider] must hold `{run_name}`"), "{told}");
+    assert!(told.starts_with("`sweep_command` in [provider] must contain `{run_name}`"), "{told}");
     let patched = no_image.replacen("create {image_id}", "create", 1) + "\n";
     let patched = patched.replacen("create_command", "patch_command = \"x\"\ncreate_command", 1);
     assert_eq!(
         mistake(&patched),
-        "`patch_command` in [provider] needs a `prepare_command` that makes what it patches"
+        "`patch_command` in [provider] requires a `prepare_command` that creates the image to patch"
     );
     let custom = |provider: &str, parallel: u32, list: &str, run: &str| {
         format!(
@@ -189,11 +189,11 @@ fn placeholders_must_fit_the_rest() {
     };
     assert_eq!(
         mistake(&custom("local", 2, "ls", "x {result_file}")),
-        "`discover_command` in [framework] must hold `{filters}`"
+        "`discover_command` in [framework] must contain `{filters}`"
     );
     let shared = mistakes(&custom("local", 2, "ls {filters}", "x"));
     assert_eq!(shared.len(), 1);
-    let expected = "o.toml:8:15: `run_command` in [framework] must hold `{result_file}`: ";
+    let expected = "o.toml:8:15: `run_command` in [framework] must contain `{result_file}`, ";
     assert!(shared[0].starts_with(expected), "{shared:?}");
     valid(&custom("local", 2, "ls {filters}", "x {result_file}"));
     valid(&custom("modal", 2, "ls {filters}", "x"));

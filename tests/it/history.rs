@@ -134,10 +134,7 @@ fn without_the_driver_the_same_merge_conflicts_and_the_conflict_is_read() {
     assert!(fs::read_to_string(project.path().join("h")).unwrap().contains("<<<<<<<"));
     let shown = project.offload(&["history", "show"]).expect_code(0);
     assert!(shown.stdout.starts_with("history `h` for `offload.toml`: 3 tests, 9 samples, 3 runs\n"));
-    assert_eq!(
-        shown.stderr,
-        "offload: warn: history `h`: 3 unreadable lines passed over, the first in line 1\n"
-    );
+    assert_eq!(shown.stderr, "offload: warn: history `h`: skipped 3 unreadable lines, the first in line 1\n");
 }
 
 #[test]

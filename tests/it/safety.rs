@@ -41,7 +41,11 @@ fn folders_that_are_not_for_reports_are_refused() {
 fn an_output_path_that_cannot_be_written_is_a_clear_error() {
     let project = project(&["pass 1"], "").file("test-results", "a file");
     let outcome = project.offload(&["run"]).expect_code(4);
-    assert!(outcome.stderr.contains("cannot make the output directory `test-results`"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("cannot create the output directory `test-results`"),
+        "{}",
+        outcome.stderr
+    );
     let project = reconfigured(project, "[report]", "[report]\noutput_dir = \"/proc/nowhere\"");
     let outcome = project.offload(&["run"]).expect_code(4);
     assert!(outcome.stderr.contains("/proc/nowhere"), "{}", outcome.stderr);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::Execution;
-use crate::model::{Exit, Group, GroupIndex, TestIndex};
+use crate::model::{Estimate, Exit, Group, GroupIndex, TestIndex};
 
 const SECOND: Duration = Duration::from_secs(1);
 const RULE: SpeculationRule = SpeculationRule { overhead: SECOND };
@@ -15,7 +15,7 @@ fn suite(tests: u32, unmeasured: Option<u32>) -> Suite {
         suite.add(GroupIndex(0), format!("{number}").into(), None);
     }
     let name = unmeasured.map(|number| number.to_string());
-    suite.expect(|test| (SECOND, name.as_deref() != Some(test.id.as_str())));
+    suite.expect(|test| Estimate { duration: SECOND, measured: name.as_deref() != Some(test.id.as_str()) });
     suite
 }
 

@@ -1,26 +1,26 @@
-//! Sorts the words of a nextest command line: what selects tests, what tells cargo how to build, and what
-//! tells nextest how to run.
+//! Sorts the arguments of a nextest command line: those that select tests, those for cargo's build, and those for
+//! nextest's runner.
 
-/// The words of group filters, of `run_args` or of our own settings.
+/// The sorted arguments of group filters, `run_args` or settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Arguments {
-    /// For cargo's build; refused beside `--binaries-metadata`.
+    /// For cargo's build; cannot be combined with `--binaries-metadata`.
     pub build: Vec<String>,
-    /// Those of `build` that change what `cargo metadata` says or how it may say it.
+    /// Those of `build` that `cargo metadata` needs too.
     pub metadata: Vec<String>,
     /// The value of `--target`.
     pub target: Option<String>,
-    /// For nextest itself.
+    /// For nextest's runner.
     pub runner: Vec<String>,
     /// The value of `--profile`.
     pub profile: Option<String>,
     /// The value of `--config-file`.
     pub config_file: Option<String>,
-    /// Whether there is a filterset, a name or a partition.
+    /// Whether there is a filterset, a test name or a partition.
     pub selects: bool,
 }
 
-/// Options of cargo that have a value.
+/// Cargo options with a value.
 const BUILD_VALUES: &[&str] = &[
     "-p",
     "--package",
@@ -40,7 +40,7 @@ const BUILD_VALUES: &[&str] = &[
     "--manifest-path",
 ];
 
-/// Options of cargo that have none.
+/// Cargo options without a value.
 const BUILD_FLAGS: &[&str] = &[
     "--workspace",
     "--all",
@@ -65,13 +65,13 @@ const BUILD_FLAGS: &[&str] = &[
     "--future-incompat-report",
 ];
 
-/// Options of cargo that `cargo metadata` must be given as well.
+/// Cargo options that `cargo metadata` needs too.
 const METADATA: &[&str] = &["--manifest-path", "--frozen", "--locked", "--offline"];
 
-/// Options that select tests; they have values.
+/// Options that select tests, all with a value.
 const SELECTION: &[&str] = &["-E", "--filterset", "--filter-expr", "--partition", "-R", "--rerun"];
 
-/// Options of nextest that have a value.
+/// Nextest options with a value.
 const RUNNER_VALUES: &[&str] = &[
     "--color",
     "--config",
@@ -99,7 +99,7 @@ const RUNNER_VALUES: &[&str] = &[
     "--user-config-file",
 ];
 
-/// What we say ourselves.
+/// Options that are set per batch and therefore dropped.
 const OURS: &[&str] = &["--fail-fast", "--ff", "--no-fail-fast", "--nff", "--no-run"];
 
 impl Arguments {
@@ -124,7 +124,7 @@ impl Arguments {
         sorted
     }
 
-    /// Joins two command lines; what `other` says of profile and configuration file wins.
+    /// Combines two command lines; the profile and configuration file of `other` take precedence.
     pub fn join(mut self, other: Arguments) -> Arguments {
         self.build.extend(other.build);
         self.metadata.extend(other.metadata);
@@ -156,7 +156,7 @@ impl Arguments {
         }
     }
 
-    /// What stands after `--` is read as the test harness would read it.
+    /// Interprets arguments after `--` as the test harness would.
     fn emulated(&mut self, words: &[String]) {
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -174,7 +174,7 @@ impl Arguments {
     }
 }
 
-/// The name of an option and the value that is joined to it.
+/// The name of an option and the value attached to it.
 fn parts(word: &str) -> (&str, Option<String>) {
     if word.starts_with("--") {
         return match word.split_once('=') {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_selects_is_dropped_and_the_rest_is_sorted() {
+    fn selections_are_dropped_and_the_rest_is_sorted() {
         let sorted = parse("-p a -Fx --run-ignored all -E 'test(a b)' --profile=ci --ignore-default-filter");
         assert_eq!(sorted.build, ["-p", "a", "-Fx"]);
         assert_eq!(sorted.runner, ["--run-ignored", "all", "--ignore-default-filter"]);
@@ -217,20 +217,20 @@ mod tests {
     }
 
     #[test]
-    fn words_for_the_harness_become_options_of_nextest() {
+    fn harness_arguments_become_nextest_options() {
         let sorted = parse("-- --include-ignored --skip slow");
         assert_eq!((sorted.runner, sorted.selects), (vec!["--run-ignored=all".to_owned()], true));
         assert!(!parse("-- --ignored").selects);
     }
 
     #[test]
-    fn a_short_option_may_hold_its_value() {
+    fn a_short_option_may_have_an_attached_value() {
         assert_eq!(parse("-Pci").profile.as_deref(), Some("ci"));
         assert_eq!(parse("-P=ci -j4").runner, ["-j4"]);
     }
 
     #[test]
-    fn cargo_metadata_hears_of_the_manifest_and_the_network() {
+    fn cargo_metadata_gets_manifest_and_network_options() {
         let sorted = parse("--offline --manifest-path x/Cargo.toml --target=wasm32-wasip1 --release");
         assert_eq!(sorted.metadata, ["--offline", "--manifest-path", "x/Cargo.toml"]);
         assert_eq!(sorted.target.as_deref(), Some("wasm32-wasip1"));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn stopping_early_is_left_to_us() {
+    fn options_to_stop_early_are_dropped() {
         assert_eq!(parse("--no-fail-fast --max-fail 3 --max-fail=all"), Arguments::default());
     }
 }

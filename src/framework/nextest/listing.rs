@@ -1,4 +1,4 @@
-//! Reads what `cargo nextest list --message-format json` prints.
+//! Reads the output of `cargo nextest list --message-format json`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use serde_json::{Map, Value, json};
 use crate::framework::Listed;
 use crate::model::GroupIndex;
 
-/// Tests and binaries of one listing.
+/// The tests and binaries of a listing.
 pub(super) struct Read {
-    /// The tests that the filters select, binary by binary.
+    /// The selected tests, ordered by binary.
     pub tests: Vec<Listed>,
-    /// What `--binaries-metadata` wants.
+    /// The content of the file for `--binaries-metadata`.
     pub binaries: String,
 }
 
@@ -27,7 +27,7 @@ struct List {
 
 #[derive(Deserialize)]
 struct Binary {
-    /// `listed` or `skipped`; older versions say nothing.
+    /// `listed` or `skipped`; missing in older versions.
     status: Option<String>,
     #[serde(default)]
     testcases: BTreeMap<String, Test>,
@@ -46,12 +46,12 @@ struct Match {
     status: String,
 }
 
-/// Reads `stdout`; `id` makes an id of a binary's id and a test's name. The file of a test is its binary's
-/// id, so that a binary's tests are neighbours.
+/// Reads `stdout`; `id` builds a test id from a binary's id and a test's name. The binary's id is the file of its
+/// tests, so that they are kept together.
 pub(super) fn read(stdout: &str, id: impl Fn(&str, &str) -> String, group: GroupIndex) -> Result<Read> {
     let start = stdout.find('{').context("cargo nextest list printed no JSON")?;
     let list: List =
-        serde_json::from_str(&stdout[start..]).context("cannot read what cargo nextest list printed")?;
+        serde_json::from_str(&stdout[start..]).context("cannot parse the output of cargo nextest list")?;
     let mut tests = Vec::new();
     let mut binaries = Map::new();
     for (binary_id, binary) in list.rust_suites {

@@ -1,63 +1,19 @@
-//! The project's own `nextest.toml`: where a named profile has a JUnit path of its own, a copy for one
-//! batch in which that path is another. All else stays, letter for letter.
+//! The project's own `nextest.toml`. Its JUnit path outranks the one of a tool configuration, so a batch gets
+//! a copy with another path and everything else unchanged.
 
-/// `text` with the JUnit path of `profile` replaced; `None` where that profile sets none, so that a tool
-/// configuration can set it. Reads the forms that people write: a table `[profile.P.junit]`, a key
-/// `junit.path` or an inline table `junit = { … }` in `[profile.P]`.
+use toml::de::{DeTable, DeValue};
+
+/// `text` with the JUnit path of `profile` replaced by the TOML value `path`. `None` if the profile sets no
+/// path, or if `text` is not valid TOML, which nextest reports itself.
 pub(super) fn redirect(text: &str, profile: &str, path: &str) -> Option<String> {
-    let mut table: Vec<String> = Vec::new();
-    let mut lines = Vec::new();
-    let mut found = false;
-    for line in text.lines() {
-        let trimmed = line.trim();
-        if trimmed.starts_with('[') {
-            table = header(trimmed);
-        }
-        let inside: Vec<&str> = table.iter().map(String::as_str).collect();
-        let key = trimmed.split_once('=').map(|(key, _)| keys(key)).unwrap_or_default();
-        let key: Vec<&str> = key.iter().map(String::as_str).collect();
-        let full = [inside.as_slice(), &key].concat();
-        if full == ["profile", profile, "junit", "path"] {
-            let (name, _) = line.split_once('=').unwrap_or((line, ""));
-            lines.push(format!("{name}= {path}"));
-            found = true;
-        } else if full == ["profile", profile, "junit"] && trimmed.contains("path") && !key.is_empty() {
-            let (name, _) = line.split_once('=').unwrap_or((line, ""));
-            lines.push(format!("{name}= {{ path = {path} }}"));
-            found = true;
-        } else {
-            lines.push(line.to_owned());
-        }
+    let document = DeTable::parse(text).ok()?;
+    let mut value = document.get_ref().get("profile")?;
+    for key in [profile, "junit", "path"] {
+        let DeValue::Table(table) = value.get_ref() else { return None };
+        value = table.get(key)?;
     }
-    found.then(|| lines.join("\n") + "\n")
-}
-
-/// The names in a table's header; none for an array of tables.
-fn header(line: &str) -> Vec<String> {
-    match line.strip_prefix('[').and_then(|rest| rest.rfind(']').map(|end| &rest[..end])) {
-        Some(inner) if !inner.starts_with('[') => keys(inner),
-        _ => Vec::new(),
-    }
-}
-
-/// The parts of a dotted key, without their quotes.
-fn keys(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut quote = None;
-    for letter in text.trim().chars() {
-        match (quote, letter) {
-            (Some(open), letter) if letter == open => quote = None,
-            (None, '"' | '\'') => quote = Some(letter),
-            (None, '.') => parts.push(String::new()),
-            (None, ' ' | '\t') => {}
-            (_, letter) => {
-                if let Some(last) = parts.last_mut() {
-                    last.push(letter);
-                }
-            }
-        }
-    }
-    parts
+    let span = value.span();
+    Some([&text[..span.start], path, &text[span.end..]].concat())
 }
 
 #[cfg(test)]
@@ -78,6 +34,23 @@ mod tests {
         assert_eq!(dotted, "[profile.\"a b\"]\njunit.path = 'y'\n");
         let inline = redirect("[profile.ci]\njunit = { path = 'x' }\n", "ci", "'y'").unwrap();
         assert_eq!(inline, "[profile.ci]\njunit = { path = 'y' }\n");
+    }
+
+    #[test]
+    fn an_inline_table_keeps_its_other_keys() {
+        for (text, expected) in [
+            (
+                "[profile.ci]\njunit = { report-name = 'n', path = 'x', store-success-output = true }\n",
+                "[profile.ci]\njunit = { report-name = 'n', path = 'y', store-success-output = true }\n",
+            ),
+            (
+                "profile.ci = { junit = { path = 'x' }, retries = 2 }\n",
+                "profile.ci = { junit = { path = 'y' }, retries = 2 }\n",
+            ),
+            ("[profile.ci]\njunit = { report-name = 'path' }\n", ""),
+        ] {
+            assert_eq!(redirect(text, "ci", "'y'").unwrap_or_default(), expected);
+        }
     }
 
     #[test]

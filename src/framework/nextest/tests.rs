@@ -48,9 +48,10 @@ fn suite(filters: &str) -> Suite {
     suite
 }
 
-fn facts(more: &[(&str, &str)]) -> Facts {
+fn facts(config: Option<&str>) -> Facts {
     let known = [(METADATA, "cargo-metadata.json"), ("nextest.binaries.0", "binaries-0.json")];
-    known.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    let config = config.map(|config| (CONFIG, config));
+    known.into_iter().chain(config).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 fn run(nextest: &Nextest, suite: &Suite, ids: &[&str], facts: &Facts, shared: bool) -> (Vec<String>, String) {
@@ -104,7 +105,7 @@ fn the_report_names_the_listed_tests() {
 }
 
 #[test]
-fn a_listing_that_failed_is_an_error_with_what_was_said() {
+fn a_failed_listing_is_an_error_with_the_output() {
     let nextest = nextest(None, false);
     let command = nextest.list_command(&group(""), GroupIndex(0)).unwrap();
     let output = |exit, stdout: &str| ListOutput {
@@ -132,7 +133,7 @@ fn listing_takes_settings_before_filters() {
 #[test]
 fn local_batches_reuse_the_build_and_remote_ones_build() {
     let suite = suite("");
-    let (local, tool) = run(&nextest(None, false), &suite, &["b one"], &facts(&[]), true);
+    let (local, tool) = run(&nextest(None, false), &suite, &["b one"], &facts(None), true);
     let reuse = [
         "--cargo-metadata=/shared/cargo-metadata.json",
         "--binaries-metadata=/shared/binaries-0.json",
@@ -143,19 +144,19 @@ fn local_batches_reuse_the_build_and_remote_ones_build() {
     ];
     assert_eq!(local[3..], reuse);
     assert_eq!(tool, "[profile.\"offload\".junit]\npath = \"/scratch/junit.xml\"\n");
-    let (remote, _) = run(&nextest(None, false), &suite, &["b one"], &facts(&[]), false);
+    let (remote, _) = run(&nextest(None, false), &suite, &["b one"], &facts(None), false);
     assert_eq!(remote[3..5], ["--package=a", "--features=x,y"]);
-    let (other, _) = run(&nextest(Some("--release"), false), &suite, &["b one"], &facts(&[]), true);
+    let (other, _) = run(&nextest(Some("--release"), false), &suite, &["b one"], &facts(None), true);
     assert_eq!(other[3..6], ["--package=a", "--features=x,y", "--release"]);
 }
 
 #[test]
 fn a_whole_binary_is_named_alone_unless_the_group_selects() {
     let ids = ["b one", "b two", "pm in_pm"];
-    let (words, _) = run(&nextest(None, false), &suite(""), &ids, &facts(&[]), true);
+    let (words, _) = run(&nextest(None, false), &suite(""), &ids, &facts(None), true);
     assert_eq!(words.last().unwrap(), "--filterset=binary_id(=b) + binary_id(=pm)");
     let selecting = suite("-E 'all()' --ignore-default-filter");
-    let (words, _) = run(&nextest(None, false), &selecting, &ids, &facts(&[]), true);
+    let (words, _) = run(&nextest(None, false), &selecting, &ids, &facts(None), true);
     let both = "(binary_id(=b) & (test(=one) + test(=two))) + (binary_id(=pm) & (test(=in_pm)))";
     assert_eq!(words.last().unwrap(), &format!("--filterset={both}"));
     assert!(words.contains(&"--ignore-default-filter".to_owned()));
@@ -163,7 +164,7 @@ fn a_whole_binary_is_named_alone_unless_the_group_selects() {
 }
 
 #[test]
-fn odd_names_are_written_by_number() {
+fn special_characters_are_escaped_by_number() {
     assert_eq!(escape("clos)e, b\\c"), r"clos\u{29}e\u{2c}\u{20}b\u{5c}c");
     assert_eq!(escape("=eq/ünï"), r"\u{3d}eq\u{2f}ünï");
 }
@@ -171,29 +172,29 @@ fn odd_names_are_written_by_number() {
 #[test]
 fn a_named_profile_keeps_its_name_and_only_its_report_moves() {
     let suite = suite("--profile ci");
-    let (words, tool) = run(&nextest(None, false), &suite, &["b one"], &facts(&[]), true);
+    let (words, tool) = run(&nextest(None, false), &suite, &["b one"], &facts(None), true);
     assert!(words.contains(&"--profile=ci".to_owned()));
     assert_eq!(tool, "[profile.\"ci\".junit]\npath = \"/scratch/junit.xml\"\n");
     let own = "[profile.ci.junit]\npath = 'own.xml'\n";
-    let known = facts(&[(CONFIG, own)]);
+    let known = facts(Some(own));
     let (words, copy) = run(&nextest(None, false), &suite, &["b one"], &known, true);
     assert!(words.contains(&"--config-file=/scratch/nextest.toml".to_owned()));
     assert_eq!(copy, "[profile.ci.junit]\npath = \"/scratch/junit.xml\"\n");
 }
 
 #[test]
-fn an_inherited_profile_gives_way_to_the_arguments() {
+fn arguments_override_an_inherited_profile() {
     let inherited = nextest(None, false).with_profile(Some("ci".to_owned()));
     let copied = inherited.list_commands(&[group("")], Path::new("/s")).unwrap().remove(1);
     assert_eq!(copied.output, Some(PathBuf::from("/s/nextest-project.toml")));
-    let (words, _) = run(&inherited, &suite("--profile=deep"), &["b one"], &facts(&[]), true);
+    let (words, _) = run(&inherited, &suite("--profile=deep"), &["b one"], &facts(None), true);
     assert!(words.contains(&"--profile=deep".to_owned()));
-    let (words, _) = run(&inherited, &suite("-P default"), &["b one"], &facts(&[]), true);
+    let (words, _) = run(&inherited, &suite("-P default"), &["b one"], &facts(None), true);
     assert!(words.contains(&"--profile=offload".to_owned()));
 }
 
 #[test]
-fn a_command_by_hand_needs_nothing_of_ours() {
+fn a_command_for_the_user_needs_none_of_our_files() {
     let text = nextest(None, true).by_hand(&[TestIndex(0)], &suite(""));
     assert_eq!(
         text,

@@ -1,4 +1,4 @@
-//! How a batch names its tests to pytest: as shortly as it can, and nothing but them.
+//! Names the tests of a batch for pytest, with as few names as possible.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -7,29 +7,59 @@ use serde_json::json;
 
 use crate::model::{GroupIndex, Suite, TestCase, TestIndex};
 
-/// The tests of a batch by name.
+/// The tests of a batch, by name.
 pub(super) struct Selection<'a> {
     tests: Vec<&'a TestCase>,
-    /// How many tests of the batch each name stands for.
+    /// The number of tests in the batch that each name covers.
     wanted: HashMap<Name<'a>, usize>,
-    /// How many tests of the group each of these names stands for; empty where only ids are exact.
+    /// The number of tests in the group that each name covers; empty if only ids are exact.
     all: HashMap<Name<'a>, usize>,
 }
 
 /// How tests may be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Naming {
-    /// By files, classes and functions where the batch holds all their tests.
+    /// By file, class or function, if the batch has all its tests.
     Short,
-    /// By their ids: discovery left out some tests of files, classes or functions.
+    /// By id, since discovery may have excluded some tests of a file, class or function.
     Exact,
 }
 
-/// Batches of so few tests name each of them; to look for shorter names costs more.
+/// With up to this many tests, each is named; searching for fewer names costs more.
 const FEW: usize = 2;
 
-/// A file, or something in it: a class, a function, a test.
-type Name<'a> = (Option<&'a str>, Option<&'a str>);
+/// A file, or a class, function or test in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Name<'a> {
+    file: Option<&'a str>,
+    /// `None` for the file.
+    id: Option<&'a str>,
+}
+
+impl<'a> Name<'a> {
+    /// The name of a test.
+    pub(super) fn of(test: &'a TestCase) -> Name<'a> {
+        Name { file: test.file.as_deref(), id: Some(test.id.as_str()) }
+    }
+
+    fn of_file(test: &'a TestCase) -> Name<'a> {
+        Name { id: None, ..Name::of(test) }
+    }
+
+    /// The command-line argument: the id, but with the file relative to the working directory.
+    pub(super) fn argument(self) -> Cow<'a, str> {
+        let name: Cow<'a, str> = match (self.file, self.id) {
+            (Some(file), Some(id)) if !id.starts_with(file) => match id.split_once("::") {
+                Some((_, rest)) => format!("{file}::{rest}").into(),
+                None => file.into(),
+            },
+            (_, Some(id)) => id.into(),
+            (file, None) => file.unwrap_or_default().into(),
+        };
+        // A file named `-x` must not look like an option.
+        if name.starts_with('-') { format!("./{name}").into() } else { name }
+    }
+}
 
 impl<'a> Selection<'a> {
     pub(super) fn new(
@@ -49,36 +79,35 @@ impl<'a> Selection<'a> {
         Selection { wanted: count(tests.iter().copied()), all, tests }
     }
 
-    /// Whether the name stands for tests of this batch only.
-    fn is_ours(&self, name: &Name<'_>) -> bool {
-        self.all.get(name).is_some_and(|all| self.wanted.get(name) == Some(all))
+    /// Whether the name covers only tests of this batch.
+    fn is_ours(&self, name: Name<'_>) -> bool {
+        self.all.get(&name).is_some_and(|all| self.wanted.get(&name) == Some(all))
     }
 
-    /// Whether the batch holds whole files only.
+    /// Whether the batch consists of whole files.
     pub(super) fn is_whole(&self) -> bool {
-        self.wanted.keys().filter(|name| name.1.is_none()).all(|name| self.is_ours(name))
+        self.wanted.keys().filter(|name| name.id.is_none()).all(|name| self.is_ours(*name))
     }
 
     /// The files, in the order of the tests.
     pub(super) fn files(&self) -> Vec<String> {
-        self.unique(|test| (test.file.as_deref(), None))
+        self.unique(Name::of_file)
     }
 
-    /// Arguments without help of a plugin: files, or names in them. Files are named only where every
-    /// argument is one: pytest imports the files of arguments with `::` before it imports the others,
-    /// and a suite may depend on the order of its imports.
+    /// Arguments that work without the plugin: either only files, or only names in them. pytest imports the files of
+    /// arguments with `::` before others, and a suite may depend on the order of imports.
     pub(super) fn arguments(&self) -> Vec<String> {
         if self.is_whole() { self.files() } else { self.unique(|test| self.shortest(test)) }
     }
 
-    /// What the plugin is to know: the files of which all is wanted, and of the others the tests.
+    /// The input of the plugin: the files to run completely, and the names to run in other files.
     pub(super) fn to_json(&self) -> String {
-        let part = |test: &TestCase| !self.is_ours(&(test.file.as_deref(), None));
+        let part = |test| !self.is_ours(Name::of_file(test));
         let (mut whole, mut names, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for test in &self.tests {
             let id = test.id.as_str();
             if part(test) {
-                let name = self.shortest(test).1.unwrap_or(id);
+                let name = self.shortest(test).id.unwrap_or(id);
                 names.extend(seen.insert(name).then_some(name));
             } else {
                 let file = id.split("::").next().unwrap_or_default();
@@ -91,48 +120,30 @@ impl<'a> Selection<'a> {
     fn unique(&self, name: impl Fn(&'a TestCase) -> Name<'a>) -> Vec<String> {
         let mut seen = HashSet::new();
         let names = self.tests.iter().map(|test| name(test)).filter(|name| seen.insert(*name));
-        names.map(|(file, id)| argument(file, id).into_owned()).collect()
+        names.map(|name| name.argument().into_owned()).collect()
     }
 
-    /// The highest class or function that stands for tests of this batch only, else the test.
+    /// The outermost class or function that covers only tests of this batch, otherwise the test.
     fn shortest(&self, test: &'a TestCase) -> Name<'a> {
-        let file = test.file.as_deref();
-        let ours = names(test).find(|name| self.is_ours(&(file, Some(name))));
-        (file, Some(ours.unwrap_or(test.id.as_str())))
+        names(test).find(|name| self.is_ours(*name)).unwrap_or(Name::of(test))
     }
 }
 
-/// The classes and the function around a test, from the outside.
-fn names(test: &TestCase) -> impl Iterator<Item = &str> {
+/// The classes and the function around a test, from the outermost.
+fn names(test: &TestCase) -> impl Iterator<Item = Name<'_>> {
     let family = test.family();
     let ends = family.match_indices("::").skip(1).map(|(place, _)| place);
-    ends.chain([family.len()]).map(move |end| &family[..end])
+    ends.chain([family.len()]).map(move |end| Name { id: Some(&family[..end]), ..Name::of(test) })
 }
 
 fn count<'a>(tests: impl Iterator<Item = &'a TestCase>) -> HashMap<Name<'a>, usize> {
     let mut counts = HashMap::new();
     for test in tests {
-        let file = test.file.as_deref();
-        *counts.entry((file, None)).or_default() += 1;
-        for name in names(test) {
-            *counts.entry((file, Some(name))).or_default() += 1;
+        for name in names(test).chain([Name::of_file(test)]) {
+            *counts.entry(name).or_default() += 1;
         }
     }
     counts
-}
-
-/// The id as the command line wants it: with the file as seen from the working directory.
-pub(super) fn argument<'a>(file: Option<&'a str>, id: Option<&'a str>) -> Cow<'a, str> {
-    let name: Cow<'a, str> = match (file, id) {
-        (Some(file), Some(id)) if !id.starts_with(file) => match id.split_once("::") {
-            Some((_, rest)) => format!("{file}::{rest}").into(),
-            None => file.into(),
-        },
-        (_, Some(id)) => id.into(),
-        (file, None) => file.unwrap_or_default().into(),
-    };
-    // A file called `-x` is no option.
-    if name.starts_with('-') { format!("./{name}").into() } else { name }
 }
 
 #[cfg(test)]
@@ -173,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_names_files_classes_and_functions_where_it_holds_all_their_tests() {
+    fn a_batch_names_files_classes_and_functions_if_it_has_all_their_tests() {
         assert_eq!(names(&[0, 1, 2, 3, 4, 5, 6], 0).0, "a.py b.py");
         assert_eq!(names(&[0, 1, 2, 3, 4, 5], 0).0, "a.py::f a.py::g b.py::C");
         assert_eq!(names(&[0, 2, 5, 7, 9], 0).0, "a.py::f[1] a.py::g b.py::C::g c.py::f[1] ./-d.py::f");
@@ -181,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plugin_is_told_of_files_that_are_not_whole() {
+    fn the_plugin_knows_which_files_are_incomplete() {
         let expected = json!({"whole": ["a.py"], "names": ["b.py::C", "pkg/c.py::f[2]"]});
         assert_eq!(names(&[0, 1, 2, 3, 4, 5, 8], 0).1, expected.to_string());
     }

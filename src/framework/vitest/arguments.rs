@@ -1,21 +1,21 @@
-//! Sorts the words of a vitest command line: what selects tests, and what tells how to run them.
+//! Sorts the arguments of a vitest command line: those that select tests, and those that say how to run them.
 
-/// The words of group filters or of `run_args`.
+/// The sorted arguments of group filters or `run_args`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Arguments {
-    /// Options that hold for discovery and for runs alike.
+    /// Options for both discovery and batches.
     pub options: Vec<String>,
-    /// Which files are looked at: substrings of paths, `--changed`, `--shard`.
+    /// Arguments that select files: substrings of paths, `--changed`, `--shard`.
     pub selection: Vec<String>,
     /// The value of `-t`.
     pub pattern: Option<String>,
-    /// Options about coverage.
+    /// Coverage options.
     pub coverage: Vec<String>,
-    /// Which reporters are to speak.
+    /// Reporter options.
     pub reporters: Vec<String>,
 }
 
-/// Options without a value, as [`plain`] writes them; those that begin with `no` need no mention.
+/// Options without a value, in the form of [`plain`]; those that start with `no` are implied.
 const FLAGS: &[&str] = &[
     "allowonly",
     "clearscreen",
@@ -44,7 +44,7 @@ const FLAGS: &[&str] = &[
     "watch",
 ];
 
-/// The last part of a dotted option that has no value.
+/// The last parts of dotted options without a value.
 const PARTS: &[&str] = &["all", "clean", "concurrent", "enabled", "headless", "only", "shuffle", "tests"];
 
 impl Arguments {
@@ -77,7 +77,7 @@ impl Arguments {
             _ if is_pattern(name) => self.pattern = value,
             "changed" | "shard" => self.selection.extend(taken),
             "reporter" => self.reporters.extend(taken),
-            // Batches write where they are told to, and never watch.
+            // Batches have their own output file and must not watch.
             "outputfile" | "run" | "watch" | "w" => {}
             _ if name.starts_with("outputfile.") => {}
             _ if name == "coverage" || name.starts_with("coverage.") => self.coverage.extend(taken),
@@ -86,7 +86,7 @@ impl Arguments {
     }
 }
 
-/// An option's name as vitest compares it: `--pass-with-no-tests` is `--passWithNoTests`.
+/// The normalized name of an option: `--pass-with-no-tests` is `--passWithNoTests`.
 fn plain(name: &str) -> String {
     name.trim_start_matches('-').replace('-', "").to_lowercase()
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn output_files_and_watching_are_never_passed_on() {
+    fn output_files_and_watching_are_dropped() {
         let sorted = parse("--outputFile=own.xml --outputFile.json own.json --watch --reporter verbose");
         assert_eq!((sorted.options.len(), sorted.selection.len()), (0, 0));
         assert_eq!(sorted.reporters, ["--reporter", "verbose"]);

@@ -1,10 +1,12 @@
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::*;
 use crate::command::Executable;
 use crate::framework::Facts;
 use crate::junit;
+use crate::model::CaseResult;
 
 fn vitest(run_args: Option<&str>) -> Vitest {
     Vitest::new(&config::Framework {
@@ -24,10 +26,11 @@ fn group(filters: &str) -> Group {
     Group { name: "all".into(), filters: filters.to_owned(), max_attempts: 1, solo: false }
 }
 
-fn suite(filters: &str, tests: &[(&str, &str)]) -> Suite {
+fn suite(filters: &str, ids: &[&str]) -> Suite {
     let mut suite = Suite::new(vec![group(filters)]);
-    for (file, name) in tests {
-        suite.add(GroupIndex(0), format!("{file} > {name}").as_str().into(), Some((*file).into()));
+    for id in ids {
+        let file = id.split(" > ").next().map(Into::into);
+        suite.add(GroupIndex(0), (*id).into(), file);
     }
     suite
 }
@@ -131,7 +134,7 @@ fn discovery_runs_nothing_and_tries_again_with_isolation() {
 }
 
 #[test]
-fn isolation_is_left_as_it_is_asked_for() {
+fn isolation_stays_as_the_user_chose() {
     let commands = vitest(None).list_commands(&[group("--isolate")], Path::new("/s")).unwrap();
     let shell = commands[0].command.to_shell();
     assert!(shell.ends_with(" --isolate") && !shell.contains("||"), "{shell}");
@@ -139,8 +142,7 @@ fn isolation_is_left_as_it_is_asked_for() {
 
 #[test]
 fn whole_files_are_named_without_their_tests() {
-    let suite =
-        suite("src/ -c v.ts", &[("src/a.test.ts", "one"), ("src/a.test.ts", "two"), ("b.test.ts", "x")]);
+    let suite = suite("src/ -c v.ts", &["src/a.test.ts > one", "src/a.test.ts > two", "b.test.ts > x"]);
     let words = words(&vitest(None), &suite, &[0, 1], false);
     let start = ["npx", "vitest", "--run", "src/a.test.ts", "-c", "v.ts", "--coverage.enabled=false"];
     assert_eq!(&words[..start.len()], start);
@@ -150,7 +152,7 @@ fn whole_files_are_named_without_their_tests() {
 
 #[test]
 fn part_of_a_file_is_chosen_by_whole_titles() {
-    let suite = suite("-t x", &[("a.ts", "d (1) > a > b"), ("a.ts", "other x")]);
+    let suite = suite("-t x", &["a.ts > d (1) > a > b", "a.ts > other x"]);
     let vitest = vitest(Some("--coverage --reporter=verbose --outputFile=mine"));
     let some = words(&vitest, &suite, &[0], true);
     let pattern = r"^ ?(?:d\s\(1\)(?: >)? a(?: >)? b)$";
@@ -164,21 +166,20 @@ fn part_of_a_file_is_chosen_by_whole_titles() {
 }
 
 #[test]
-fn letters_that_the_report_leaves_out_are_chosen_all_the_same() {
+fn tests_with_characters_missing_from_the_report_can_be_selected() {
     let text = r#"{"files":[{"file":"a.ts","tests":["\u001b[1mbold","plain\n"]}]}"#;
     let listing = listing(Some(text.to_owned()), Exit::Code(0)).unwrap();
     let ids: Vec<&str> = listing.tests.iter().map(|test| test.id.as_str()).collect();
     assert_eq!((ids.as_slice(), listing.facts.len()), (["a.ts > [1mbold", "a.ts > plain "].as_slice(), 1));
-    let suite = suite("", &[("a.ts", "[1mbold"), ("a.ts", "plain ")]);
+    let suite = suite("", &["a.ts > [1mbold", "a.ts > plain "]);
     let pattern = |index| vitest(None).pattern(&[TestIndex(index)], GroupIndex(0), &suite, &listing.facts);
     assert_eq!(pattern(0).as_deref(), Some(r"^ ?(?:\u001b\[1mbold)$"));
     assert_eq!(pattern(1).as_deref(), Some(r"^ ?(?:plain\s)$"));
 }
 
 #[test]
-fn files_that_the_named_ones_would_bring_along_are_excluded() {
-    let tests =
-        [("src/a.test.ts", "x"), ("lib/src/A.test.ts", "x"), ("src/a.test.tsx", "x"), ("z/[id].ts", "x")];
+fn other_files_that_match_the_arguments_are_excluded() {
+    let tests = ["src/a.test.ts > x", "lib/src/A.test.ts > x", "src/a.test.tsx > x", "z/[id].ts > x"];
     let suite = suite("", &tests);
     let words = words(&vitest(None), &suite, &[0], false);
     let excluded: Vec<_> = words.iter().filter_map(|word| word.strip_prefix("--exclude=")).collect();
@@ -187,7 +188,7 @@ fn files_that_the_named_ones_would_bring_along_are_excluded() {
 }
 
 #[test]
-fn what_a_selection_left_out_is_not_an_extra() {
+fn tests_that_the_selection_excluded_are_not_extras() {
     let suite = suite("", &[]);
     let vitest = vitest(None);
     let matcher = Titles { suite: &suite, vitest: &vitest };
@@ -200,8 +201,8 @@ fn what_a_selection_left_out_is_not_an_extra() {
 }
 
 #[test]
-fn a_command_by_hand_needs_nothing_of_ours() {
-    let suite = suite("", &[("a.ts", "one"), ("a.ts", "two")]);
+fn a_command_for_the_user_needs_none_of_our_files() {
+    let suite = suite("", &["a.ts > one", "a.ts > two"]);
     let text = vitest(None).by_hand(&[TestIndex(0)], &suite);
     assert_eq!(text, "npx vitest --run a.ts '--testNamePattern=^ ?(?:one)$'");
 }

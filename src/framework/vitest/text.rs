@@ -1,6 +1,6 @@
-//! How vitest reads and writes names: globs, `-t` expressions, attributes of its XML.
+//! How vitest reads and writes names: in globs, in `-t` expressions and in its XML.
 
-/// `file` as a glob that matches it alone.
+/// A glob that matches only `file`.
 pub(super) fn escape_glob(file: &str) -> String {
     let mut glob = String::with_capacity(file.len());
     for letter in file.chars() {
@@ -12,8 +12,8 @@ pub(super) fn escape_glob(file: &str) -> String {
     glob
 }
 
-/// Joined titles as an expression for `-t`. Titles are matched as joined by a space until vitest 4 and by
-/// ` > ` since vitest 5; a space may stand for another white space of the title.
+/// An expression for `-t` that matches joined titles. vitest joins titles with a space up to version 4 and with ` >
+/// ` since version 5. A space may stand for any white space in the title.
 pub(super) fn escape(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len() + 16);
     for (place, part) in name.split(" > ").enumerate() {
@@ -32,8 +32,8 @@ pub(super) fn escape(name: &str) -> String {
     pattern
 }
 
-/// The text as it comes back through vitest's XML, in which white space of attributes is a space and
-/// characters that XML forbids or discourages are gone.
+/// The text as it comes back from vitest's XML: white space is replaced by spaces, and characters that XML forbids or
+/// discourages are removed.
 pub(super) fn clean(text: &str) -> String {
     let kept = text.chars().filter(|&letter| {
         !matches!(letter,
@@ -44,12 +44,12 @@ pub(super) fn clean(text: &str) -> String {
     kept.map(|letter| if matches!(letter, '\n' | '\r' | '\t') { ' ' } else { letter }).collect()
 }
 
-/// Whether [`clean`] takes letters away, so that the text cannot be told from what comes back.
+/// Whether [`clean`] removes characters, so that the text cannot be restored from the report.
 pub(super) fn loses_letters(text: &str) -> bool {
     clean(text).chars().count() < text.chars().count()
 }
 
-/// The text without the colours of a terminal.
+/// The text without terminal colors.
 pub(super) fn plain(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut letters = text.chars();

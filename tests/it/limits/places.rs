@@ -30,7 +30,7 @@ fn in_a_folder_that_cannot_be_written_reports_may_go_elsewhere() {
     let runner = "printf '<testsuite><testcase name=\"a\"/></testsuite>' > \"$1\"";
     let project = project(&["a"], "[history]\n").file("runner", runner);
     let outcome = with_mounts(&project, &format!("{READ_ONLY} exec \"$0\" run")).expect_code(4);
-    let told = "cannot make the output directory `test-results`: Read-only file system";
+    let told = "cannot create the output directory `test-results`: Read-only file system";
     assert!(outcome.stderr.contains(told), "{}", outcome.stderr);
     let elsewhere = tempfile::tempdir().unwrap();
     let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();

@@ -105,17 +105,17 @@ fn a_cache_folder_of_somebody_else_is_refused() {
     let directory = project.path().join("cache/offload/scripts");
     fs::create_dir_all(&directory).unwrap();
     fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
-    refuses_cache(&project, "can be written by others");
+    refuses_cache(&project, "is writable by others");
     fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
     // Only root can give a directory away.
     if chown(&directory, Some(SOMEBODY), None).is_ok() {
-        refuses_cache(&project, "belongs to somebody else");
+        refuses_cache(&project, "belongs to another user");
     }
     fs::remove_dir_all(&directory).unwrap();
     fs::create_dir(project.path().join("elsewhere")).unwrap();
     fs::set_permissions(project.path().join("elsewhere"), Permissions::from_mode(0o777)).unwrap();
     symlink("../../elsewhere", &directory).unwrap();
-    refuses_cache(&project, "can be written by others");
+    refuses_cache(&project, "is writable by others");
 }
 
 #[test]
@@ -138,13 +138,13 @@ fn a_journal_of_somebody_else_is_neither_read_nor_written() {
         let directory = project.path().join(directory);
         fs::set_permissions(&directory, Permissions::from_mode(others)).unwrap();
         let outcome = project.offload(&["gc"]).expect_code(4);
-        assert!(outcome.stderr.contains("can be written by others"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("is writable by others"), "{}", outcome.stderr);
         let outcome = project.offload(&["run"]).expect_code(0);
         assert!(outcome.stderr.contains("cannot keep a journal of sandboxes"), "{}", outcome.stderr);
         fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
         if chown(&directory, Some(SOMEBODY), None).is_ok() {
             let outcome = project.offload(&["gc"]).expect_code(4);
-            assert!(outcome.stderr.contains("belongs to somebody else"), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains("belongs to another user"), "{}", outcome.stderr);
             chown(&directory, Some(nix::unistd::getuid().as_raw()), None).unwrap();
         }
         assert!(!project.path().join("pwned").exists());

@@ -64,7 +64,7 @@ fn links_in_the_place_of_folders_for_downloads_lead_nowhere() {
             for victim in ["outside/victim", "outside/shots/victim", "outside/batch-0/shots/victim"] {
                 assert_eq!(fs::read_to_string(project.path().join(victim)).unwrap(), "mine", "{place}");
             }
-            assert!(outcome.stderr.contains("is a link"), "{place}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains("is a symbolic link"), "{place}: {}", outcome.stderr);
         }
     }
 }
