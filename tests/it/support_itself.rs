@@ -92,8 +92,8 @@ fn skipped_tests_are_counted_with_their_reasons_and_fail_only_in_ci() {
     let none = closing::of("", true);
     assert_eq!((none.text.as_str(), none.fails), ("skipped: 0 (libtest counts them as passed)", false));
     let marks = "one\tvitest\tno npm\none\tvitest\tno npm\ntwo\tvitest\tno npm\ntwo\tnextest\tno network\n";
-    let lines = "skipped: 2 (libtest counts them as passed)\n    one: needs `vitest`: no npm\n    \
-                 two: needs `nextest`: no network\n    two: needs `vitest`: no npm";
+    let lines = "skipped: 2 (libtest counts them as passed)\n  without `nextest`: no network\n    two\n  \
+                 without `vitest`: no npm\n    one\n    two";
     let closing = closing::of(marks, false);
     assert_eq!((closing.text.as_str(), closing.fails), (lines, false));
     assert!(closing::of(marks, true).fails);
