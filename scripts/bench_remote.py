@@ -9,7 +9,8 @@ longest test. With `--scenarios known` a history says what tests take; with `unk
 does; with `slow` nothing does, and one create in fifty takes 20 s.
 
 Own CPU is user and system time of the program's process alone, without what it starts. Ratios are medians of
-the ratios in each round. The calls after a sandbox's last batch are those of the last round.
+the ratios in each round. The calls after a sandbox's last batch are those of the last round. The peer needs
+rsync.
 """
 
 import argparse
@@ -58,7 +59,7 @@ case $kind in
 create) n=0; while [ $n -lt {slowed} ] && ! mkdir "n/$n" 2>/dev/null; do n=$((n + 1)); done
     if [ $n -lt {slowed} ]; then sleep {slow}; else sleep {create}; fi
     mkdir -p "boxes/sb-$$"; echo "create sb-$$" >> calls; echo "sb-$$" ;;
-exec) echo "exec $1" >> calls; sleep {exec}; cd "boxes/$1"; exec sh -c "$2" ;;
+exec) echo "exec $1" >> calls; sleep {exec}; export BOX=$1; cd "boxes/$1"; exec sh -c "$2" ;;
 destroy) echo "destroy $1" >> calls ;;
 download) echo "download $1" >> calls; cd "boxes/$1"; shift
     for pair; do local=${{pair#*:}}; case $local in /*) ;; *) local={folder}/$local ;; esac; cp "${{pair%%:*}}" "$local"; done ;;
@@ -66,10 +67,10 @@ esac
 """
 
 # The milliseconds of a test are in its id, so that nothing but sh is needed to add them up; the report is
-# written first, so that the shell can become the one process that sleeps. The folder is the sandbox's.
+# written first, so that the shell can become the one process that sleeps.
 RUNNER = """\
 out=$1; shift
-echo "batch ${{PWD##*/}}" >> {folder}/calls
+echo "batch $BOX" >> {folder}/calls
 total=0
 for id; do
     one=${{id##*_}}
@@ -100,10 +101,10 @@ def history(times):
     return "\n".join(lines) + "\n"
 
 
-def last_calls(folder):
+def last_calls(text):
     """How many sandboxes saw which calls after their last batch, as text."""
     calls = {}
-    for line in (folder / "calls").read_text().splitlines():
+    for line in text.splitlines():
         kind, sandbox = line.split()
         calls.setdefault(sandbox, []).append(kind)
     ends = Counter()
@@ -115,7 +116,8 @@ def last_calls(folder):
 
 def once(program, is_ours, scenario, sandboxes, times):
     """One run: what was measured, the last calls, and how many sandboxes were not destroyed."""
-    with tempfile.TemporaryDirectory() as name:
+    # The peer leaves commands behind, which go on writing there.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "n").mkdir()
         (folder / "boxes").mkdir()
@@ -133,8 +135,10 @@ def once(program, is_ours, scenario, sandboxes, times):
         measured = timing.measure([program, "run"], folder, env, folder / "output", 0.1, DEADLINE)
         if measured.code:
             print((folder / "output").read_text()[-1500:], file=sys.stderr)
-        calls = (folder / "calls").read_text().split()
-        return measured, last_calls(folder), calls.count("create") - calls.count("destroy")
+        log = folder / "calls"
+        calls = log.read_text() if log.exists() else ""
+        kinds = calls.split()
+        return measured, last_calls(calls), kinds.count("create") - kinds.count("destroy")
 
 
 def show(scenario, sandboxes, rows, bound):
