@@ -27,7 +27,7 @@ const EMPTY_WORDS: [&str; 8] = ["mod", "util", "utils", "helper", "helpers", "ma
 
 const MOST_LINES: usize = 450;
 
-/// Files that may be longer: users get this script as one file.
+/// May be longer: users get this script as a single file.
 const LONG: [&str; 1] = ["scripts/bundled/modal_sandbox.py"];
 
 /// Rooms whose functions may still take tuples.
@@ -142,17 +142,17 @@ fn skip_one(text: &str) -> &str {
 }
 
 /// The parameters of `fn` items that are tuples or references to tuples, by their pattern or by their type.
-/// A tuple inside another type, as in `Vec<(A, B)>`, is not one of them.
+/// Tuples inside other types, as in `Vec<(A, B)>`, do not count.
 fn tuple_parameters(code: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for (start, _) in code.match_indices("fn ") {
         let (before, after) = (&code[..start], &code[start + 3..]);
         let is_word = before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
-        // A type `fn (A)` has no name.
+        // `fn(A)` is a type.
         if is_word || !after.starts_with(|c: char| c.is_alphabetic() || c == '_') {
             continue;
         }
-        // Generics stand before the list and may have parentheses of their own.
+        // Generics come first and may contain parentheses.
         let Some(open) = find_outside(after, '(') else { continue };
         let list = &after[open + 1..];
         let list = &list[..find_outside(list, ')').unwrap_or(list.len())];
@@ -176,7 +176,7 @@ fn is_tuple(parameter: &str) -> bool {
     })
 }
 
-/// What stands between the separators of `text`, without those in brackets.
+/// Splits `text` at separators outside brackets.
 fn parts(text: &str, separator: char) -> Vec<&str> {
     let (mut rest, mut found) = (text, Vec::new());
     while let Some(end) = find_outside(rest, separator) {
@@ -187,14 +187,14 @@ fn parts(text: &str, separator: char) -> Vec<&str> {
     found
 }
 
-/// The first place of `wanted` in `text` that is in no brackets opened there.
+/// The first `wanted` in `text` outside brackets.
 fn find_outside(text: &str, wanted: char) -> Option<usize> {
     let (mut depth, mut last) = (0, ' ');
     for (place, c) in text.char_indices() {
         match c {
             _ if c == wanted && depth == 0 => return Some(place),
             '(' | '[' | '{' | '<' => depth += 1,
-            // Not the end of an arrow.
+            // The end of an arrow closes nothing.
             '>' if last == '-' => {}
             ')' | ']' | '}' | '>' => depth -= 1,
             _ => {}
@@ -338,7 +338,7 @@ fn main_is_a_few_lines() {
 
 #[test]
 fn tuples_are_found_in_parameter_lists_alone() {
-    // Without `fn`, so that this file passes, too.
+    // Without `fn`, or this file would fail the check itself.
     let tuples = [
         "a((x, y): (A, B)) {}",
         "a(&self, pair: &'a mut (A, B)) -> C;",

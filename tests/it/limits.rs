@@ -1,4 +1,4 @@
-//! Unusual sizes and numbers, and systems that offer less than usual. With `OFFLOAD_TESTS=full` everything
+//! Unusually large inputs, and systems with fewer resources than usual. Under `OFFLOAD_TESTS=full` everything
 //! has its full size.
 
 use crate::support::is_full;

@@ -1,8 +1,8 @@
-//! Each step of a run fails in each way, with each provider and each framework, and signals come at random
-//! moments. After each run the same must be true.
+//! Makes each step of a run fail in each way, with each provider and framework, and sends signals at random
+//! moments. The same invariants must hold after every run.
 //!
-//! `OFFLOAD_TESTS=full cargo test --locked --test it matrix -- --nocapture` plays everything and prints the
-//! counts; without it a sample is played. `OFFLOAD_MATRIX` chooses the rows whose names contain its value.
+//! `OFFLOAD_TESTS=full cargo test --locked --test it matrix -- --nocapture` runs every row and prints the
+//! counts; otherwise a sample runs. `OFFLOAD_MATRIX=PART` selects the rows whose names contain `PART`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -23,11 +23,11 @@ use crate::support::is_full;
 /// So many rows are played at once: most of them wait.
 const AT_ONCE: usize = 4;
 
-/// Which rows and signals are played.
+/// Which rows and signals to run.
 enum Wanted {
     Sample,
     All,
-    /// Those whose names contain this.
+    /// Rows whose names contain this text.
     Named(String),
 }
 
@@ -113,7 +113,7 @@ fn all<T: Copy + Sync>(
             sum.1.join(found);
         }
     };
-    // A row that lacks a tool is noted with the name of its test.
+    // A row without its tool is recorded under the name of its thread.
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {

@@ -11,7 +11,7 @@ pub use processes::{Outcome, Running, survivors, wait_until};
 pub use project::Project;
 pub use tools::{modal, nextest, note_skipped, python, python_old, vitest};
 
-/// Whether everything is played at full size, or the usual sample.
+/// Whether to run everything at full size instead of the usual sample.
 pub fn is_full() -> bool {
     std::env::var_os("OFFLOAD_TESTS").is_some_and(|value| value == "full")
 }

@@ -46,7 +46,7 @@ describe.skip('left out', () => it('inside', () => {}))
 describe('around', () => { it.skipIf(true)('on this machine', () => {}); it('passes', () => {}) })
 "##;
 
-/// Without `npx`, which takes as long to start as vitest; the examples have it.
+/// Without `npx`, which takes as long to start as vitest itself; the examples use it.
 fn config(framework: &str, groups: &str) -> String {
     format!(
         "[offload]\nmax_parallel = 2\n[provider]\ntype = \"local\"\n[framework]\ntype = \"vitest\"\n\

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What even CI may lack: an older pytest does not work with every Python, and tests seldom run as root.
+/// What even CI may lack: an old pytest does not support every Python, and CI rarely runs as root.
 const OPTIONAL: [&str; 2] = ["pytest-old", "root"];
 
 pub struct Closing {
@@ -10,7 +10,7 @@ pub struct Closing {
     pub fails: bool,
 }
 
-/// Reads lines of a test, what it needs, and why that is not there, separated by tabs.
+/// Each line of `marks` is a test, what it needs, and why that is missing, separated by tabs.
 pub fn of(marks: &str, is_ci: bool) -> Closing {
     let (mut tests, mut reasons) = (BTreeSet::new(), BTreeMap::<_, BTreeSet<&str>>::new());
     for mark in marks.lines() {

@@ -1,5 +1,5 @@
-//! Counts the tests of this run that were skipped because something they need cannot be had; libtest counts
-//! them as passed. cargo runs test targets in the order of their names: this one must be the last.
+//! Reports the tests of this run that were skipped because something they need is not available; libtest
+//! counts them as passed. cargo runs test targets in order of their names, so this one must sort last.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -10,7 +10,7 @@ mod closing;
 mod skips;
 
 fn main() -> io::Result<ExitCode> {
-    // For those who ask for a list of tests: there are none here.
+    // Programs that list tests expect nothing else on stdout.
     if std::env::args().any(|argument| argument == "--list") {
         return Ok(ExitCode::SUCCESS);
     }

@@ -130,7 +130,7 @@ fn a_signal_may_come_at_any_moment() {
         Wanted::Sample => [12, 12, 3],
         Wanted::All => [150, 150, 25],
         Wanted::Named(part) if "signals".contains(&part) => [40, 40, 10],
-        // Rows were asked for, and no signals.
+        // Only rows were selected.
         Wanted::Named(_) => return,
     };
     let began = Instant::now();

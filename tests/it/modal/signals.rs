@@ -78,7 +78,7 @@ fn what_a_killed_run_left_is_swept_by_gc() {
         let running = project.spawn(&["run"]);
         wait_until("tests hang", LONG, || survivors(&unique) >= 3);
         if with_driver {
-            // Stopped, they do not see the end of the run before they are killed.
+            // A stopped driver cannot clean up between the two kills.
             signal_drivers(&project, Signal::SIGSTOP);
         }
         running.signal(Signal::SIGKILL);

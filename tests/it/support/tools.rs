@@ -1,7 +1,7 @@
 //! Real tools in pinned versions, made once below the target directory and kept for later runs.
 //!
-//! Where a tool cannot be had, the test that asks for it is noted as skipped and returns early; `zz_skipped`
-//! counts such tests and fails in CI.
+//! A test whose tool cannot be installed is recorded as skipped and returns early; the test target
+//! `zz_skipped` counts these tests and fails in CI.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -123,13 +123,13 @@ fn found(name: &str, made: &'static Result<PathBuf, String>) -> Option<&'static 
     made.as_deref().inspect_err(|why| note_skipped(name, why)).ok()
 }
 
-/// Notes that the test of this thread, which returns early now, needs what cannot be had.
+/// Records the test that runs on this thread as skipped, because `need` is not available.
 pub fn note_skipped(need: &str, why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or_default();
     let why = why.lines().collect::<Vec<_>>().join(" ");
     let mut file = File::options().create(true).append(true).open(skips::skipped_tests()).unwrap();
-    // One write, since other tests write to the same file.
+    // A single write, because other tests append to the same file.
     file.write_all(format!("{test}\t{need}\t{why}\n").as_bytes()).unwrap();
 }
 
