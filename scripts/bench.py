@@ -7,7 +7,8 @@
 
 Machines are noisy: runs are interleaved, the first round is not counted, and what is quoted is the
 median of the ratios round by round. For pytest the tool runs alone and with xdist (`-n N`); for nextest
-and vitest alone. With --peer PROGRAM another runner with the same configuration runs too.
+and vitest alone. With --peer PROGRAM another runner with the same configuration runs too, with --older
+PROGRAM an older build of ours. Own CPU and memory are those of the program's process alone.
 
 Sleeping tests show how well runs are planned: a run's ratio is its wall time over the least that its
 sleeping times allow, which is the longest test or an equal share of all, whichever is more.
@@ -21,10 +22,11 @@ import random
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+import timing
 
 CONFIG = """\
 [offload]
@@ -86,64 +88,43 @@ SHARE, TESTS = 6.0, 20
 NOISE = 0.2
 
 
-def timed(words, folder, env):
-    """The wall seconds of a command, its own CPU seconds and its own peak memory in MiB."""
-    start = time.monotonic()
-    with open(os.devnull, "w") as nowhere:
-        child = subprocess.Popen(words, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=nowhere, stderr=nowhere)
-    ticks, cpu, peak = os.sysconf("SC_CLK_TCK"), 0.0, 0
-    while child.poll() is None:
-        try:
-            fields = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()
-            cpu = (int(fields[11]) + int(fields[12])) / ticks
-            for line in Path(f"/proc/{child.pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM"):
-                    peak = int(line.split()[1])
-        except (OSError, IndexError):
-            pass
-        time.sleep(0.003)
-    return time.monotonic() - start, cpu, peak / 1024
-
-
 def rounds(commands, count, folder):
     """Runs each command once a round; gives the figures of all rounds but the first."""
     figures = {name: [] for name in commands}
     for number in range(count + 1):
-        for name, (words, env) in commands.items():
-            figure = timed(words, folder, env)
+        for name in timing.in_turn(commands, number):
+            words, env = commands[name]
+            figure = timing.measure(words, folder, env, every=0.003)
             if number:
                 figures[name].append(figure)
     return figures
 
 
-def show(title, figures, own_only):
+def show(title, figures, compared):
     for name, rows in figures.items():
-        wall, cpu, peak = (statistics.median(column) for column in zip(*rows))
-        line = f"{title:24} {name:10} wall {wall:7.2f} s"
-        if own_only:
-            line += f"  own CPU {cpu:5.2f} s  own memory {peak:6.1f} MiB"
-        elif name != "offload":
-            ratios = [ours[0] / theirs[0] for ours, theirs in zip(figures["offload"], rows)]
-            line += f"  offload / {name}: {statistics.median(ratios):.2f}"
-        print(line, flush=True)
+        middle = timing.medians(rows)
+        print(
+            f"{title:24} {name:10} wall {middle.wall:7.2f} s  own CPU {middle.cpu:5.2f} s  "
+            f"own memory {middle.memory:6.1f} MiB  exit codes {middle.code}"
+        )
+    print(f"    {timing.ratios(figures, compared)}", flush=True)
 
 
-def offload(arguments):
-    return [str(Path(arguments.offload).resolve()), "run", "--parallel", str(arguments.parallel)]
+def runs(arguments, parallel):
+    """The commands that run the suite, by the names of the programs."""
+    words = ["run", "--parallel", str(parallel)]
+    return {name: ([path, *words], os.environ) for name, path in timing.programs(arguments).items()}
 
 
 def synthetic(arguments):
-    arguments.parallel = 8
     for tests in (10_000, 100_000):
         with tempfile.TemporaryDirectory() as folder:
             settings = SYNTHETIC.format(tests=tests)
             text = CONFIG.format(parallel=8, framework="default", command=settings)
             Path(folder, "offload.toml").write_text(text)
             Path(folder, "run.sh").write_text(RUNNER)
-            commands = {"offload": (offload(arguments), os.environ)}
-            if arguments.peer:
-                commands["peer"] = ([arguments.peer, "run", "--parallel", "8"], os.environ)
-            show(f"{tests} tests", rounds(commands, arguments.runs, folder), True)
+            figures = rounds(runs(arguments, 8), arguments.rounds, folder)
+            show(f"{tests} tests", figures, ["wall", "cpu", "memory"])
 
 
 def suite_lognormal(chance, tests):
@@ -243,22 +224,20 @@ def sleeping_once(programs, suite, sandboxes, repetition):
 
 
 def sleeping(arguments):
-    programs = {"offload": str(Path(arguments.offload).resolve())}
-    if arguments.peer:
-        programs["peer"] = arguments.peer
+    programs = timing.programs(arguments)
     for suite in arguments.names or SUITES:
         for sandboxes in arguments.sandboxes:
-            repetitions = [sleeping_once(programs, suite, sandboxes, number) for number in range(arguments.runs)]
+            repetitions = [sleeping_once(programs, suite, sandboxes, number) for number in range(arguments.rounds)]
             for stage in repetitions[0]:
                 line = f"{suite:10} {sandboxes:3} sandboxes  {stage:10}"
                 for name in programs:
                     rows = [stages[stage][name] for stages in repetitions]
                     ratio, batches, again = (statistics.median(column) for column in zip(*rows))
                     line += f"  {name} {ratio:.3f} ({batches:.0f} batches, {again:.0f} tests again)"
-                if arguments.peer:
-                    pairs = [stages[stage] for stages in repetitions]
-                    ratios = [pair["offload"][0] / pair["peer"][0] for pair in pairs]
-                    line += f"  offload / peer: {statistics.median(ratios):.3f}"
+                    if name != "ours":
+                        pairs = [stages[stage] for stages in repetitions]
+                        ratios = [pair["ours"][0] / pair[name][0] for pair in pairs]
+                        line += f"  ours / {name}: {statistics.median(ratios):.3f}"
                 print(line, flush=True)
 
 
@@ -270,7 +249,7 @@ def project(arguments, entry):
         line = f"command = {json.dumps(command)}" if command else ""
         (work / "offload.toml").write_text(CONFIG.format(parallel=arguments.parallel, framework=framework, command=line))
         env = dict(os.environ)
-        commands = {"offload": (offload(arguments), env)}
+        commands = runs(arguments, arguments.parallel)
         if framework == "pytest":
             commands["pytest"] = (["sh", "-c", f"{command} -q"], env)
             xdist = Path(arguments.corpus, "xdist")
@@ -281,25 +260,19 @@ def project(arguments, entry):
             commands["nextest"] = (["cargo", "nextest", "run"], env)
         else:
             commands["vitest"] = (["sh", "-c", f"{command or 'npx vitest'} --run"], env)
-        if arguments.peer:
-            commands["peer"] = ([arguments.peer, "run", "--parallel", str(arguments.parallel)], env)
-        show(entry["name"], rounds(commands, arguments.runs, work), False)
+        show(entry["name"], rounds(commands, arguments.rounds, work), ["wall"])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--offload", default="target/release/offload")
-    parser.add_argument("--peer", help="another runner to time in the same rounds")
+    timing.add_programs(parser, 5)
     parser.add_argument("--corpus", help="the folder that corpus.py filled")
     parser.add_argument("--synthetic", action="store_true")
     parser.add_argument("--sleeping", action="store_true")
     parser.add_argument("--sandboxes", type=int, nargs="+", default=[8, 32], help="for --sleeping (default: 8 32)")
     parser.add_argument("--parallel", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=5, help="counted rounds (default: 5)")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
-    if not Path(arguments.offload).exists():
-        sys.exit(f"{arguments.offload} is missing: cargo build --release")
     if arguments.synthetic:
         synthetic(arguments)
     if arguments.sleeping:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Times runs with the provider `modal` against an emulator of Modal's server, another runner in turn.
+"""Times runs with the provider `modal` against an emulator of Modal's server, other programs in turn.
 
-    PYTHON scripts/bench_modal.py [--peer PROGRAM] [--runs N] [--execs N]
+    PYTHON scripts/bench_modal.py [--ours PROGRAM] [--peer PROGRAM] [--older PROGRAM] [--rounds N] [--execs N]
 
 PYTHON is one that has `modal` and pytest; `uv` must be on PATH. A dozen tests of pytest on three sandboxes, with the
 image made before. Wall and CPU seconds are those of the whole program with all that it starts, without
@@ -19,6 +19,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+import timing
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -143,14 +145,10 @@ def execs(folder, environment, count):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--offload", default="target/release/offload")
-    parser.add_argument("--peer", help="another runner to time in the same rounds")
-    parser.add_argument("--runs", type=int, default=5)
+    timing.add_programs(parser, 5)
     parser.add_argument("--execs", type=int, default=50)
     arguments = parser.parse_args()
-    programs = {"offload": str(Path(arguments.offload).resolve())}
-    if arguments.peer:
-        programs["peer"] = str(Path(arguments.peer).resolve())
+    programs = timing.programs(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         state = folder / "server"
@@ -169,7 +167,7 @@ def main():
             for program in programs:
                 project(folder / program, sys.executable)
                 once(programs[program], folder / program, environment)
-            for _ in range(arguments.runs):
+            for _ in range(arguments.rounds):
                 for program, path in programs.items():
                     rows[program].append(once(path, folder / program, environment))
             for program, row in rows.items():
@@ -178,9 +176,9 @@ def main():
                     f"{program:8} wall {statistics.median(wall):6.2f} s ({min(wall):.2f}–{max(wall):.2f})  "
                     f"CPU {statistics.median(cpu):6.2f} s", flush=True,
                 )
-            if arguments.peer:
-                ratios = [ours[0] / theirs[0] for ours, theirs in zip(rows["offload"], rows["peer"])]
-                print(f"wall, ours to theirs: {statistics.median(ratios):.3f}")
+            for program in list(programs)[1:]:
+                ratios = [ours[0] / theirs[0] for ours, theirs in zip(rows["ours"], rows[program])]
+                print(f"wall, ours / {program}: {statistics.median(ratios):.3f}")
             alone, busy, each = (1000 * seconds for seconds in execs(folder, environment, arguments.execs))
             print(f"overhead of an exec: {alone:.1f} ms; with eight sandboxes {busy:.1f} ms; at most one every {each:.1f} ms")
         finally:

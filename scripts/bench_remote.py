@@ -1,24 +1,28 @@
 #!/usr/bin/env python3
-"""Times `offload run` with remote sandboxes that take their time, against another runner in turn.
+"""Times `offload run` with remote sandboxes that take their time, against other programs in the same rounds.
 
-    scripts/bench_remote.py [--peer PROGRAM] [--sandboxes 50 200] [--scenarios known unknown slow]
+    scripts/bench_remote.py --ours PROGRAM --peer PROGRAM --older PROGRAM --rounds N
 
-A sandbox takes 2 s to be made and a command in it 0.3 s beside what it does; 1,000 tests sleep, 0.5 s each
-in the mean. The ratio is the wall time of the whole program over the least that these times allow: 2.3 s
-and an equal share of all tests, or the longest test. `known`: a history tells what tests take; `unknown`:
-nothing does; `slow`: nothing does, and one create in fifty takes 20 s.
+A sandbox takes 2 s to be made, and a command in it 0.3 s beside what it does; 1,000 tests sleep, 0.5 s each
+in the mean. The bound is the least wall time that these allow: 2.3 s and an equal share of all tests, or the
+longest test. With `--scenarios known` a history says what tests take; with `unknown` (the default) nothing
+does; with `slow` nothing does, and one create in fifty takes 20 s.
+
+Own CPU is user and system time of the program's process alone, without what it starts. Ratios are medians of
+the ratios in each round. The calls after a sandbox's last batch are those of the last round. The peer needs
+rsync.
 """
 
 import argparse
 import json
 import os
 import random
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from collections import Counter
 from pathlib import Path
+
+import timing
 
 CREATE, EXEC, SLOW = 2.0, 0.3, 20.0
 # A program that takes longer is ended.
@@ -55,9 +59,9 @@ case $kind in
 create) n=0; while [ $n -lt {slowed} ] && ! mkdir "n/$n" 2>/dev/null; do n=$((n + 1)); done
     if [ $n -lt {slowed} ]; then sleep {slow}; else sleep {create}; fi
     mkdir -p "boxes/sb-$$"; echo "create sb-$$" >> calls; echo "sb-$$" ;;
-exec) sleep {exec}; cd "boxes/$1"; exec sh -c "$2" ;;
+exec) echo "exec $1" >> calls; sleep {exec}; export BOX=$1; cd "boxes/$1"; exec sh -c "$2" ;;
 destroy) echo "destroy $1" >> calls ;;
-download) cd "boxes/$1"; shift
+download) echo "download $1" >> calls; cd "boxes/$1"; shift
     for pair; do local=${{pair#*:}}; case $local in /*) ;; *) local={folder}/$local ;; esac; cp "${{pair%%:*}}" "$local"; done ;;
 esac
 """
@@ -66,6 +70,7 @@ esac
 # written first, so that the shell can become the one process that sleeps.
 RUNNER = """\
 out=$1; shift
+echo "batch $BOX" >> {folder}/calls
 total=0
 for id; do
     one=${{id##*_}}
@@ -96,25 +101,23 @@ def history(times):
     return "\n".join(lines) + "\n"
 
 
-def processes():
-    return sum(name.isdigit() for name in os.listdir("/proc"))
-
-
-def status(pid):
-    """Peak resident memory in MiB, and threads."""
-    fields = {}
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields[key] = value.split()
-    except OSError:
-        return 0, 0
-    return int(fields.get("VmHWM", ["0"])[0]) / 1024, int(fields.get("Threads", ["0"])[0])
+def last_calls(text):
+    """How many sandboxes saw which calls after their last batch, as text."""
+    calls = {}
+    for line in text.splitlines():
+        kind, sandbox = line.split()
+        calls.setdefault(sandbox, []).append(kind)
+    ends = Counter()
+    for kinds in calls.values():
+        last = max((place for place, kind in enumerate(kinds) if kind == "batch"), default=None)
+        ends["no batch" if last is None else " ".join(kinds[last + 1 :]) or "nothing"] += 1
+    return ", ".join(f"{kinds} ({count} times)" for kinds, count in ends.most_common())
 
 
 def once(program, is_ours, scenario, sandboxes, times):
-    """The figures of one run: ratio, exit code, creates, destroys, memory, threads, processes."""
-    with tempfile.TemporaryDirectory() as name:
+    """One run: what was measured, the last calls, and how many sandboxes were not destroyed."""
+    # The peer leaves commands behind, which go on writing there.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "n").mkdir()
         (folder / "boxes").mkdir()
@@ -128,57 +131,48 @@ def once(program, is_ours, scenario, sandboxes, times):
         (folder / "ids").write_text("".join(f"{test}\n" for test in times))
         if scenario == "known":
             (folder / "history.jsonl").write_text(history(times))
-        before, began = processes(), time.monotonic()
-        output = open(folder / "output", "wb")
-        child = subprocess.Popen(
-            [program, "run"], cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=dict(os.environ, OFFLOAD_STATE_DIR=str(folder / "state"), CI="true"),
-        )
-        memory = threads = most = 0
-        while child.poll() is None:
-            if time.monotonic() - began > DEADLINE:
-                child.terminate()
-                child.wait()
-            peak, now = status(child.pid)
-            memory, threads, most = max(memory, peak), max(threads, now), max(most, processes() - before)
-            time.sleep(0.1)
-        wall = time.monotonic() - began
-        output.close()
-        if child.returncode:
+        env = dict(os.environ, OFFLOAD_STATE_DIR=str(folder / "state"), CI="true")
+        measured = timing.measure([program, "run"], folder, env, folder / "output", 0.1, DEADLINE)
+        if measured.code:
             print((folder / "output").read_text()[-1500:], file=sys.stderr)
-        calls = (folder / "calls").read_text().split() if (folder / "calls").exists() else []
-        bound = CREATE + EXEC + max(sum(times.values()) / sandboxes, max(times.values()))
-        return wall / bound, child.returncode, calls.count("create"), calls.count("destroy"), memory, threads, most
+        log = folder / "calls"
+        calls = log.read_text() if log.exists() else ""
+        kinds = calls.split()
+        return measured, last_calls(calls), kinds.count("create") - kinds.count("destroy")
+
+
+def show(scenario, sandboxes, rows, bound):
+    """Prints the figures of one scenario: a line a program, then the ratios."""
+    figures = {name: [row[0] for row in of] for name, of in rows.items()}
+    for name, of in rows.items():
+        middle = timing.medians(figures[name])
+        print(
+            f"{scenario:8} {sandboxes:4} sandboxes  {name:5}  wall {middle.wall:6.2f} s ({middle.wall / bound:.3f} of the "
+            f"bound)  own CPU {middle.cpu:5.2f} s  memory {middle.memory:5.1f} MiB  threads {middle.threads:4.0f}  "
+            f"exit codes {middle.code}  not destroyed {sum(row[2] for row in of)}"
+        )
+        print(f"    after a sandbox's last batch: {of[-1][1]}")
+    print(f"    {timing.ratios(figures, ['wall', 'cpu'])}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--offload", default="target/release/offload")
-    parser.add_argument("--peer", help="another runner to time in the same rounds")
-    parser.add_argument("--sandboxes", type=int, nargs="+", default=[50, 200])
-    parser.add_argument("--scenarios", nargs="+", default=["known", "unknown", "slow"])
+    timing.add_programs(parser, 5)
+    parser.add_argument("--sandboxes", type=int, nargs="+", default=[200])
+    parser.add_argument("--scenarios", nargs="+", default=["unknown"], choices=["known", "unknown", "slow"])
     parser.add_argument("--tests", type=int, default=1000)
-    parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    programs = {"offload": str(Path(arguments.offload).resolve())}
-    if arguments.peer:
-        programs["peer"] = str(Path(arguments.peer).resolve())
+    programs = timing.programs(arguments)
+    # The same tests in each round, so that there is one bound.
+    times = times_of(arguments.tests, 0)
     for sandboxes in arguments.sandboxes:
+        bound = CREATE + EXEC + max(sum(times.values()) / sandboxes, max(times.values()))
         for scenario in arguments.scenarios:
             rows = {name: [] for name in programs}
-            for seed in range(arguments.runs):
-                for name, program in programs.items():
-                    row = once(program, name == "offload", scenario, sandboxes, times_of(arguments.tests, seed))
-                    rows[name].append(row)
-            for name, figures in rows.items():
-                ratio, _, _, _, memory, threads, most = (statistics.median(column) for column in zip(*figures))
-                codes = {row[1] for row in figures}
-                leaked = sum(row[2] - row[3] for row in figures)
-                print(
-                    f"{scenario:8} {sandboxes:4} sandboxes  {name:8} ratio {ratio:.3f}  memory {memory:5.1f} MiB  "
-                    f"threads {threads:4.0f}  processes {most:5.0f}  exit codes {codes}  not destroyed {leaked}",
-                    flush=True,
-                )
+            for number in range(arguments.rounds):
+                for name in timing.in_turn(programs, number):
+                    rows[name].append(once(programs[name], name != "peer", scenario, sandboxes, times))
+            show(scenario, sandboxes, rows, bound)
 
 
 if __name__ == "__main__":

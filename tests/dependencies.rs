@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -137,5 +138,31 @@ fn each_direct_dependency_says_what_it_is_for() {
     for line in table.lines().filter(|line| !line.trim().is_empty()) {
         assert!(line.starts_with('#') || is_said, "no comment above `{line}`");
         is_said = line.starts_with('#');
+    }
+}
+
+#[test]
+fn the_package_has_all_that_the_program_is_built_from() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let words = ["package", "--list", "--locked", "--offline", "--allow-dirty"];
+    let output = Command::new(cargo).current_dir(env!("CARGO_MANIFEST_DIR")).args(words).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let packed = String::from_utf8(output.stdout).unwrap();
+    let packed: BTreeSet<&Path> = packed.lines().map(Path::new).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut included = 0;
+    for source in packed.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
+        let text = fs::read_to_string(root.join(source)).unwrap();
+        for rest in text.split("include_str!(\"").skip(1) {
+            let wanted = root.join(source.parent().unwrap()).join(rest.split('"').next().unwrap());
+            let wanted = wanted.canonicalize().unwrap();
+            let wanted = wanted.strip_prefix(root.canonicalize().unwrap()).unwrap();
+            assert!(packed.contains(wanted), "{} includes {}", source.display(), wanted.display());
+            included += 1;
+        }
+    }
+    assert!(included >= 5, "{included}");
+    for wanted in ["Cargo.lock", "LICENSE", "README.md", "src/main.rs"] {
+        assert!(packed.contains(Path::new(wanted)), "{wanted}");
     }
 }

@@ -1,5 +1,7 @@
-//! How far it goes: sizes and numbers that nobody has every day, and a system that gives less than is
-//! usual. With `OFFLOAD_LIMITS=full` what takes long has its full size.
+//! Unusually large inputs, and systems with fewer resources than usual. Under `OFFLOAD_TESTS=full` everything
+//! has its full size.
+
+use crate::support::is_full;
 
 mod places;
 mod sandboxes;
@@ -8,5 +10,5 @@ mod streams;
 
 /// `full` where the full size is wanted, else `usual`.
 fn size(full: usize, usual: usize) -> usize {
-    if std::env::var_os("OFFLOAD_LIMITS").is_some_and(|value| value == "full") { full } else { usual }
+    if is_full() { full } else { usual }
 }

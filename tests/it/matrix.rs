@@ -1,8 +1,8 @@
-//! Faults everywhere: each step of a run is told to go wrong in each way, with each provider and each
-//! framework, and signals come at random moments. After each run the same must be true.
+//! Makes each step of a run fail in each way, with each provider and framework, and sends signals at random
+//! moments. The same invariants must hold after every run.
 //!
-//! `OFFLOAD_MATRIX=full cargo test --locked --test it matrix -- --nocapture` plays everything and tells the
-//! counts; without it a sample is played. `OFFLOAD_MATRIX` may also be a part of the names of rows.
+//! `OFFLOAD_TESTS=full cargo test --locked --test it matrix -- --nocapture` runs every row and prints the
+//! counts; otherwise a sample runs. `OFFLOAD_MATRIX=PART` selects the rows whose names contain `PART`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -18,19 +18,32 @@ use invariants::{Findings, check};
 use row::{FAULTS, Provider, Row, STEPS, rows, sample};
 use scene::Scene;
 
+use crate::support::is_full;
+
 /// So many rows are played at once: most of them wait.
 const AT_ONCE: usize = 4;
 
-fn wanted() -> String {
-    std::env::var("OFFLOAD_MATRIX").unwrap_or_default()
+/// Which rows and signals to run.
+enum Wanted {
+    Sample,
+    All,
+    /// Rows whose names contain this text.
+    Named(String),
 }
 
-/// The rows that are asked for.
+fn wanted() -> Wanted {
+    match std::env::var("OFFLOAD_MATRIX") {
+        Ok(part) if part != "full" => Wanted::Named(part),
+        Err(_) if !is_full() => Wanted::Sample,
+        _ => Wanted::All,
+    }
+}
+
 fn chosen() -> Vec<Row> {
-    match wanted().as_str() {
-        "" => sample(),
-        "full" => rows(),
-        part => rows().into_iter().filter(|row| row.to_string().contains(part)).collect(),
+    match wanted() {
+        Wanted::Sample => sample(),
+        Wanted::All => rows(),
+        Wanted::Named(part) => rows().into_iter().filter(|row| row.to_string().contains(&part)).collect(),
     }
 }
 
@@ -89,7 +102,7 @@ fn all<T: Copy + Sync>(
                 }
             };
             let name = format!("{} ({} s)", name(item), began.elapsed().as_secs());
-            if !wanted().is_empty() {
+            if !matches!(wanted(), Wanted::Sample) {
                 println!("{name}: {} broken", found.broken.len());
             }
             if !found.broken.is_empty() {
@@ -100,9 +113,11 @@ fn all<T: Copy + Sync>(
             sum.1.join(found);
         }
     };
+    // A row without its tool is recorded under the name of its thread.
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
-            scope.spawn(work);
+            std::thread::Builder::new().name(test.clone()).spawn_scoped(scope, work).unwrap();
         }
     });
     sum.into_inner().unwrap()

@@ -36,7 +36,7 @@ const ON: &str = "[offload]\nimpatiently_requeue_batches = true\nmax_parallel = 
 /// A project of two tests, each a batch, that have been measured by a first run, and of which `slow`
 /// then does what `first` and `second` say. A worker is idle when the other test is done, so that no
 /// other batch can be late.
-fn armed(more: &str, groups: &str, (first, second): (&str, &str), unique: &str) -> Project {
+fn armed(more: &str, groups: &str, first: &str, second: &str, unique: &str) -> Project {
     let runner = RUNNER.replace("FIRST", first).replace("SECOND", second);
     let project = configured(&["pass", "slow"], groups, more).file("runner", &runner).env("UNIQUE", unique);
     project.offload(&["run"]).expect_code(0);
@@ -73,7 +73,7 @@ fn a_batch_that_hangs_is_overtaken_by_its_duplicate() {
     for retries in [0, 2] {
         let unique = unique(&format!("hang-{retries}"));
         let groups = format!("[groups.all]\nretry_count = {retries}");
-        let project = armed(ON, &groups, ("hang", ":"), &unique);
+        let project = armed(ON, &groups, "hang", ":", &unique);
         let outcome = quickly(project.spawn(&["-v", "run"])).expect_code(0);
         assert!(outcome.stdout.contains("2 tests: 2 passed"), "{}", outcome.stdout);
         assert_eq!(survivors(&unique), 0);
@@ -95,7 +95,7 @@ fn the_original_may_still_win() {
     let unique = unique("original");
     // It waits for its duplicate to run, which hangs.
     let first = "until [ -e twin ]; do sleep 0.05; done";
-    let project = armed(ON, "[groups.all]", (first, ": > twin; hang"), &unique);
+    let project = armed(ON, "[groups.all]", first, ": > twin; hang", &unique);
     let outcome = quickly(project.spawn(&["run"])).expect_code(0);
     assert!(outcome.stdout.contains("2 tests: 2 passed"), "{}", outcome.stdout);
     assert_eq!(survivors(&unique), 0);
@@ -107,7 +107,7 @@ fn a_loser_that_would_have_failed_does_not_make_the_run_red() {
     let unique = unique("loser");
     // Its report and its exit code tell of a failure by the time it has ended.
     let first = "printf %s \"$fail\" > \"$out\"; trap 'exit 1' TERM; hang";
-    let project = armed(ON, "[groups.all]\nretry_count = 1", (first, ":"), &unique);
+    let project = armed(ON, "[groups.all]\nretry_count = 1", first, ":", &unique);
     let outcome = quickly(project.spawn(&["run"])).expect_code(0);
     assert!(outcome.stdout.contains("2 tests: 2 passed"), "{}", outcome.stdout);
     assert_eq!((survivors(&unique), slow_runs(&project)), (0, vec!["slow:2".to_owned()]));
@@ -117,7 +117,7 @@ fn a_loser_that_would_have_failed_does_not_make_the_run_red() {
 fn a_winner_that_failed_has_failed() {
     let unique = unique("winner");
     let second = "printf %s \"$fail\" > \"$out\"; exit 1";
-    let project = armed(ON, "[groups.all]", ("hang", second), &unique);
+    let project = armed(ON, "[groups.all]", "hang", second, &unique);
     let outcome = quickly(project.spawn(&["run"])).expect_code(1);
     assert!(outcome.stdout.contains("2 tests: 1 passed, 1 failed"), "{}", outcome.stdout);
     assert_eq!((survivors(&unique), slow_runs(&project)), (0, vec!["slow:2".to_owned()]));
@@ -128,7 +128,7 @@ fn no_batch_runs_twice_where_that_is_off_as_it_is_for_local_sandboxes() {
     for setting in ["", "impatiently_requeue_batches = false\n"] {
         let unique = unique(&format!("off-{}", setting.len()));
         let more = format!("[offload]\n{setting}max_parallel = 2\ntest_timeout_secs = 5\n");
-        let project = armed(&more, "[groups.all]", ("hang", ":"), &unique);
+        let project = armed(&more, "[groups.all]", "hang", ":", &unique);
         let outcome = quickly(project.spawn(&["run"])).expect_code(1);
         assert!(outcome.stdout.contains("TIMED OUT slow"), "{}", outcome.stdout);
         assert_eq!((survivors(&unique), slow_runs(&project)), (0, vec!["slow:1".to_owned()]));
@@ -139,7 +139,7 @@ fn no_batch_runs_twice_where_that_is_off_as_it_is_for_local_sandboxes() {
 fn a_batch_whose_tests_were_never_measured_does_not_run_twice() {
     let unique = unique("unknown");
     let more = format!("{ON}test_timeout_secs = 5\n");
-    let project = armed(&more, "[groups.all]", ("hang", ":"), &unique);
+    let project = armed(&more, "[groups.all]", "hang", ":", &unique);
     fs::remove_dir_all(project.path().join("test-results")).unwrap();
     quickly(project.spawn(&["run"])).expect_code(1);
     assert_eq!(slow_runs(&project), ["slow:1"]);
@@ -148,7 +148,7 @@ fn a_batch_whose_tests_were_never_measured_does_not_run_twice() {
 #[test]
 fn a_signal_ends_both_of_two() {
     let unique = unique("signal");
-    let project = armed(ON, "[groups.all]", ("hang", "hang"), &unique);
+    let project = armed(ON, "[groups.all]", "hang", "hang", &unique);
     let running = project.spawn(&["run"]);
     wait_until("both hang", Duration::from_secs(30), || survivors(&unique) == 2);
     running.signal(Signal::SIGTERM);

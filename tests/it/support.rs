@@ -3,9 +3,15 @@
 mod emulator;
 mod processes;
 mod project;
+mod skips;
 mod tools;
 
 pub use emulator::Emulator;
 pub use processes::{Outcome, Running, survivors, wait_until};
 pub use project::Project;
-pub use tools::{modal, nextest, python, python_old, vitest};
+pub use tools::{modal, nextest, note_skipped, python, python_old, vitest};
+
+/// Whether to run everything at full size instead of the usual sample.
+pub fn is_full() -> bool {
+    std::env::var_os("OFFLOAD_TESTS").is_some_and(|value| value == "full")
+}

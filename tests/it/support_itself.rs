@@ -1,5 +1,6 @@
 //! The support holds what it promises, so that a failing test means the program.
 
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
@@ -7,6 +8,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::support::{Outcome, Project, Running, nextest, python, python_old, survivors, vitest, wait_until};
+
+#[path = "../zz_skipped/closing.rs"]
+mod closing;
 
 /// A project with a script that sleeps beside a sleeping child; `unique` is in both command lines.
 fn sleeper(unique: &str) -> (Project, Running) {
@@ -81,4 +85,24 @@ fn nextest_runs_from_its_folder() {
     let Some(directory) = nextest() else { return };
     let project = Project::new().tool(directory);
     run(&project, Path::new("cargo"), &["nextest", "--version"]).expect_code(0);
+}
+
+#[test]
+fn skipped_tests_are_counted_with_their_reasons_and_fail_only_in_ci() {
+    let none = closing::of("", true);
+    assert_eq!((none.text.as_str(), none.fails), ("skipped: 0 (libtest counts them as passed)", false));
+    let marks = "one\tvitest\tno npm\none\tvitest\tno npm\ntwo\tvitest\tno npm\ntwo\tnextest\tno network\n";
+    let lines = "skipped: 2 (libtest counts them as passed)\n  without `nextest`: no network\n    two\n  \
+                 without `vitest`: no npm\n    one\n    two";
+    let closing = closing::of(marks, false);
+    assert_eq!((closing.text.as_str(), closing.fails), (lines, false));
+    assert!(closing::of(marks, true).fails);
+    assert!(!closing::of("one\tpytest-old\tno wheel\n", true).fails);
+}
+
+#[test]
+fn the_count_of_skipped_tests_comes_last() {
+    let entries = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")).unwrap();
+    let last = entries.map(|entry| entry.unwrap().file_name()).max().unwrap();
+    assert_eq!(last, "zz_skipped");
 }

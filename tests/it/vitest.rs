@@ -46,10 +46,11 @@ describe.skip('left out', () => it('inside', () => {}))
 describe('around', () => { it.skipIf(true)('on this machine', () => {}); it('passes', () => {}) })
 "##;
 
+/// Without `npx`, which takes as long to start as vitest itself; the examples use it.
 fn config(framework: &str, groups: &str) -> String {
     format!(
         "[offload]\nmax_parallel = 2\n[provider]\ntype = \"local\"\n[framework]\ntype = \"vitest\"\n\
-         command = \"npx vitest\"\n{framework}\n{groups}\n"
+         command = \"node_modules/.bin/vitest\"\n{framework}\n{groups}\n"
     )
 }
 

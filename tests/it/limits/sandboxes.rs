@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::size;
 use crate::remote::{nothing_left, remote};
-use crate::support::{Outcome, Project, Running};
+use crate::support::{Outcome, Project, Running, note_skipped};
 
 /// The tests begin when all sandboxes are there. One line for each call.
 const PROVIDER: &str = r#"
@@ -67,7 +67,10 @@ const NOBODY: u32 = 61_234;
 #[test]
 fn too_few_processes_are_told_before_a_sandbox_is_made() {
     if !nix::unistd::geteuid().is_root() {
-        // The limit counts all processes of a user, and only root may become another one.
+        note_skipped(
+            "root",
+            "the limit counts all processes of a user, and only root may become another one",
+        );
         return;
     }
     // A place that another user can reach.

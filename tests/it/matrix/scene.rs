@@ -241,7 +241,7 @@ fn suite(framework: Framework, project: Project) -> Option<(Project, String)> {
                 .file("a.test.js", &file("it('one', () => {})\nit('two', () => {})\n"))
                 .file("b.test.js", &file("it('three', () => {})\nit('fails', () => expect(1).toBe(2))\n"));
             (
-                wrapped(project, "tool", "npx vitest"),
+                wrapped(project, "tool", "node_modules/.bin/vitest"),
                 "type = \"vitest\"\ncommand = \"sh ./tool\"\n".to_owned(),
             )
         }

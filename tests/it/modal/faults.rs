@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{modal, nothing_left};
@@ -144,7 +145,7 @@ fn a_driver_that_breaks_down_leaves_no_sandbox() {
     wait_until("all have sandboxes", Duration::from_secs(60), || {
         emulator.calls(&["TaskExecStart"]).len() >= 3
     });
-    super::signals::kill_drivers(&project);
+    super::signals::signal_drivers(&project, Signal::SIGKILL);
     let outcome = running.wait(Duration::from_secs(60)).expect_code(0);
     assert!(outcome.stdout.contains("3 tests: 3 passed"), "{}", outcome.stdout);
     nothing_left(&emulator, &project);

@@ -12,8 +12,8 @@ use crate::support::{Project, survivors, wait_until};
 const LONG: Duration = Duration::from_secs(60);
 const SOLO: &str = "[groups.all]\nschedule_individual = true";
 
-/// Kills the drivers of this project's runs: the processes that know its server.
-pub fn kill_drivers(project: &Project) {
+/// Signals the drivers of this project's runs: the processes that know its server.
+pub fn signal_drivers(project: &Project, signal: Signal) {
     let state = project.path().join("state").display().to_string();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let text = |name: &str| {
@@ -24,7 +24,7 @@ pub fn kill_drivers(project: &Project) {
         if is_python && env.contains(&format!("OFFLOAD_STATE_DIR={state}")) {
             let id: i32 = entry.file_name().to_string_lossy().parse().unwrap();
             // It may have ended meanwhile.
-            let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
+            let _ = kill(Pid::from_raw(id), signal);
         }
     }
 }
@@ -77,9 +77,13 @@ fn what_a_killed_run_left_is_swept_by_gc() {
         };
         let running = project.spawn(&["run"]);
         wait_until("tests hang", LONG, || survivors(&unique) >= 3);
+        if with_driver {
+            // A stopped driver cannot clean up between the two kills.
+            signal_drivers(&project, Signal::SIGSTOP);
+        }
         running.signal(Signal::SIGKILL);
         if with_driver {
-            kill_drivers(&project);
+            signal_drivers(&project, Signal::SIGKILL);
             assert_eq!(emulator.live(), 3);
         }
         drop(running);

@@ -12,7 +12,7 @@ case $2 in *poison*) : > "gone-$1"; kill -9 $$ ;; esac
 "#;
 
 /// Twenty tests or fewer, of which the one at `place` takes its sandbox with it.
-fn poisoned((count, place): (usize, usize), groups: &str) -> Project {
+fn poisoned(count: usize, place: usize, groups: &str) -> Project {
     let name = |number| if number == place { "poison".to_owned() } else { format!("pass {number}") };
     let tests: Vec<String> = (0..count).map(name).collect();
     let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
@@ -22,7 +22,7 @@ fn poisoned((count, place): (usize, usize), groups: &str) -> Project {
 #[test]
 fn a_test_that_takes_its_sandbox_with_it_is_named_and_costs_no_other_its_result() {
     for (parallel, count, place) in [("3", 20, 9), ("3", 20, 0), ("1", 8, 0), ("1", 8, 5), ("1", 8, 7)] {
-        let project = poisoned((count, place), "[groups.all]");
+        let project = poisoned(count, place, "[groups.all]");
         let outcome = project.offload(&["run", "--parallel", parallel]).expect_code(1);
         let told = format!("{count} tests: {} passed, 1 failed", count - 1);
         assert!(outcome.stdout.contains(&told), "{}{}", outcome.stdout, outcome.stderr);
@@ -39,14 +39,14 @@ fn a_test_that_takes_its_sandbox_with_it_is_named_and_costs_no_other_its_result(
 
 #[test]
 fn a_test_that_takes_its_sandbox_with_it_has_its_retries() {
-    let project = poisoned((8, 3), "[groups.all]\nretry_count = 2");
+    let project = poisoned(8, 3, "[groups.all]\nretry_count = 2");
     let outcome = project.offload(&["run", "--parallel", "2"]).expect_code(1);
     assert!(outcome.stdout.contains("8 tests: 7 passed, 1 failed"), "{}", outcome.stdout);
     let creates = calls(&project, "create").len();
     assert!(creates <= 14, "{creates} sandboxes");
     nothing_left(&project);
     // The same where it does so no more the eighth time.
-    let project = poisoned((8, 3), "[groups.all]\nretry_count = 3");
+    let project = poisoned(8, 3, "[groups.all]\nretry_count = 3");
     let some = format!(
         "case $2 in *poison*) echo >> times ;; esac\nif [ $(grep -c '' times) -le 7 ]; then {TAKES_ITS_SANDBOX}\nfi"
     );
@@ -56,7 +56,7 @@ fn a_test_that_takes_its_sandbox_with_it_has_its_retries() {
 
 #[test]
 fn each_test_by_itself_is_no_different() {
-    let project = poisoned((12, 4), "[groups.all]\nschedule_individual = true");
+    let project = poisoned(12, 4, "[groups.all]\nschedule_individual = true");
     let outcome = project.offload(&["run", "--parallel", "3"]).expect_code(1);
     assert!(outcome.stdout.contains("12 tests: 11 passed, 1 failed"), "{}", outcome.stdout);
     assert!(calls(&project, "create").len() <= 7, "{:?}", calls(&project, "create"));

@@ -198,11 +198,13 @@ fn ids_of_images_and_sandboxes_reach_commands_as_they_are() {
         let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
         let project = project.config(&config.replace("provider create\"", "provider create {image_id}\""));
         let project = if round % 2 == 0 { project } else { with_shell(project) };
-        let project =
-            project.file("provider", NAMED).file("ids", &(names.join("\n") + "\n")).file("n/.keep", "").file(
-                "runner",
-                "sleep 0.2; printf '<testsuite><testcase name=\"%s\"/></testsuite>' \"$2\" > \"$1\"",
-            );
+        let runner = format!(
+            "until [ \"$(ls n | wc -l)\" -ge {} ]; do sleep 0.1; done; sleep 0.2; \
+             printf '<testsuite><testcase name=\"%s\"/></testsuite>' \"$2\" > \"$1\"",
+            names.len()
+        );
+        let project = project.file("provider", NAMED).file("ids", &(names.join("\n") + "\n"));
+        let project = project.file("n/.keep", "").file("runner", &runner);
         project.offload(&["run", "--parallel", &names.len().to_string()]).expect_code(0);
         assert!(seen(&project, "seen-create").iter().all(|id| *id == names[0]));
         // One that is in the making when all is done may be ended before it has said its name.

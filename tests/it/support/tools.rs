@@ -1,11 +1,15 @@
 //! Real tools in pinned versions, made once below the target directory and kept for later runs.
 //!
-//! Where a tool cannot be had, the test that asks for it says so and returns early; in CI it fails.
+//! A test whose tool cannot be installed is recorded as skipped and returns early; the test target
+//! `zz_skipped` counts these tests and fails in CI.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+
+use super::skips;
 
 const PYTEST: &str = "pytest==9.1.1";
 const PYTEST_OLD: &str = "pytest==7.4.4";
@@ -15,39 +19,41 @@ const MODAL_OLD: &str = "modal==1.5.4";
 const UV: &str = "uv==0.13.9";
 const NEXTEST: &str = "0.9.143";
 
+type Made = OnceLock<Result<PathBuf, String>>;
+
 /// A Python with a recent pytest.
 pub fn python() -> Option<&'static Path> {
-    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    MADE.get_or_init(|| environment("pytest", PYTEST)).as_deref()
+    static MADE: Made = Made::new();
+    found("pytest", MADE.get_or_init(|| environment("pytest", PYTEST)))
 }
 
 /// A Python with a pytest of an older kind.
 pub fn python_old() -> Option<&'static Path> {
-    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    MADE.get_or_init(|| environment("pytest-old", PYTEST_OLD)).as_deref()
+    static MADE: Made = Made::new();
+    found("pytest-old", MADE.get_or_init(|| environment("pytest-old", PYTEST_OLD)))
 }
 
 /// A `node_modules` directory with vitest, to be linked into a project.
 pub fn vitest() -> Option<&'static Path> {
-    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    static MADE: Made = Made::new();
     let make = || {
         provide("vitest", VITEST, |directory| {
             fs::write(directory.join("package.json"), VITEST).map_err(|error| error.to_string())?;
             execute(Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(directory))
         })
     };
-    MADE.get_or_init(|| make().map(|directory| directory.join("node_modules"))).as_deref()
+    found("vitest", MADE.get_or_init(|| make().map(|directory| directory.join("node_modules"))))
 }
 
 /// A directory that holds `cargo-nextest`.
 pub fn nextest() -> Option<&'static Path> {
-    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    static MADE: Made = Made::new();
     let make = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
         if let Some(directory) =
             std::env::split_paths(&path).find(|directory| directory.join("cargo-nextest").is_file())
         {
-            return Some(directory);
+            return Ok(directory);
         }
         let install = ["install", "cargo-nextest", "--locked", "--version", NEXTEST, "--root"];
         let made = provide("nextest", NEXTEST, |directory| {
@@ -55,12 +61,12 @@ pub fn nextest() -> Option<&'static Path> {
         });
         made.map(|directory| directory.join("bin"))
     };
-    MADE.get_or_init(make).as_deref()
+    found("nextest", MADE.get_or_init(make))
 }
 
 /// A virtual environment with Modal's SDK and uv, which has fetched all that the bundled script asks for.
 pub fn modal() -> Option<&'static Path> {
-    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    static MADE: Made = Made::new();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bundled/modal_sandbox.py");
     let make = || {
         let recipe = format!("{MODAL} {UV} {MODAL_OLD}");
@@ -77,10 +83,10 @@ pub fn modal() -> Option<&'static Path> {
             Ok(())
         })
     };
-    MADE.get_or_init(make).as_deref()
+    found("modal", MADE.get_or_init(make))
 }
 
-fn environment(name: &str, requirement: &str) -> Option<PathBuf> {
+fn environment(name: &str, requirement: &str) -> Result<PathBuf, String> {
     let made = provide(name, requirement, |directory| {
         execute(Command::new("python3").args(["-m", "venv"]).arg(directory))?;
         execute(Command::new(directory.join("bin/python")).args(["-m", "pip", "install", "-q", requirement]))
@@ -90,7 +96,11 @@ fn environment(name: &str, requirement: &str) -> Option<PathBuf> {
 
 /// The directory of a tool. A stamp is written last, so that a half-made tool or another version of it is
 /// made again; a lock lets only one of several test programs make it.
-fn provide(name: &str, recipe: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Option<PathBuf> {
+fn provide(
+    name: &str,
+    recipe: &str,
+    make: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<PathBuf, String> {
     let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-tools");
     fs::create_dir_all(&tools).unwrap();
     let lock = File::create(tools.join(format!("{name}.lock"))).unwrap();
@@ -98,25 +108,29 @@ fn provide(name: &str, recipe: &str, make: impl FnOnce(&Path) -> Result<(), Stri
     let directory = tools.join(name);
     let stamp = directory.join("complete");
     if fs::read_to_string(&stamp).is_ok_and(|made| made == recipe) {
-        return Some(directory);
+        return Ok(directory);
     }
     if directory.exists() {
         fs::remove_dir_all(&directory).unwrap();
     }
     fs::create_dir_all(&directory).unwrap();
-    match make(&directory) {
-        Ok(()) => {
-            fs::write(stamp, recipe).unwrap();
-            Some(directory)
-        }
-        Err(why) => absent(name, &why),
-    }
+    make(&directory)?;
+    fs::write(stamp, recipe).unwrap();
+    Ok(directory)
 }
 
-fn absent(name: &str, why: &str) -> Option<PathBuf> {
-    assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "no `{name}` in CI: {why}");
-    eprintln!("SKIPPED: this test needs `{name}`: {why}");
-    None
+fn found(name: &str, made: &'static Result<PathBuf, String>) -> Option<&'static Path> {
+    made.as_deref().inspect_err(|why| note_skipped(name, why)).ok()
+}
+
+/// Records the test that runs on this thread as skipped, because `need` is not available.
+pub fn note_skipped(need: &str, why: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
+    let why = why.lines().collect::<Vec<_>>().join(" ");
+    let mut file = File::options().create(true).append(true).open(skips::skipped_tests()).unwrap();
+    // A single write, because other tests append to the same file.
+    file.write_all(format!("{test}\t{need}\t{why}\n").as_bytes()).unwrap();
 }
 
 fn execute(command: &mut Command) -> Result<(), String> {
