@@ -30,10 +30,6 @@ const MOST_LINES: usize = 450;
 /// May be longer: users get this script as a single file.
 const LONG: [&str; 1] = ["scripts/bundled/modal_sandbox.py"];
 
-/// Rooms whose functions may still take tuples.
-const WITH_TUPLES: [&str; 9] =
-    ["commands", "discover", "execute", "git", "history", "image", "plan", "process", "provider"];
-
 /// One source file.
 struct Source {
     /// Its path, relative to the package.
@@ -310,9 +306,6 @@ fn no_file_is_too_long() {
 fn no_function_takes_a_tuple() {
     let mut faults = Vec::new();
     for source in sources(&["src", "tests", "scripts"]) {
-        if source.path.starts_with("src") && WITH_TUPLES.contains(&&*source.room()) {
-            continue;
-        }
         let place = source.path.display();
         let parameters = tuple_parameters(&source.code).into_iter();
         faults.extend(parameters.map(|parameter| format!("{place}: `{parameter}`; make it a struct")));

@@ -267,16 +267,24 @@ fn a_cancel_drops_what_waits_and_ends_the_run() {
     assert!(!tally.dropped.is_empty() && started.elapsed() < Duration::from_secs(30));
 }
 
-/// Runs `count` batches on so many machines and abandons the batch that `abandon` names for an event;
+/// Number of batches, and of machines for them.
+#[derive(Clone, Copy)]
+struct Size {
+    count: u32,
+    machines: usize,
+}
+
+/// Runs batches and abandons the batch that `abandon` names for an event;
 /// gives what was executed, with how it ended, and what was dropped.
 fn abandoning(
-    (count, machines): (u32, usize),
+    size: Size,
     cancel: &Cancel,
     script: impl Fn(&Batch, &Cancel) -> Result<Exit, ProviderError> + Sync,
     mut abandon: impl FnMut(&Event) -> Option<u32> + Send,
 ) -> (Vec<(u32, Exit)>, Vec<u32>) {
     let site = site(Site::default());
     let provider = Provider(site);
+    let Size { count, machines } = size;
     let bench = Script(|_, batch: &Batch, cancel: &Cancel| script(batch, cancel));
     let pool = Pool { provider: &provider, machines, spare: 0, executor: &bench, cancel };
     let (mut executed, mut dropped) = (Vec::new(), Vec::new());
@@ -324,13 +332,14 @@ fn an_abandoned_batch_is_cancelled_and_no_other_and_its_sandbox_goes_on() {
         _ => Ok(if cancel.is_raised() { Exit::Cancelled } else { Exit::Code(0) }),
     };
     let mut begun = Vec::new();
-    let (executed, dropped) = abandoning((6, 2), &cancel, script, |event| match event {
-        Event::Started { batch, .. } => {
-            begun.push(batch.index);
-            (begun.contains(&0) && begun.contains(&1)).then_some(0)
-        }
-        _ => None,
-    });
+    let (executed, dropped) =
+        abandoning(Size { count: 6, machines: 2 }, &cancel, script, |event| match event {
+            Event::Started { batch, .. } => {
+                begun.push(batch.index);
+                (begun.contains(&0) && begun.contains(&1)).then_some(0)
+            }
+            _ => None,
+        });
     assert_eq!(executed[0], (0, Exit::Cancelled));
     assert_eq!((executed.len(), dropped.len()), (6, 0));
     assert!(executed[1..].iter().all(|(_, exit)| *exit == Exit::Code(0)), "{executed:?}");
@@ -347,18 +356,19 @@ fn an_abandoned_batch_that_waits_is_never_executed_and_the_run_ends() {
     };
     // One sandbox, held by batch 0 until batch 2 has been abandoned, which a tick comes after.
     let mut abandoned = false;
-    let (executed, dropped) = abandoning((4, 1), &cancel, script, |event| match event {
-        Event::Started { batch, .. } if batch.index == 0 => {
-            abandoned = true;
-            Some(2)
-        }
-        Event::Tick if abandoned => {
-            released.store(true, Ordering::SeqCst);
-            None
-        }
-        // A number that is not known is nobody's.
-        _ => Some(77),
-    });
+    let (executed, dropped) =
+        abandoning(Size { count: 4, machines: 1 }, &cancel, script, |event| match event {
+            Event::Started { batch, .. } if batch.index == 0 => {
+                abandoned = true;
+                Some(2)
+            }
+            Event::Tick if abandoned => {
+                released.store(true, Ordering::SeqCst);
+                None
+            }
+            // A number that is not known is nobody's.
+            _ => Some(77),
+        });
     assert_eq!(executed.iter().map(|(batch, _)| *batch).collect::<Vec<_>>(), [0, 1, 3]);
     assert_eq!(dropped, [2]);
 }
@@ -368,9 +378,10 @@ fn a_sandbox_that_does_not_survive_a_cancel_is_replaced_without_a_strike() {
     let script = |_: &Batch, cancel: &Cancel| hang(cancel).and(Err(ProviderError::Lost("ended".into())));
     // More of them in a row than a worker may have errors.
     let count = FAILURE_BUDGET + 2;
-    let (executed, dropped) = abandoning((count, 1), &Cancel::new(), script, |event| match event {
-        Event::Started { batch, .. } => Some(batch.index),
-        _ => None,
-    });
+    let (executed, dropped) =
+        abandoning(Size { count, machines: 1 }, &Cancel::new(), script, |event| match event {
+            Event::Started { batch, .. } => Some(batch.index),
+            _ => None,
+        });
     assert!(executed.is_empty() && dropped.is_empty());
 }

@@ -12,11 +12,8 @@ struct Losses {
 }
 
 /// Runs `count` batches; each is queued again after a loss, up to so many times.
-fn losing(
-    site: &'static Site,
-    (count, machines, times): (u32, usize, usize),
-    script: impl Fn(&Batch) -> bool + Sync,
-) -> Losses {
+fn losing(site: &'static Site, size: Size, times: usize, script: impl Fn(&Batch) -> bool + Sync) -> Losses {
+    let Size { count, machines } = size;
     let cancel = Cancel::new();
     let provider = Provider(site);
     let bench =
@@ -53,7 +50,7 @@ fn losing(
 fn a_batch_that_takes_every_sandbox_with_it_retires_no_worker() {
     for machines in [1, 4] {
         let site = site(Site::default());
-        let losses = losing(site, (6, machines, 8), |batch| batch.index == 3);
+        let losses = losing(site, Size { count: 6, machines }, 8, |batch| batch.index == 3);
         assert_eq!((losses.executed, losses.lost, losses.retired), (5, 9, 0), "{machines}");
         assert!(site.made.load(Ordering::SeqCst) <= machines + 9);
     }
@@ -63,7 +60,7 @@ fn a_batch_that_takes_every_sandbox_with_it_retires_no_worker() {
 fn the_first_batch_may_take_three_sandboxes_with_it_before_any_works() {
     let site = site(Site::default());
     let lost = AtomicUsize::new(0);
-    let losses = losing(site, (2, 1, 8), |_| lost.fetch_add(1, Ordering::SeqCst) < 3);
+    let losses = losing(site, Size { count: 2, machines: 1 }, 8, |_| lost.fetch_add(1, Ordering::SeqCst) < 3);
     assert_eq!((losses.executed, losses.lost, losses.retired), (2, 3, 0));
 }
 
@@ -71,7 +68,7 @@ fn the_first_batch_may_take_three_sandboxes_with_it_before_any_works() {
 fn sandboxes_that_never_work_are_few() {
     for machines in [1, 4] {
         let site = site(Site::default());
-        let losses = losing(site, (9, machines, usize::MAX), |_| true);
+        let losses = losing(site, Size { count: 9, machines }, usize::MAX, |_| true);
         assert_eq!((losses.executed, losses.dropped.len(), losses.retired), (0, 9, machines));
         let made = site.made.load(Ordering::SeqCst);
         assert!(made <= 3 * machines + 3, "{made} sandboxes of {machines} workers");
@@ -83,7 +80,8 @@ fn sandboxes_that_work_no_more_are_few() {
     for machines in [1, 4] {
         let site = site(Site::default());
         let worked = AtomicBool::new(false);
-        let losses = losing(site, (9, machines, usize::MAX), |_| worked.swap(true, Ordering::SeqCst));
+        let losses =
+            losing(site, Size { count: 9, machines }, usize::MAX, |_| worked.swap(true, Ordering::SeqCst));
         assert_eq!((losses.executed, losses.dropped.len(), losses.retired), (1, 8, machines));
         let made = site.made.load(Ordering::SeqCst);
         assert!(made <= 3 * machines + 13, "{made} sandboxes of {machines} workers");
@@ -93,7 +91,7 @@ fn sandboxes_that_work_no_more_are_few() {
 #[test]
 fn a_batch_that_no_sandbox_could_be_made_for_was_not_lost() {
     let site = site(Site { most: Some(1), ..Site::default() });
-    let losses = losing(site, (2, 1, usize::MAX), |_| true);
+    let losses = losing(site, Size { count: 2, machines: 1 }, usize::MAX, |_| true);
     assert_eq!((losses.lost, losses.retired), (1, 1));
     assert_eq!(losses.dropped, ["no sandbox is left"; 2]);
 }
@@ -105,6 +103,6 @@ fn a_batch_that_is_lost_after_a_wish_to_stop_was_cancelled() {
         cancel.raise_gracefully();
         Err(ProviderError::Lost("ended".into()))
     };
-    let (executed, dropped) = abandoning((3, 1), &cancel, script, |_| None);
+    let (executed, dropped) = abandoning(Size { count: 3, machines: 1 }, &cancel, script, |_| None);
     assert_eq!((executed, dropped.len()), (vec![(0, Exit::Cancelled)], 2));
 }
