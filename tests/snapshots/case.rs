@@ -28,7 +28,7 @@ for id; do
     skip*) body="$body<testcase name='$id'><skipped/></testcase>" ;;
     xfail*) body="$body<testcase name='$id'><skipped type='pytest.xfail'/></testcase>" ;;
     rename*) body="$body<testcase name='other $id'/>" ;;
-    nameless*) body="$body<testcase/>" ;;
+    nameless*) body="$body<testcase classname='Setup'/>" ;;
     flaky*)
         if mkdir "seen-$id" 2>/dev/null; then
             body="$body<testcase name='$id'><failure message='connection reset'/></testcase>"; code=1
