@@ -90,7 +90,14 @@ impl Project {
 
     /// Any program in the project, with the environment that [`Project::offload`] gives.
     pub fn command(&self, program: impl Into<OsString>) -> Command {
-        let mut command = Command::new(program.into());
+        let mut command = if ignores_signals() {
+            // Tests that are started in the background by a shell ignore SIGINT, and so would the program.
+            let mut command = Command::new("env");
+            command.arg("--default-signal=HUP,INT,TERM").arg(program.into());
+            command
+        } else {
+            Command::new(program.into())
+        };
         command.current_dir(self.path());
         for (key, _) in std::env::vars_os().filter(|(key, _)| leaks(&key.to_string_lossy())) {
             command.env_remove(key);
@@ -109,4 +116,12 @@ fn leaks(key: &str) -> bool {
     const PREFIXES: [&str; 6] = ["CARGO", "NEXTEST", "PYTEST", "VITEST", "OFFLOAD", "RUST_"];
     const NAMES: [&str; 4] = ["CI", "FORCE_COLOR", "GITHUB_ACTIONS", "RUSTFLAGS"];
     !KEPT.contains(&key) && (NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix)))
+}
+
+/// Whether SIGHUP, SIGINT or SIGTERM is ignored by this process, and would be by its children.
+fn ignores_signals() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    [1, 2, 15].iter().any(|signal| mask & (1 << (signal - 1)) != 0)
 }
