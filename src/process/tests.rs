@@ -67,7 +67,10 @@ fn signals_come_in_the_order_that_the_command_wants() {
     let text = "trap 'echo int >> heard' INT; trap 'echo term >> heard; exit 3' TERM; : > ready; \
                 while :; do sleep 0.01; done";
     let stop: &[StopSignal] = &[StopSignal::Interrupt, StopSignal::Terminate];
-    let command = CommandLine { stop, ..place.command(text) };
+    // These tests may have been started by a shell in the background, and ignore SIGINT.
+    let words = ["env", "--default-signal=INT", "sh", "-c", text];
+    let directory = Some(place.0.path().to_owned());
+    let command = CommandLine { stop, directory, ..CommandLine::program(words) };
     let cancel = Cancel::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -83,7 +83,7 @@ fn a_batch_that_hangs_is_overtaken_by_its_duplicate() {
         assert!(names.contains(&"batch-2.stdout.success".to_owned()), "{names:?}");
         assert_eq!(names.iter().filter(|name| name.ends_with(".cancelled")).count(), 1, "{names:?}");
         assert_eq!(outcome.stderr.matches("run a second time as batch 2").count(), 1, "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("batch 2 was done before batch "), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("batch 2 finished before batch "), "{}", outcome.stderr);
         let report = fs::read_to_string(project.path().join("test-results/junit.xml")).unwrap();
         assert_eq!(report.matches("<testcase").count(), 2, "{report}");
         assert!(!report.contains("flaky") && !report.contains("rerun"), "{report}");

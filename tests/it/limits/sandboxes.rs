@@ -92,9 +92,9 @@ fn too_few_processes_are_told_before_a_sandbox_is_made() {
     let again = run("--nproc=2000");
     fs::remove_file(&program).unwrap();
     let hardly = hardly.expect_code(4).stderr;
-    assert!(hardly.contains("1 sandbox needs about ") && !hardly.contains("panicked"), "{hardly}");
+    assert!(hardly.contains("1 concurrent sandbox needs about ") && !hardly.contains("panicked"), "{hardly}");
     let outcome = outcome.expect_code(4);
-    assert!(outcome.stderr.contains("200 sandboxes at once need about "), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("200 concurrent sandboxes need about "), "{}", outcome.stderr);
     let told = ["threads and processes", "the system allows 100", "ulimit -u ", "--parallel "];
     assert!(told.iter().all(|words| outcome.stderr.contains(words)), "{}", outcome.stderr);
     assert!(!made);
