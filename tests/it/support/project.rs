@@ -92,7 +92,7 @@ impl Project {
     pub fn command(&self, program: impl Into<OsString>) -> Command {
         let mut command = if ignores_signals() {
             // Tests that are started in the background by a shell ignore SIGINT, and so would the program.
-            let mut command = Command::new("env");
+            let mut command = Command::new("/usr/bin/env");
             command.arg("--default-signal=HUP,INT,TERM").arg(program.into());
             command
         } else {
