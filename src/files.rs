@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+mod discarded;
 mod scratch;
 
+pub use discarded::Discarded;
 pub use scratch::Scratch;
 
 const STATE: &str = ".offload";

@@ -136,7 +136,8 @@ impl Journal {
         let number = self.count.fetch_add(1, Ordering::SeqCst);
         let path = |ending: &str| self.directory.join(format!("sandbox-{number}.{ending}"));
         let entry = Entry { path: path("json"), output: path("out"), slot, name: name.to_owned() };
-        entry.write(None)?;
+        let line = entry.line(None)?;
+        files::write_private(&entry.path, |writer| writer.write_all(line.as_bytes()))?;
         // The command that makes the sandbox would make it readable for others.
         open(&entry.output, true)?;
         Ok(entry)
@@ -179,10 +180,10 @@ fn forget(directory: &Path) {
 }
 
 impl Entry {
-    fn write(&self, id: Option<&str>) -> Result<()> {
+    /// One line of the entry, with its end.
+    fn line(&self, id: Option<&str>) -> Result<String> {
         let line = Line { slot: self.slot, name: self.name.clone(), id: id.map(str::to_owned), at: now() };
-        let text = serde_json::to_string(&line).context("cannot describe a sandbox")?;
-        files::write_private(&self.path, |writer| writer.write_all(text.as_bytes()))
+        Ok(serde_json::to_string(&line).context("cannot describe a sandbox")? + "\n")
     }
 
     /// The file that the output of the creating command goes to.
@@ -195,9 +196,9 @@ impl Entry {
     /// # Errors
     /// When that cannot be written.
     pub fn created(&mut self, id: &str) -> Result<()> {
-        self.write(Some(id))?;
-        // The id is known now.
-        let _ = fs::remove_file(&self.output);
+        // Appended, so that no file is replaced; a line that is not whole is not read.
+        let mut file = OpenOptions::new().append(true).open(&self.path)?;
+        file.write_all(self.line(Some(id))?.as_bytes())?;
         Ok(())
     }
 
@@ -315,8 +316,8 @@ fn examine(directory: &Path) -> Result<Option<Dead>> {
             continue;
         }
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        let line: Line =
-            serde_json::from_str(&text).with_context(|| format!("cannot understand `{}`", path.display()))?;
+        let last = text.lines().filter_map(|line| serde_json::from_str(line).ok()).next_back();
+        let line: Line = last.with_context(|| format!("cannot understand `{}`", path.display()))?;
         let output = path.with_extension("out");
         let Line { slot, name, id, .. } = line;
         sandboxes.push(Left { id, entry: Entry { path, output, slot, name } });

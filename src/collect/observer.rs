@@ -155,8 +155,7 @@ impl<'a> Observer<'a> {
             log::info!("batch {} finished before batch {other}, which has the same tests", batch.index);
         }
         self.close(batch.index, step.outcome);
-        // Private to this execution. What cannot be removed now goes with its parent.
-        let _ = std::fs::remove_dir_all(self.site.scratch(batch.index));
+        self.site.forget(batch.index);
         step
     }
 

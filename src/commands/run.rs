@@ -26,7 +26,7 @@ use crate::error::{Problem, Status};
 use crate::event::{Event, Reaction};
 use crate::execute::executor::{BatchExecutor, Rules};
 use crate::execute::{self, Pool, Usage};
-use crate::files::{self, OutputDir};
+use crate::files::{self, Discarded, OutputDir};
 use crate::framework::Commands;
 use crate::framework::RunSite;
 use crate::framework::custom::ALL_TESTS;
@@ -330,6 +330,7 @@ impl Parts<'_> {
                 output: self.directory,
                 mask: Arc::clone(&self.setup.site.mask),
                 trace: &self.options.trace,
+                discarded: Discarded::default(),
                 stop,
             },
             rules: Rules {

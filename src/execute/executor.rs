@@ -53,10 +53,10 @@ impl BatchExecutor<'_> {
     }
 
     /// Where on this machine the report of `run` will be.
-    fn local_report(&self, run: &RunCommand, scratch: &Path) -> Option<PathBuf> {
+    fn local_report(&self, run: &RunCommand, batch: u32) -> Option<PathBuf> {
         let report = run.report.as_ref()?;
         let same = self.site.commands.shared.is_some() && report.is_absolute();
-        Some(if same { report.clone() } else { scratch.join("fetched.xml") })
+        Some(if same { report.clone() } else { self.site.fetched(batch) })
     }
 
     fn download(&self, batch: u32, sandbox: &mut dyn Sandbox) {
@@ -101,10 +101,12 @@ impl Executor for BatchExecutor<'_> {
         sandbox: &mut dyn Sandbox,
         cancel: &Cancel,
     ) -> Result<Execution, ProviderError> {
-        let scratch = self.site.scratch(batch.index);
-        std::fs::create_dir_all(&scratch)
-            .with_context(|| format!("cannot make `{}`", scratch.display()))
-            .map_err(|error| self.give_up(error))?;
+        if self.site.inside.is_none() {
+            let scratch = self.site.scratch(batch.index);
+            std::fs::create_dir_all(&scratch)
+                .with_context(|| format!("cannot make `{}`", scratch.display()))
+                .map_err(|error| self.give_up(error))?;
+        }
         let streams = self.streams(batch.index).map_err(|error| self.give_up(error))?;
         let started = Instant::now();
         let run = self.site.commands.command(&batch.tests, batch.group, &self.site.inside(batch.index));
@@ -126,7 +128,7 @@ impl Executor for BatchExecutor<'_> {
             // Abandoned: what it gave is not wanted, and fetching it would only take time.
             return Ok(Execution { exit, elapsed, leaked, report: None, ended, whole: started.elapsed() });
         }
-        let report = self.local_report(&run, &scratch);
+        let report = self.local_report(&run, batch.index);
         if let (Some(remote), Some(local)) = (&run.report, &report) {
             let _span = self.site.trace.span(Track::Sandbox(slot), || "fetch the report".into());
             sandbox.fetch(remote, local)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{BatchContext, Facts, Framework, RunCommand, Surroundings};
 use crate::cancel::Cancel;
-use crate::files::OutputDir;
+use crate::files::{Discarded, OutputDir};
 use crate::mask::Mask;
 use crate::model::{GroupIndex, Suite, TestIndex};
 use crate::trace::Trace;
@@ -66,12 +66,30 @@ pub struct RunSite<'a> {
     pub trace: &'a Trace,
     /// Set to stop the run.
     pub stop: &'a Cancel,
+    /// Reports that have been read.
+    pub discarded: Discarded,
 }
 
 impl RunSite<'_> {
-    /// The directory of a batch on this machine.
+    /// The directory of a batch on this machine. It exists only if sandboxes see the files of this machine.
     pub fn scratch(&self, batch: u32) -> PathBuf {
         self.scratch.join(format!("batch-{batch}"))
+    }
+
+    /// Where the report of a batch is brought to.
+    pub fn fetched(&self, batch: u32) -> PathBuf {
+        self.scratch.join(format!("batch-{batch}.xml"))
+    }
+
+    /// Removes the files of a batch that has been dealt with.
+    pub fn forget(&self, batch: u32) {
+        if self.inside.is_some() {
+            self.discarded.add(&self.fetched(batch));
+        } else {
+            // What cannot be removed now is removed with its parent.
+            let _ = std::fs::remove_dir_all(self.scratch(batch));
+            let _ = std::fs::remove_file(self.fetched(batch));
+        }
     }
 
     /// The directory of a batch in its sandbox.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
+use crate::files::Discarded;
 use crate::journal::{Entry, Journal};
 use crate::mask::Mask;
 use crate::model::Exit;
@@ -32,11 +33,6 @@ const TEMPFAIL: i32 = 75;
 /// What services print that throttle requests.
 const SLOW_DOWN: [&str; 5] =
     ["too many requests", "rate limit", "rate-limit", "resource_exhausted", "slow down"];
-
-/// How many files may stay that are no longer needed.
-const KEPT: usize = 10_000;
-/// The largest of them, in bytes.
-const SMALL: u64 = 4096;
 
 /// A shell script for a sandbox, with all it needs.
 #[derive(Clone, Copy, Debug)]
@@ -103,8 +99,7 @@ pub struct Shared {
     calls: AtomicUsize,
     /// How many sandboxes have a name.
     named: AtomicUsize,
-    /// Files that are no longer needed and still there.
-    kept: AtomicUsize,
+    discarded: Discarded,
 }
 
 /// What a run tells its provider; [`Shared`] is made from it.
@@ -146,7 +141,7 @@ impl Shared {
             run: context.run.clone(),
             calls: AtomicUsize::new(0),
             named: AtomicUsize::new(0),
-            kept: AtomicUsize::new(0),
+            discarded: Discarded::default(),
         }
     }
 
@@ -166,19 +161,9 @@ impl Shared {
         self.scratch.join(format!("{}.{kind}", self.number()))
     }
 
-    /// Removes files of the private directory that are no longer needed. Most are small and stay until the directory
-    /// goes with the run: to make and remove many files at once is expensive (ext4 looks for an inode that was not
-    /// just removed, and with 200 sandboxes spends a tenth of all processor time on that).
+    /// Removes files of the private directory that are no longer needed.
     pub fn forget(&self, files: &[&Path]) {
-        for file in files {
-            let is_small = || file.metadata().is_ok_and(|data| data.len() <= SMALL);
-            if self.kept.load(Ordering::Relaxed) < KEPT && is_small() {
-                self.kept.fetch_add(1, Ordering::Relaxed);
-            } else {
-                // The directory goes with the run at the latest.
-                let _ = std::fs::remove_file(file);
-            }
-        }
+        files.iter().for_each(|file| self.discarded.add(file));
     }
 
     /// Whether this directory of a sandbox is ours alone.
