@@ -131,10 +131,11 @@ impl<'a> Collector<'a> {
         if undone && self.aside(batch.index).is_some() {
             return Step::end(BatchOutcome::Cancelled);
         }
-        let reading = match results {
+        let mut reading = match results {
             Results::Report(reading) => reading,
             Results::ExitStatus => by_exit_status(batch, execution),
         };
+        self.doubt(batch, execution, &mut reading);
         let before = self.bad_extras();
         let (reported, cases) = self.take(batch, &reading);
         let bad: Vec<TestIndex> = reported.iter().copied().filter(|index| self.is_bad(*index)).collect();
@@ -290,6 +291,19 @@ impl<'a> Collector<'a> {
             let text = format!("the runner ended with {exit}, but reported no failure");
             self.errors.push(Reason::of_batch(number, text));
         }
+    }
+
+    /// Takes back the last pass in the report of a runner that timed out, if it may have hung in that test.
+    fn doubt(&mut self, batch: &Batch, execution: &Execution, reading: &mut Reading) {
+        let Some(last) = reading.unfinished.filter(|_| execution.exit == Exit::TimedOut) else { return };
+        let is_reported = |test: &TestIndex| reading.found.iter().any(|(index, _)| index == test);
+        let has_failure = reading.found.iter().any(|(_, result)| result.outcome.is_bad());
+        if batch.tests.len() > 1 && !has_failure && batch.tests.iter().all(is_reported) {
+            // Whatever the last test gives when it runs again, something took too long.
+            let text = "the runner timed out, but reported no failure".to_owned();
+            self.errors.push(Reason::of_batch(batch.index, text));
+        }
+        reading.found.retain(|(index, _)| *index != last);
     }
 
     /// Queues those of `tests` that have attempts left, spread over the sandboxes.

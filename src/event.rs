@@ -71,6 +71,11 @@ pub enum Event {
         /// Why not.
         reason: String,
     },
+    /// A worker has no sandbox any more: it was of no more use, and is destroyed.
+    Emptied {
+        /// The worker.
+        slot: usize,
+    },
     /// A worker gave up: its sandbox cannot be made, or failed again and again.
     Retired {
         /// The worker.

@@ -84,8 +84,10 @@ enum Message {
     NotCreated { slot: usize, error: ProviderError },
     /// A worker has executed a batch, or could not.
     Executed { slot: usize, batch: Batch, result: Result<Execution, ProviderError>, is_usable: bool },
+    /// The sandbox of a worker was of no more use, and is destroyed.
+    Emptied { slot: usize },
     /// A worker has left; its sandbox is destroyed.
-    Left,
+    Left { slot: usize },
     /// What follows, by the collector, from the end of a batch.
     Answer { ended: Ended, reaction: Reaction },
     /// What follows, by the collector, from anything else.
@@ -133,7 +135,8 @@ pub fn run(pool: &Pool<'_>, batches: Vec<Batch>, observe: impl FnMut(Event) -> R
             log::error!("cannot start the collector thread: {error}");
             return;
         }
-        for slot in 0..workers {
+        for _ in 0..workers {
+            let slot = dispatcher.workers();
             let (orders, received) = unbounded();
             let worker = Worker::new(slot, pool, sender.clone(), &usage, making.clone());
             let name = std::thread::Builder::new().name(format!("sandbox {slot}"));

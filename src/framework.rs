@@ -150,6 +150,10 @@ pub trait Matcher {
     fn covers(&self, _case: &Case) -> Vec<TestIndex> {
         Vec::new()
     }
+    /// Whether a runner that was interrupted may report a pass of a test that had not ended, as its last case.
+    fn may_report_too_early(&self) -> bool {
+        false
+    }
 }
 
 /// Fills in a `test_id_format`.

@@ -108,7 +108,9 @@ fn run_into(
     // Whatever goes wrong here, no process stays behind.
     let (exit, copies) = attended.inspect_err(|_| running.kill())?;
     let elapsed = started.elapsed();
-    let leaked = running.sweep(exit) | !copies.iter().all(drain::Copying::finish);
+    let is_left = running.sweep(exit);
+    let held = copies.iter().filter(|copy| !copy.finish()).count();
+    let leaked = is_left || held > 0;
     Ok(Finished { exit, elapsed, leaked })
 }
 

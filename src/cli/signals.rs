@@ -1,5 +1,6 @@
 //! Signals that stop a run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,6 +23,10 @@ pub(super) fn cancel_on_signals() -> Result<Cancel, Problem> {
         let flag = cancel.clone();
         ctrlc::set_handler(move || stop(&flag))
             .map_err(|error| anyhow::Error::new(error).context("cannot listen for signals"))?;
+    } else {
+        // Shells start background jobs so. Unlike an ignored signal, one that is heard and not acted on is not
+        // inherited by children: pytest must hear it when we send it.
+        signal_hook::flag::register(SIGINT, Arc::default()).context("cannot listen for signals")?;
     }
     let heard: Vec<i32> = [SIGTERM, SIGHUP].into_iter().filter(is_heard).collect();
     let mut signals = Signals::new(heard).context("cannot listen for signals")?;

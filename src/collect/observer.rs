@@ -124,7 +124,7 @@ impl<'a> Observer<'a> {
                 log::debug!("sandbox {slot} is not needed any more");
                 Step::default()
             }
-            Event::Settled | Event::Tick => Step::default(),
+            Event::Emptied { .. } | Event::Settled | Event::Tick => Step::default(),
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Reading {
     pub error: Option<String>,
     /// Up to three unknown names, quoted, for messages about missing results.
     pub nearest: Vec<String>,
+    /// The last test in the report, if it passed and may not have ended when its runner was interrupted.
+    pub unfinished: Option<TestIndex>,
 }
 
 /// Reads the report at `path`.
@@ -44,17 +46,20 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
         if !mask.is_empty() {
             hide(&mut case.result, mask);
         }
+        let is_bad = case.result.outcome.is_bad();
         if let Some(index) = matcher.find(&case) {
+            reading.unfinished = (!is_bad && matcher.may_report_too_early()).then_some(index);
             reading.found.push((index, case.result));
             return;
         }
-        if case.result.outcome.is_bad() {
+        reading.unfinished = None;
+        if is_bad {
             for index in matcher.covers(&case) {
                 reading.found.push((index, CaseResult { outcome: Outcome::Errored, ..case.result.clone() }));
             }
         }
         // pytest writes such a case for the test that an interrupt ended.
-        let is_nothing = case.name.is_empty() && case.classname.is_empty() && !case.result.outcome.is_bad();
+        let is_nothing = case.name.is_empty() && case.classname.is_empty() && !is_bad;
         if !is_nothing && matcher.is_extra(&case) {
             reading.extra(mask.hide(&matcher.name(&case)), &case.result);
         }

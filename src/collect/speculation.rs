@@ -87,7 +87,7 @@ impl<'a> Speculation<'a> {
                 self.candidates.remove(&batch.index);
             }
             Event::Dropped { .. } => self.waiting = self.waiting.saturating_sub(1),
-            Event::Retired { slot, .. } | Event::Released { slot } => {
+            Event::Retired { slot, .. } | Event::Released { slot } | Event::Emptied { slot } => {
                 self.idle.remove(slot);
             }
             Event::Settled | Event::Tick => {}

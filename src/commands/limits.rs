@@ -10,12 +10,13 @@ use nix::unistd::geteuid;
 use crate::error::{Problem, Status};
 use crate::words::count;
 
-/// Open files per worker, at most: two logs and their copies, the pipe of a start, its process.
-const FILES_FOR_EACH: u64 = 8;
+/// Open files per worker, at most: two logs, two pipes with their copies, its process, the flags that end its
+/// batch, and /proc while what is left is searched for.
+const FILES_FOR_EACH: u64 = 14;
 /// Files that are open regardless.
 const FILES_FOR_ALL: u64 = 40;
-/// Tasks per worker, at least: its thread, the shell of a command, a process of that shell.
-const TASKS_FOR_EACH: u64 = 3;
+/// Tasks per worker, at least: its thread and two that copy, the shell of a command, a process of that shell.
+const TASKS_FOR_EACH: u64 = 5;
 /// Other threads: the collector, the thread pool.
 const TASKS_FOR_ALL: u64 = 20;
 

@@ -65,7 +65,12 @@ impl<'a> Dispatcher<'a> {
         self.creates.cancel.clone()
     }
 
-    /// Adds a worker that takes `orders`; its slot is the next number.
+    /// The number of workers so far: the slot of the next one.
+    pub(super) fn workers(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Adds a worker that takes `orders`.
     pub(super) fn add(&mut self, orders: Sender<Order>) {
         self.slots.push(Slot::new(orders));
         self.living += 1;
@@ -163,11 +168,11 @@ impl<'a> Dispatcher<'a> {
         let running = self.slots.iter().filter_map(Slot::busy).map(|busy| busy.tests.saturating_sub(1));
         let may_come = running.sum::<usize>() + self.unanswered.values().sum::<usize>();
         let kept = may_come + self.pool.spare + usize::from(self.any_lost);
-        let is_free = |slot: &Slot| slot.is_idle() || slot.is_making() || slot.is_empty();
-        let free = self.slots.iter().filter(|slot| is_free(slot)).count();
+        let kinds = [Slot::is_empty, Slot::is_destroying, Slot::is_making, Slot::is_idle];
+        let free = self.slots.iter().filter(|slot| kinds.iter().any(|is| is(slot))).count();
         let mut leaving = free.saturating_sub(kept);
         // Those that are there serve at once.
-        for is_next in [Slot::is_empty, Slot::is_making, Slot::is_idle] {
+        for is_next in kinds {
             for slot in 0..self.slots.len() {
                 if leaving > 0 && is_next(&self.slots[slot]) {
                     leaving -= 1;
@@ -198,7 +203,15 @@ impl<'a> Dispatcher<'a> {
             Message::Executed { slot, batch, result, is_usable } => {
                 self.executed(slot, batch, result, is_usable);
             }
-            Message::Left => self.living -= 1,
+            Message::Emptied { slot } => {
+                if self.slots[slot].is_destroying() {
+                    self.slots[slot].state = State::Empty;
+                }
+            }
+            Message::Left { slot } => {
+                self.living -= 1;
+                self.slots[slot].leave();
+            }
             Message::Answer { ended, reaction } => {
                 self.unanswered.remove(&ended.batch);
                 self.follow(reaction, Some(ended));
@@ -231,7 +244,10 @@ impl<'a> Dispatcher<'a> {
         }
         match error {
             ProviderError::Refused(error) | ProviderError::Throttled(error) => self.retire(slot, error),
-            ProviderError::Lost(error) => self.fail(slot, error),
+            ProviderError::Lost(error) => {
+                self.slots[slot].state = State::Empty;
+                self.fail(slot, error);
+            }
         }
     }
 
@@ -240,8 +256,6 @@ impl<'a> Dispatcher<'a> {
         self.slots[slot].failures += 1;
         if self.slots[slot].failures >= FAILURE_BUDGET {
             self.retire(slot, error);
-        } else {
-            self.slots[slot].state = State::Empty;
         }
     }
 
@@ -257,8 +271,9 @@ impl<'a> Dispatcher<'a> {
         result: Result<Execution, ProviderError>,
         is_usable: bool,
     ) {
-        let state = if is_usable { State::Idle } else { State::Empty };
+        let state = if is_usable { State::Idle } else { State::Destroying };
         let State::Busy(busy) = std::mem::replace(&mut self.slots[slot].state, state) else { return };
+        let emptied = (!is_usable).then_some(Event::Emptied { slot });
         if !self.is_broken {
             self.unanswered.insert(busy.batch, busy.tests);
         }
@@ -280,6 +295,7 @@ impl<'a> Dispatcher<'a> {
                 }
             }
         }
+        emptied.into_iter().for_each(|event| self.tell(event));
     }
 
     /// Whether a loss does not count against its worker.

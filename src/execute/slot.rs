@@ -22,6 +22,8 @@ pub(super) struct Slot {
 pub(super) enum State {
     /// It has no sandbox.
     Empty,
+    /// It destroys a sandbox that is of no more use.
+    Destroying,
     /// It makes one.
     Making,
     /// Its sandbox does nothing.
@@ -72,6 +74,10 @@ impl Slot {
 
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.state, State::Empty)
+    }
+
+    pub(super) fn is_destroying(&self) -> bool {
+        matches!(self.state, State::Destroying)
     }
 
     pub(super) fn is_gone(&self) -> bool {

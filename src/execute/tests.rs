@@ -35,6 +35,8 @@ struct Site {
     told: AtomicBool,
     /// Whether sandboxes wait for that.
     is_patient: bool,
+    /// Whether the destruction of a sandbox panics, when it is done.
+    is_explosive: bool,
 }
 
 struct Provider<'a>(&'a Site);
@@ -89,6 +91,7 @@ impl Sandbox for Box_<'static> {
             wait_for(|| self.0.told.load(Ordering::SeqCst));
         }
         self.0.living.fetch_sub(1, Ordering::SeqCst);
+        assert!(!self.0.is_explosive, "expected by this test");
         Ok(())
     }
 }
@@ -157,7 +160,11 @@ fn play(
             Event::Retired { .. } => tally.retired += 1,
             Event::Settled => site.told.store(true, Ordering::SeqCst),
             Event::Released { .. } => tally.released += 1,
-            Event::Refused { .. } | Event::Ready { .. } | Event::Started { .. } | Event::Tick => {}
+            Event::Refused { .. }
+            | Event::Ready { .. }
+            | Event::Started { .. }
+            | Event::Emptied { .. }
+            | Event::Tick => {}
         }
         Reaction::default()
     });

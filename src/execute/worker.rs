@@ -30,7 +30,9 @@ struct Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.sandbox.take().map(Sandbox::destroy) {
+        let Some(sandbox) = self.sandbox.take() else { return };
+        let destroyed = catch_unwind(AssertUnwindSafe(|| sandbox.destroy()));
+        if let Err(error) = destroyed.unwrap_or_else(|_| bug("destroying a sandbox")) {
             log::error!("{error}");
         }
         let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,9 +41,12 @@ impl Drop for Held<'_> {
     }
 }
 
-impl Drop for Worker<'_> {
+/// Says that a worker has left, however it leaves.
+struct Leaving<'a>(&'a Worker<'a>);
+
+impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        self.tell(Message::Left);
+        self.0.tell(Message::Left { slot: self.0.slot });
     }
 }
 
@@ -67,6 +72,7 @@ impl<'a> Worker<'a> {
 
     /// Carries out `orders` until they are closed.
     pub(super) fn work(self, orders: &Receiver<Order>) {
+        let _leaving = Leaving(&self);
         let mut held = None;
         for order in orders {
             match order {
@@ -77,7 +83,12 @@ impl<'a> Worker<'a> {
                     }
                     Err(error) => self.tell(Message::NotCreated { slot: self.slot, error }),
                 },
-                Order::Execute(batch, cancel) => held = self.execute(held, batch, &cancel),
+                Order::Execute(batch, cancel) => {
+                    held = self.execute(held, batch, &cancel);
+                    if held.is_none() {
+                        self.tell(Message::Emptied { slot: self.slot });
+                    }
+                }
             }
         }
         // Before it is told that this worker has left.

@@ -1,7 +1,8 @@
 //! Short commands whose output is of interest to us.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,12 +94,12 @@ impl Captured {
     }
 }
 
-fn read(mut file: &File, most: u64) -> io::Result<Vec<u8>> {
+/// Reads without moving the offset, which a process that was left behind may still write at.
+fn read(file: &File, most: u64) -> io::Result<Vec<u8>> {
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
-    let mut bytes = Vec::new();
-    // A process that was left behind may still write.
-    file.take(length).read_to_end(&mut bytes)?;
+    let start = length.saturating_sub(most);
+    let mut bytes = vec![0; usize::try_from(length - start).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, start)?;
     Ok(bytes)
 }
 

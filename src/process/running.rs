@@ -82,10 +82,15 @@ impl<'a> Running<'a> {
         }
         group::signal(self.group, Signal::SIGKILL);
         self.child.wait()?;
+        self.kill_marked();
+        Ok(())
+    }
+
+    /// Kills what has left the group.
+    fn kill_marked(&self) {
         if let Some(marker) = self.stop.marker {
             marked::kill_all(marker);
         }
-        Ok(())
     }
 
     /// Whether the whole group ends within the grace period of one signal.
@@ -102,7 +107,8 @@ impl<'a> Running<'a> {
             if left.is_zero() {
                 return Ok(false);
             }
-            let more_urgent = self.stop.cancel.beyond(urgency)?;
+            // Without a descriptor it takes a little longer.
+            let more_urgent = self.stop.cancel.beyond(urgency).ok().flatten();
             if self.end.wait(self.child, left, more_urgent.as_deref())?.is_some() {
                 if group::look(self.group) != Left::Running {
                     return Ok(true);
@@ -115,6 +121,10 @@ impl<'a> Running<'a> {
 
     /// Ends what an ended child left in its group; tells whether there was anything.
     pub(super) fn sweep(&self, exit: Exit) -> bool {
+        if matches!(exit, Exit::Signal(_)) {
+            // It could not end what it had put into other groups.
+            self.kill_marked();
+        }
         let ended = Instant::now();
         loop {
             match group::look(self.group) {
@@ -141,6 +151,7 @@ impl<'a> Running<'a> {
         if let Err(error) = self.child.wait() {
             log::warn!("cannot wait for process {}: {error}", self.group);
         }
+        self.kill_marked();
     }
 
     /// Waits until `deadline` for the child to end by itself; `None` if it has not.

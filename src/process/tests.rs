@@ -199,6 +199,39 @@ fn only_a_pipe_that_is_still_held_is_a_leak() {
 }
 
 #[test]
+fn a_process_that_goes_on_writing_delays_nobody() {
+    let place = Place::new();
+    let text = "setsid sh -c 'echo $$ > held; while :; do echo more; sleep 0.03; done' & \
+                while ! [ -s held ]; do sleep 0.01; done; echo out; exit 4";
+    let streams = place.streams(Some("s3cret"));
+    let began = Instant::now();
+    let finished = run(&place.command(text), "/bin/sh", &streams, LONG, &Cancel::new()).unwrap();
+    let took = began.elapsed();
+    let held = nix::unistd::Pid::from_raw(place.read("held").trim().parse().unwrap());
+    nix::sys::signal::killpg(held, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!((finished.exit, finished.leaked), (Exit::Code(4), true));
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    wait_until(|| place.read("stdout").contains("out\n"));
+}
+
+#[test]
+fn what_a_process_writes_later_does_not_change_what_was_captured() {
+    let place = Place::new();
+    let cancel = Cancel::new();
+    let scratch = place.0.path();
+    let capture = Capture { shell: "/bin/sh", scratch, stdout: None, deadline: LONG, cancel: &cancel };
+    let text = "setsid sh -c 'echo $$ > late; while :; do echo late; sleep 0.01; done' & \
+                while ! [ -s late ]; do sleep 0.01; done; for i in $(seq 1000); do echo $i; done";
+    let captured = capture.run(&place.command(text)).unwrap();
+    let whole = |text: &str| (1..=1000).all(|number| text.lines().any(|line| line == number.to_string()));
+    for _ in 0..20 {
+        assert!(whole(&String::from_utf8(captured.stdout().unwrap()).unwrap()));
+    }
+    let late = nix::unistd::Pid::from_raw(place.read("late").trim().parse().unwrap());
+    nix::sys::signal::killpg(late, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+#[test]
 fn waiting_threads_are_woken_by_one_cancel_and_by_nothing_else() {
     let cancel = Cancel::new();
     let place = Place::new();

@@ -87,7 +87,9 @@ impl Site {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = Vec::new();
         for (path, state) in matching {
-            if seen.get(&path) != Some(&state) {
+            // Another batch may have looked later and been here first.
+            let is_newer = seen.get(&path).is_none_or(|known| known != &state && known.0 <= state.0);
+            if is_newer {
                 seen.insert(path.clone(), state);
                 changed.push(path);
             }

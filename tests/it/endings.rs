@@ -81,6 +81,35 @@ def test_hangs():
 }
 
 #[test]
+fn a_teardown_that_hangs_is_no_pass_of_its_test() {
+    let Some(python) = python() else { return };
+    let tests = r"
+import time, pytest
+
+@pytest.fixture
+def slow():
+    yield
+    time.sleep(600)
+
+def test_one(): pass
+def test_hangs(slow): pass
+def test_two(): pass
+";
+    // In the middle of its batch, at its end, and alone.
+    for select in ["", "-k 'not two'", "-k hangs"] {
+        let config = format!(
+            "[offload]\nmax_parallel = 1\ntest_timeout_secs = 4\n[provider]\ntype = \"local\"\n\
+             [framework]\ntype = \"pytest\"\ncommand = \"{} -m pytest\"\n[groups.all]\nfilters = \"{select}\"\n",
+            python.display()
+        );
+        let project = Project::new().file("test_all.py", tests).config(&config);
+        let outcome = project.offload(&["run"]).expect_code(1);
+        assert!(outcome.stdout.contains("TIMED OUT test_all.py::test_hangs"), "{select}: {}", outcome.stdout);
+        assert!(outcome.stdout.contains("passed, 1 failed in"), "{select}: {}", outcome.stdout);
+    }
+}
+
+#[test]
 fn a_report_that_is_a_pipe_is_an_error_of_the_batch() {
     let run = "mkfifo \"$1\"; exit 0\n";
     let globs = "[report]\ndownload_globs = [\"*.txt\"]\ndownload_globs_failure_only = true";

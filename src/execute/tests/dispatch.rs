@@ -196,3 +196,46 @@ fn a_collector_that_is_slow_keeps_no_sandbox_waiting() {
         Reaction::default()
     });
 }
+
+#[test]
+fn no_sandbox_is_made_by_a_worker_that_is_still_destroying_one() {
+    // The lost sandbox is not destroyed before the end, and by then nothing needs another.
+    let site = site(Site { is_patient: true, ..Site::default() });
+    let lost = AtomicUsize::new(0);
+    let script = |_, batch: &Batch| {
+        if batch.index == 0 && lost.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Err(ProviderError::Lost("gone".into()));
+        }
+        if batch.index == 1 {
+            wait_for(|| lost.load(Ordering::SeqCst) > 0);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(Exit::Code(0))
+    };
+    let mut executed = 0;
+    run_on(&Case { site, count: 2, machines: 2, spare: 0 }, script, |event| {
+        match event {
+            Event::Lost { batch, .. } => return Reaction { batches: vec![batch], abandon: None },
+            Event::Finished { .. } => executed += 1,
+            Event::Settled => site.told.store(true, Ordering::SeqCst),
+            _ => {}
+        }
+        Reaction::default()
+    });
+    assert_eq!((executed, site.made.load(Ordering::SeqCst)), (2, 2));
+}
+
+#[test]
+fn a_destroy_that_panics_ends_no_run() {
+    let site = site(Site { is_explosive: true, ..Site::default() });
+    let mut executed = 0;
+    run_on(
+        &Case { site, count: 6, machines: 3, spare: 0 },
+        |_, _| Ok(Exit::Code(0)),
+        |event| {
+            executed += usize::from(matches!(event, Event::Finished { .. }));
+            Reaction::default()
+        },
+    );
+    assert_eq!(executed, 6);
+}

@@ -48,7 +48,7 @@ fn all_made_and_destroyed(project: &Project, count: usize) {
 fn five_hundred_sandboxes_live_at_once_within_the_files_that_are_asked_for() {
     let count = size(500, 150);
     // The very number that the message names where there are fewer.
-    let files = format!("--nofile={}", count * 8 + 40);
+    let files = format!("--nofile={}", count * 14 + 40);
     let more = "secret_env = [\"TOKEN\"]\nenv = { TOKEN = \"s3cr3t-value\" }\n";
     let project = many(count);
     let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
