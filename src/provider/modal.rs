@@ -303,20 +303,17 @@ impl Site {
             "tags": { TAG: settings.context.run },
         });
         let pending = self.driver.ask("create", &request, cancel).map_err(Failure::of_a_create)?;
-        let mut since = None;
-        let answer = pending.wait(settings.context.timeout, || {
-            if !cancel.is_raised() {
-                return false;
-            }
-            let since = since.get_or_insert_with(|| {
+        let answer = match pending.wait(settings.context.timeout, cancel) {
+            Err(Failure::Abandoned) => {
                 // A create that is under way ends with a sandbox, which the driver then destroys.
                 pending.withdraw();
-                Instant::now()
-            });
-            cancel.urgency() == Urgency::Forced || since.elapsed() >= GRACE
-        });
+                pending.wait_until(GRACE, &cancel.channel_beyond(Urgency::Graceful))
+            }
+            answer => answer,
+        };
         match answer {
             Ok(answer) => answer["sandbox"].as_str().map(str::to_owned).ok_or_else(stopped),
+            Err(Failure::TimedOut) if cancel.is_raised() => Err(Failure::Abandoned.of_a_create()),
             Err(failure) => Err(failure.of_a_create()),
         }
     }
