@@ -260,7 +260,7 @@ mod tests {
         let cancel = Cancel::new();
         std::thread::scope(|scope| {
             assert!(scope.spawn(|| image_cell.create(&cancel, panicking)).join().is_err());
-            let other = scope.spawn(|| image_cell.create(&cancel, &make));
+            let other = scope.spawn(|| image_cell.create(&cancel, make));
             let until = Instant::now() + Duration::from_secs(20);
             while !other.is_finished() && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(10));

@@ -204,6 +204,13 @@ impl Shell {
         self.settings.provider.sweep_command.is_some()
     }
 
+    /// Whether `line`, the last that a create printed before it was ended, is the id of the sandbox `name`. Where
+    /// sandboxes can be found by a name, nothing else is trusted.
+    pub(super) fn is_id(&self, line: &str, name: &str) -> bool {
+        let is_named = self.settings.provider.create_command.contains("{sandbox_name}");
+        line == name || !(is_named || self.can_sweep())
+    }
+
     /// Destroys what carries the name of the run, and gives the ids; `None` where there is no command for that.
     pub(super) fn sweep(&self) -> Option<Result<Vec<String>, ProviderError>> {
         let template = self.settings.provider.sweep_command.as_ref()?;
