@@ -222,7 +222,9 @@ impl Command<'_> {
     /// Destroys the sandbox `name`, whose create was ended, if its last line may be the id.
     fn undo(&self, last: Option<String>, name: &str) -> Left {
         let Some(id) = last.filter(|last| may_be_id(last)) else { return Left::Unknown };
+        let turn = self.shell.turn();
         let destroyed = self.shell.destroy(&id);
+        drop(turn);
         if let Err(error) = &destroyed {
             log::debug!("`{id}` of a create that was ended cannot be destroyed: {error}");
         }

@@ -17,6 +17,7 @@ use crate::provider::remote::{Remote, RunContext, Shared, Transport, begin, ente
 use crate::provider::{
     BuildContext, Builder, Image, ONE_ARGUMENT, Provider, ProviderError, Reaper, Sandbox, ThinDiff,
 };
+use crate::words;
 
 mod dockerfile;
 mod driver;
@@ -333,7 +334,7 @@ impl Drop for Site {
             Farewell::Done => Ok(Vec::new()),
             Farewell::Busy => {
                 log::warn!(
-                    "{} sandboxes were still being created; the driver destroys them once they exist, and \
+                    "sandboxes still being created: {}; the driver destroys them once they exist, and \
                      `offload gc` checks",
                     unknown.len()
                 );
@@ -344,7 +345,8 @@ impl Drop for Site {
         match swept {
             Ok(_) => unknown.into_iter().for_each(|(entry, _journal)| entry.close()),
             Err(error) => {
-                log::error!("{} sandboxes may be left (`offload gc` tries again): {error}", unknown.len());
+                let count = words::count(unknown.len(), "sandbox");
+                log::error!("{count} may be left (`offload gc` tries again): {error}");
             }
         }
         self.driver.close();
