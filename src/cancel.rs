@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crossbeam::channel::{self, Receiver, Sender, bounded};
+
 /// How urgently the run is to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
@@ -37,14 +39,15 @@ struct Node {
 struct State {
     children: Vec<Weak<Node>>,
     /// One for each level that can be reached, made when somebody first waits for it.
-    signals: [Option<Signal>; 2],
+    pipes: [Option<Signal<Arc<PipeReader>, PipeWriter>>; 2],
+    channels: [Option<Signal<Receiver<()>, Sender<()>>>; 2],
 }
 
-/// A pipe that nobody writes to. Its writer is closed when the level is reached.
+/// A pipe or channel that nobody writes to. Its writer is closed when the level is reached.
 #[derive(Debug)]
-struct Signal {
-    reader: Arc<PipeReader>,
-    writer: Option<PipeWriter>,
+struct Signal<R, W> {
+    reader: R,
+    writer: Option<W>,
 }
 
 impl Node {
@@ -60,8 +63,11 @@ impl Node {
         let children: Vec<Arc<Node>> = {
             let mut state = self.lock();
             self.level.fetch_max(level, Ordering::SeqCst);
-            for signal in state.signals.iter_mut().take(level.into()).flatten() {
-                signal.writer = None;
+            for pipe in state.pipes.iter_mut().take(level.into()).flatten() {
+                pipe.writer = None;
+            }
+            for channel in state.channels.iter_mut().take(level.into()).flatten() {
+                channel.writer = None;
             }
             state.children.iter().filter_map(Weak::upgrade).collect()
         };
@@ -143,7 +149,7 @@ impl Cancel {
         let place = urgency as usize;
         let mut state = self.node.lock();
         let is_reached = usize::from(self.node.level()) > place;
-        let Some(signal) = state.signals.get_mut(place) else { return Ok(None) };
+        let Some(signal) = state.pipes.get_mut(place) else { return Ok(None) };
         if let Some(signal) = signal {
             return Ok(Some(Arc::clone(&signal.reader)));
         }
@@ -151,6 +157,19 @@ impl Cancel {
         let reader = Arc::new(reader);
         *signal = Some(Signal { reader: Arc::clone(&reader), writer: (!is_reached).then_some(writer) });
         Ok(Some(reader))
+    }
+
+    /// The same as a channel, which is disconnected when the flag is raised beyond `urgency`.
+    pub fn channel_beyond(&self, urgency: Urgency) -> Receiver<()> {
+        let place = urgency as usize;
+        let mut state = self.node.lock();
+        let is_reached = usize::from(self.node.level()) > place;
+        let Some(signal) = state.channels.get_mut(place) else { return channel::never() };
+        let signal = signal.get_or_insert_with(|| {
+            let (writer, reader) = bounded(0);
+            Signal { reader, writer: (!is_reached).then_some(writer) }
+        });
+        signal.reader.clone()
     }
 }
 
@@ -195,6 +214,26 @@ mod tests {
         // Made after the raise, it is readable at once.
         assert_eq!((&*parent.beyond(Urgency::None).unwrap().unwrap()).read(&mut [0]).unwrap(), 0);
         assert!(child.beyond(Urgency::Forced).unwrap().is_none());
+    }
+
+    #[test]
+    fn channels_are_closed_by_a_raise_of_the_parent() {
+        let parent = Cancel::new();
+        let child = parent.child();
+        let channel = |urgency| child.channel_beyond(urgency);
+        let (beyond, forced) = (channel(Urgency::None), channel(Urgency::Graceful));
+        assert!(beyond.recv_timeout(Duration::from_millis(1)).is_err_and(|error| error.is_timeout()));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| beyond.recv_timeout(Duration::from_secs(30)));
+            parent.raise();
+            assert!(waiting.join().unwrap().is_err_and(|error| error.is_disconnected()));
+        });
+        assert!(forced.try_recv().is_err_and(|error| error.is_empty()));
+        parent.raise();
+        assert!(forced.try_recv().is_err_and(|error| error.is_disconnected()));
+        // Made after the raise, it is closed at once; there is nothing beyond force.
+        assert!(parent.channel_beyond(Urgency::None).try_recv().is_err_and(|error| error.is_disconnected()));
+        assert!(channel(Urgency::Forced).try_recv().is_err_and(|error| error.is_empty()));
     }
 
     #[test]

@@ -99,7 +99,7 @@ enum Command {
     CheckpointStatus,
     /// Destroy sandboxes left behind by killed runs, and delete their temporary files
     Gc {
-        /// List creates that ended before they printed an ID, and forget them: you destroyed what they left
+        /// List creates that gave no reliable ID, and forget them: you destroyed what they left
         #[arg(long)]
         forget: bool,
     },

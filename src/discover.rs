@@ -13,8 +13,9 @@ use crate::framework::{Facts, Framework, ListCommand, ListOutput, Listing, Surro
 use crate::mask::Mask;
 use crate::model::{Exit, Group, GroupIndex, Suite};
 use crate::process::guard::Guard;
-use crate::process::{Capture, Captured};
+use crate::process::{self, Capture, Captured};
 use crate::trace::{Trace, Track};
+use crate::words;
 
 /// So many bytes of what a list command prints are kept for messages.
 const TAIL: u64 = 64 * 1024;
@@ -148,7 +149,9 @@ impl Lister<'_> {
             deadline: site.timeout,
             cancel: self.cancel,
         };
-        let captured = capture.run(&command)?;
+        let captured = capture
+            .run(&command)
+            .map_err(|error| anyhow!("{}", site.mask.hide_before(process::CUT, &error.to_string())))?;
         // Not every program fails when its list is cut off.
         files::check_room(&site.scratch).context("the list may be incomplete")?;
         let output = list_output(order, &captured)?;
@@ -178,9 +181,9 @@ fn list_output(order: &ListCommand, captured: &Captured) -> Result<ListOutput> {
     };
     let file = order.output.as_deref().filter(|path| path.is_file()).map(read).transpose()?;
     let stdout = match file {
-        // What a list command prints beside its list is for messages only.
-        Some(_) => captured.stdout_tail(TAIL),
-        None => captured.stdout().map(text).context("cannot read its output")?,
+        // What a command prints beside its list of tests is for messages only.
+        Some(_) if !order.groups.is_empty() => captured.stdout_tail(TAIL),
+        _ => captured.stdout().map(text).context("cannot read its output")?,
     };
     Ok(ListOutput { exit: captured.finished.exit, stdout, stderr: captured.stderr_tail(TAIL), file })
 }
@@ -220,7 +223,37 @@ fn join(groups: Vec<Group>, listings: Vec<Listing>, mask: &Mask, shared: PathBuf
         }
     }
     if let Some(example) = example {
-        log::warn!("{doubles} tests are listed more than once and run once, the first of them `{example}`");
+        let count = words::count(doubles, "duplicate");
+        log::warn!("ignored {count} of tests listed more than once (the first: `{example}`)");
     }
     Ok(Discovery { suite, facts, shared })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::CommandLine;
+
+    #[test]
+    fn only_beside_a_list_of_tests_is_output_cut() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("file");
+        std::fs::write(&file, "content").unwrap();
+        let capture = Capture {
+            shell: "/bin/sh",
+            scratch: scratch.path(),
+            stdout: None,
+            deadline: Duration::from_secs(60),
+            cancel: &Cancel::new(),
+        };
+        let command = CommandLine::shell("head -c 100000 /dev/zero");
+        let captured = capture.run(&command).unwrap();
+        let length = |groups: Vec<GroupIndex>, output: Option<PathBuf>| {
+            let order = ListCommand { groups, command: command.clone(), output };
+            list_output(&order, &captured).unwrap().stdout.len()
+        };
+        assert_eq!(length(vec![GroupIndex(0)], Some(file.clone())), 64 * 1024);
+        assert_eq!(length(vec![GroupIndex(0)], None), 100_000);
+        assert_eq!(length(Vec::new(), Some(file.clone())), 100_000);
+    }
 }

@@ -256,19 +256,26 @@ impl OutputDir {
     /// # Errors
     /// If the manifest or the directory cannot be written.
     pub fn place(&self, relative: &Path) -> Result<PathBuf> {
-        let path = self.path.join(relative);
+        let path = self.list(relative)?;
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot create `{}`", directory.display()))?;
+        }
+        Ok(path)
+    }
+
+    /// The same for a file whose directory exists.
+    ///
+    /// # Errors
+    /// If the manifest cannot be written.
+    pub fn list(&self, relative: &Path) -> Result<PathBuf> {
         let mut line = relative.as_os_str().as_encoded_bytes().to_vec();
         line.push(0);
         let mut manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner);
         manifest
             .write_all(&line)
             .with_context(|| format!("cannot write the manifest of `{}`", self.path.display()))?;
-        drop(manifest);
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory)
-                .with_context(|| format!("cannot create `{}`", directory.display()))?;
-        }
-        Ok(path)
+        Ok(self.path.join(relative))
     }
 }
 

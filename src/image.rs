@@ -12,6 +12,7 @@ use crate::git::changes::Changes;
 use crate::git::notes::{GoneImage, ImageNote, Notes};
 use crate::git::patch;
 use crate::provider::{BuildContext, Builder, Image, ProviderError, ThinDiff};
+use crate::words;
 
 mod recipe;
 
@@ -262,7 +263,8 @@ impl Wanted<'_> {
         if changes.is_empty() {
             return Ok(Difference::Thin(None));
         }
-        log::info!("{} files differ from commit {}", changes.len(), &commit[..commit.len().min(12)]);
+        let count = words::count(changes.len(), "changed file");
+        log::info!("{count} since commit {}", &commit[..commit.len().min(12)]);
         let Some(script) = self.script(&changes)? else { return Ok(Difference::Unfit) };
         let patch = self.scratch.join("thin-diff.patch");
         if self.then.is_some() || self.builder.wants_patch() {

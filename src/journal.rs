@@ -68,8 +68,8 @@ pub struct Entry {
     name: String,
 }
 
-/// Whether a line that a create printed can be an id: one word. A create that was ended may have printed no more
-/// than its progress.
+/// Whether a line that a create printed can be an id: one word. A create that was ended may have printed no more than
+/// its progress, which can be one word too.
 pub fn may_be_id(line: &str) -> bool {
     let is_odd =
         |letter: char| letter.is_whitespace() || letter.is_control() || letter == char::REPLACEMENT_CHARACTER;
@@ -232,10 +232,14 @@ pub struct Left {
 }
 
 impl Left {
-    /// What the provider calls it; `None` where its create printed no id.
-    pub fn id(&self) -> Option<String> {
-        let last = || files::last_line(&self.entry.output).filter(|line| may_be_id(line));
-        self.id.clone().or_else(last)
+    /// What the provider calls it; `None` where its run did not live to enter that.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// The last line that its create printed, if that can be an id.
+    pub fn guess(&self) -> Option<String> {
+        files::last_line(&self.entry.output).filter(|line| may_be_id(line))
     }
 
     /// The name given to its create.

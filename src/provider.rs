@@ -133,6 +133,13 @@ pub trait Reaper {
     /// Destroys all sandboxes that carry the name of the run, and gives their ids; `None` where the provider cannot
     /// find them. Where it fails, some may still be there.
     fn sweep(&self) -> Option<Result<Vec<String>, ProviderError>>;
+
+    /// Whether `line`, one word and the last that a create printed before it was ended, is the id of the sandbox
+    /// `name`. Otherwise it may be no more than progress, and its sandbox is unknown.
+    fn is_id(&self, line: &str, name: &str) -> bool {
+        let _ = (line, name);
+        false
+    }
 }
 
 /// How a run came to its end.

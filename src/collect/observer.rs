@@ -188,7 +188,7 @@ impl<'a> Observer<'a> {
         for kind in ["stdout", "stderr"] {
             let from = self.site.output.path().join(format!("logs/batch-{batch}.{kind}"));
             let name = PathBuf::from(format!("logs/batch-{batch}.{kind}.{}", outcome.word()));
-            let renamed = self.site.output.place(&name).map(|to| std::fs::rename(&from, to));
+            let renamed = self.site.output.list(&name).map(|to| std::fs::rename(&from, to));
             match renamed {
                 Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
                     log::warn!("cannot rename `{}`: {error}", from.display());

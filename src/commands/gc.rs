@@ -17,6 +17,7 @@ use crate::error::{Problem, Status};
 use crate::files::Scratch;
 use crate::journal::{self, Dead, Left};
 use crate::progress::Screen;
+use crate::words;
 
 /// How long a create of a dead run is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +27,7 @@ const SLICE: Duration = Duration::from_millis(100);
 /// How many sandboxes are destroyed at the same time.
 const AT_ONCE: usize = 16;
 
-/// What to do with creates that were ended before they printed an id, and that no sweep settled.
+/// What to do with creates that gave no reliable id and that no sweep settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
     /// List them and keep them.
@@ -54,7 +55,7 @@ struct Task {
 /// What became of a sandbox.
 enum Outcome {
     Destroyed(String),
-    /// Its create printed no id.
+    /// Its create gave no reliable id.
     Unknown(Task),
     Left(anyhow::Error),
 }
@@ -65,6 +66,8 @@ struct Tally {
     destroyed: usize,
     left: usize,
     unknown: Vec<Task>,
+    /// The numbers of runs whose sweep failed.
+    not_swept: Vec<usize>,
 }
 
 /// Destroys what dead runs left, wherever on this machine they were started, and reports each sandbox. Runs that are
@@ -88,7 +91,8 @@ pub fn run(
             Ok((makers, setup)) => (Some(makers), Some(setup)),
             Err(error) => {
                 let config = dead.about.config.display();
-                log::error!("{} sandboxes of `{config}` stay: {error:#}", sandboxes.len());
+                let count = words::count(sandboxes.len(), "sandbox");
+                log::error!("cannot destroy {count} of `{config}`: {error:#}");
                 (None, None)
             }
         };
@@ -98,7 +102,7 @@ pub fn run(
     // What is in the journal first: then providers find only what is not.
     let result = destroy_all(&runs, tasks, cancel, &mut tally, output)
         .and_then(|()| sweep(&runs, cancel, &mut tally, output))
-        .and_then(|()| settle(&runs, unknown, &mut tally, output));
+        .and_then(|()| if cancel.is_raised() { Ok(()) } else { settle(&runs, unknown, &mut tally, output) });
     let unknown = tally.unknown.len();
     let left = tally.left + unknown;
     let of_them = if unknown > 0 { format!(" ({unknown} unknown)") } else { String::new() };
@@ -107,18 +111,19 @@ pub fn run(
         .and_then(|()| output.flush())
         .context("cannot write to standard output")?;
     if cancel.is_raised() {
-        let error = anyhow!("`gc` was interrupted; {left} sandboxes are left");
+        let error = anyhow!("`gc` was interrupted; {} left", words::count(left, "sandbox"));
         return Err(Problem::new(Status::Interrupted, error).hint("run `offload gc` again"));
     }
     if tally.left > 0 {
-        let error = anyhow!("{} sandboxes could not be destroyed", tally.left);
+        let error = anyhow!("could not destroy {}", words::count(tally.left, "sandbox"));
         return Err(
             Problem::new(Status::NothingRun, error).hint("fix the errors above, then run `offload gc` again")
         );
     }
     if unknown > 0 {
-        let error =
-            anyhow!("{unknown} creates were ended before printing an id; each may have left a sandbox");
+        let verb = if unknown == 1 { "it may" } else { "each may" };
+        let creates = words::count(unknown, "create");
+        let error = anyhow!("{creates} gave no reliable id; {verb} have left a sandbox");
         return Err(Problem::new(Status::NothingRun, error).hint(
             "destroy what is there of the sandboxes listed above, then run `offload gc --forget`; with a \
              `sweep_command` in [provider], `offload gc` does that by itself",
@@ -143,6 +148,7 @@ fn sweep(runs: &[Run], cancel: &Cancel, tally: &mut Tally, output: &mut dyn Writ
             }
             Some(Err(error)) => {
                 tally.left += 1;
+                tally.not_swept.push(number);
                 log::error!("sandboxes whose ids are not known may be left: {error}");
             }
             None => {}
@@ -151,24 +157,27 @@ fn sweep(runs: &[Run], cancel: &Cancel, tally: &mut Tally, output: &mut dyn Writ
     Ok(())
 }
 
-/// Lists creates of which nobody knows whether they left a sandbox, and drops them if the user says so.
+/// Lists creates of which nobody knows whether they left a sandbox, and drops them if the user says so; not those that
+/// the next sweep may settle.
 fn settle(runs: &[Run], unknown: Unknown, tally: &mut Tally, output: &mut dyn Write) -> io::Result<()> {
-    for Task { run, sandbox } in &tally.unknown {
-        let (run, slot) = (&runs[*run].dead, sandbox.slot());
+    let mut kept = Vec::new();
+    for task in tally.unknown.drain(..) {
+        let (run, sandbox) = (&runs[task.run].dead, &task.sandbox);
         // Journals of older versions have no names.
         let name = if sandbox.name().is_empty() { &run.run } else { sandbox.name() };
-        let config = run.about.config.display();
-        match unknown {
-            Unknown::Forget => writeln!(output, "forgot {name} (slot {slot}, `{config}`)")?,
-            Unknown::Keep => writeln!(
-                output,
-                "unknown {name} (slot {slot}, `{config}`): destroy it if it exists, then run `offload gc --forget`"
-            )?,
+        let create = format!("{name} (slot {}, `{}`)", sandbox.slot(), run.about.config.display());
+        if tally.not_swept.contains(&task.run) {
+            writeln!(output, "unknown {create}: its sweep failed")?;
+            kept.push(task);
+        } else if unknown == Unknown::Forget {
+            writeln!(output, "forgot {create}")?;
+            task.sandbox.close();
+        } else {
+            writeln!(output, "unknown {create}: destroy it if it exists, then run `offload gc --forget`")?;
+            kept.push(task);
         }
     }
-    if unknown == Unknown::Forget {
-        tally.unknown.drain(..).for_each(|task| task.sandbox.close());
-    }
+    tally.unknown = kept;
     Ok(())
 }
 
@@ -251,9 +260,22 @@ fn destroy(makers: Option<&Makers>, task: Task, cancel: &Cancel) -> Result<Outco
         }
         cancel.wait(SLICE);
     }
-    let Some(id) = task.sandbox.id() else { return Ok(Outcome::Unknown(task)) };
+    let sandbox = &task.sandbox;
+    let Some(id) = sandbox.id().map(str::to_owned).or_else(|| sandbox.guess()) else {
+        return Ok(Outcome::Unknown(task));
+    };
     let Some(makers) = makers else { bail!("the sandbox `{id}` was not destroyed") };
-    makers.reaper().destroy(&id).map_err(|error| anyhow!("the sandbox `{id}` was not destroyed: {error}"))?;
+    let reaper = makers.reaper();
+    let destroyed = reaper.destroy(&id);
+    if sandbox.id().is_none() && !reaper.is_id(&id, sandbox.name()) {
+        // To destroy a word of progress succeeds as well.
+        match destroyed {
+            Ok(()) => log::info!("destroyed `{id}`, the last word of the create of `{}`", sandbox.name()),
+            Err(error) => log::debug!("`{id}` is no sandbox, or cannot be destroyed: {error}"),
+        }
+        return Ok(Outcome::Unknown(task));
+    }
+    destroyed.map_err(|error| anyhow!("the sandbox `{id}` was not destroyed: {error}"))?;
     task.sandbox.close();
     Ok(Outcome::Destroyed(id))
 }

@@ -16,6 +16,7 @@ use crate::model::{Batch, Exit};
 use crate::process::{Finished, Streams};
 use crate::provider::{Order, ProviderError, Sandbox};
 use crate::trace::Track;
+use crate::words;
 
 /// Executes batches: the [`Executor`] of a run.
 pub struct BatchExecutor<'a> {
@@ -40,8 +41,11 @@ pub struct Rules {
 
 impl BatchExecutor<'_> {
     fn streams(&self, batch: u32) -> Result<Streams> {
-        let log = |kind: &str| self.site.output.place(Path::new(&format!("logs/batch-{batch}.{kind}")));
-        Ok(Streams { stdout: log("stdout")?, stderr: log("stderr")?, mask: Arc::clone(&self.site.mask) })
+        let name = |kind: &str| PathBuf::from(format!("logs/batch-{batch}.{kind}"));
+        let stdout = self.site.output.place(&name("stdout"))?;
+        // In the same directory.
+        let stderr = self.site.output.list(&name("stderr"))?;
+        Ok(Streams { stdout, stderr, mask: Arc::clone(&self.site.mask) })
     }
 
     /// The run cannot go on: everything is stopped, the first reason is kept.
@@ -65,10 +69,8 @@ impl BatchExecutor<'_> {
         match sandbox.download(&self.rules.globs, &place) {
             Ok(0) => {}
             Ok(count) => {
-                log::info!(
-                    "batch {batch}: {count} files in `{}`",
-                    self.site.output.path().join(&directory).display()
-                )
+                let place = self.site.output.path().join(&directory);
+                log::info!("batch {batch}: {} in `{}`", words::count(count, "file"), place.display());
             }
             Err(error) => {
                 let error = self.site.mask.hide(&format!("{error:#}"));

@@ -14,6 +14,7 @@ use crate::provider::remote::{Remote, Transport, begin, enter, patch};
 use crate::provider::{
     BuildContext, Builder, Image, Provider, ProviderError, Reaper, RunEnd, Sandbox, ThinDiff,
 };
+use crate::words;
 
 mod shell;
 
@@ -36,7 +37,7 @@ pub struct Command<'a> {
     image: ImageCell<'a>,
     journal: Option<Arc<Journal>>,
     root: String,
-    /// Creates that were ended before they printed an id.
+    /// Creates that may have left a sandbox whose id is not known.
     unknown: Mutex<Vec<Making>>,
 }
 
@@ -59,7 +60,7 @@ enum Left {
     Nothing,
     /// A sandbox that could not be destroyed.
     Sandbox(String),
-    /// Nobody knows: it was ended before it printed an id.
+    /// Nobody knows: it told no id for certain.
     Unknown,
 }
 
@@ -91,6 +92,10 @@ impl Reaper for Images {
 
     fn sweep(&self) -> Option<Result<Vec<String>, ProviderError>> {
         self.shell.sweep()
+    }
+
+    fn is_id(&self, line: &str, name: &str) -> bool {
+        self.shell.is_id(line, name)
     }
 }
 
@@ -203,26 +208,31 @@ impl Command<'_> {
         let made = patiently(cancel, || {
             let output = self.shell.run(&filled, making.entry.as_ref().map(Entry::output), cancel)?;
             let Err(error) = output.check(filled.key) else {
-                return id_in(output.last, filled.key, "sandbox");
+                return id_in(output.last, filled.key, "sandbox").inspect_err(|_| left = Left::Unknown);
             };
             // A create that fails by itself has made nothing, and its last line is seldom an id.
             if output.was_ended() {
-                left = self.undo(output.last);
+                left = self.undo(output.last, &making.name);
             }
             Err(error)
         });
         made.map_err(|error| FailedCreate { error, left })
     }
 
-    /// Destroys what a create made that was ended, if its last line names it.
-    fn undo(&self, last: Option<String>) -> Left {
+    /// Destroys the sandbox `name`, whose create was ended, if its last line may be the id.
+    fn undo(&self, last: Option<String>, name: &str) -> Left {
         let Some(id) = last.filter(|last| may_be_id(last)) else { return Left::Unknown };
-        match self.shell.destroy(&id) {
+        let turn = self.shell.turn();
+        let destroyed = self.shell.destroy(&id);
+        drop(turn);
+        if let Err(error) = &destroyed {
+            log::debug!("`{id}` of a create that was ended cannot be destroyed: {error}");
+        }
+        match destroyed {
+            // To destroy a word of progress succeeds as well.
+            _ if !self.shell.is_id(&id, name) => Left::Unknown,
             Ok(()) => Left::Nothing,
-            Err(error) => {
-                log::debug!("`{id}` of a create that was ended cannot be destroyed: {error}");
-                Left::Sandbox(id)
-            }
+            Err(_) => Left::Sandbox(id),
         }
     }
 
@@ -343,10 +353,8 @@ impl Provider for Command<'_> {
 /// What is to be said of creates that may have left a sandbox.
 fn warning(names: &[String], can_sweep: bool) -> String {
     const SHOWN: usize = 5;
-    let (count, verb) = match names.len() {
-        1 => ("1 create was".to_owned(), "it may have left a sandbox"),
-        count => (format!("{count} creates were"), "each may have left a sandbox"),
-    };
+    let verb = if names.len() == 1 { "it may" } else { "each may" };
+    let count = words::count(names.len(), "create");
     let more = names.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let names = names[..names.len().min(SHOWN)].join(", ");
@@ -355,5 +363,5 @@ fn warning(names: &[String], can_sweep: bool) -> String {
     } else {
         "`offload gc` lists them, `offload gc --forget` settles them, a `sweep_command` in [provider] finds them"
     };
-    format!("{count} ended before printing an id; {verb} ({names}{more}): {advice}")
+    format!("{count} gave no reliable id; {verb} have left a sandbox ({names}{more}): {advice}")
 }

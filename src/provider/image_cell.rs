@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::{Image, ProviderError};
 use crate::cancel::Cancel;
 
-/// How often a waiting thread looks at the cancel flag.
-const SLICE: Duration = Duration::from_millis(50);
+/// How often a thread that waits for others looks at the cancel flag.
+const SLICE: Duration = Duration::from_millis(300);
 /// Another create may be about to succeed: the image is not rebuilt before this much quiet.
 const QUIET: Duration = Duration::from_millis(300);
 /// With this many refusals no quiet is needed.
@@ -40,6 +40,44 @@ struct State {
     refusals: usize,
     /// Why it could not be rebuilt.
     failure: Option<ProviderError>,
+}
+
+/// A create under way: dropped when it has ended, also by a panic.
+struct Making<'c> {
+    state: &'c Mutex<State>,
+    changed: &'c Condvar,
+    is_made: bool,
+    is_refused: bool,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.making -= 1;
+        state.last = Instant::now();
+        state.is_proven |= self.is_made;
+        state.refusals += usize::from(self.is_refused);
+        self.changed.notify_all();
+    }
+}
+
+/// The image is being rebuilt: dropped when that has ended, also by a panic.
+struct Renewing<'c> {
+    state: &'c Mutex<State>,
+    changed: &'c Condvar,
+    result: Result<Image, ProviderError>,
+}
+
+impl Drop for Renewing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.is_renewing = false;
+        match &self.result {
+            Ok(image) => (state.image, state.is_new) = (image.clone(), true),
+            Err(error) => state.failure = Some(error.clone()),
+        }
+        self.changed.notify_all();
+    }
 }
 
 impl<'a> ImageCell<'a> {
@@ -77,17 +115,16 @@ impl<'a> ImageCell<'a> {
             state.last = Instant::now();
             (state.image.clone(), state.is_new)
         };
+        let mut making =
+            Making { state: &self.state, changed: &self.changed, is_made: false, is_refused: false };
         let result = make(&image);
-        let mut state = self.lock();
-        state.making -= 1;
-        state.last = Instant::now();
-        state.is_proven |= result.is_ok();
-        self.changed.notify_all();
+        making.is_made = result.is_ok();
+        making.is_refused = !was_new && matches!(result, Err(ProviderError::Refused(_)));
+        drop(making);
         match result {
             Err(ProviderError::Refused(refusal)) if !was_new && self.renew.is_some() => {
                 log::debug!("a create from the cached image was refused: {refusal}");
-                state.refusals += 1;
-                if self.is_renewed(state, cancel)? {
+                if self.is_renewed(cancel)? {
                     // Not while the lock is held: all who were refused try again side by side.
                     let image = self.lock().image.clone();
                     return make(&image);
@@ -99,11 +136,9 @@ impl<'a> ImageCell<'a> {
     }
 
     /// Waits until it is known whether the image exists, and if it does not, until it has been rebuilt.
-    fn is_renewed<'s>(
-        &'s self,
-        mut state: MutexGuard<'s, State>,
-        cancel: &Cancel,
-    ) -> Result<bool, ProviderError> {
+    fn is_renewed(&self, cancel: &Cancel) -> Result<bool, ProviderError> {
+        let Some(renew) = &self.renew else { return Ok(false) };
+        let mut state = self.lock();
         loop {
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
@@ -114,22 +149,21 @@ impl<'a> ImageCell<'a> {
             if state.is_proven || cancel.is_raised() {
                 return Ok(false);
             }
-            let is_certain = state.refusals >= ENOUGH || state.last.elapsed() >= QUIET;
-            if state.making == 0 && !state.is_renewing && is_certain {
+            let is_busy = state.making > 0 || state.is_renewing;
+            let quiet = state.last.elapsed();
+            if !is_busy && (state.refusals >= ENOUGH || quiet >= QUIET) {
                 state.is_renewing = true;
                 drop(state);
                 log::warn!("the provider rejected the cached image; rebuilding it");
-                let image = self.renew.as_ref().map(|renew| renew(cancel));
+                let result = Err(ProviderError::Refused("rebuilding the image panicked".into()));
+                let mut renewing = Renewing { state: &self.state, changed: &self.changed, result };
+                renewing.result = renew(cancel);
+                drop(renewing);
                 state = self.lock();
-                match image {
-                    Some(Ok(image)) => (state.image, state.is_new) = (image, true),
-                    Some(Err(error)) => state.failure = Some(error),
-                    None => return Ok(false),
-                }
-                self.changed.notify_all();
                 continue;
             }
-            state = self.changed.wait_timeout(state, SLICE).unwrap_or_else(PoisonError::into_inner).0;
+            let slice = if is_busy { SLICE } else { QUIET.saturating_sub(quiet) };
+            state = self.changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -215,5 +249,41 @@ mod tests {
     fn an_image_that_was_just_made_is_not_doubted() {
         let fresh = ImageCell::new(image("fresh"), None);
         assert_eq!(ten(&fresh, |_, _| false), 0);
+    }
+
+    /// What a create gives that is refused the old image, after `panicking` has panicked.
+    fn after_a_panic(
+        image_cell: &ImageCell<'_>,
+        panicking: impl Fn(&Image) -> Result<(), ProviderError> + Send,
+    ) -> Result<(), ProviderError> {
+        let make = |image: &Image| if image.id.as_deref() == Some("new") { Ok(()) } else { Err(refused()) };
+        let cancel = Cancel::new();
+        std::thread::scope(|scope| {
+            assert!(scope.spawn(|| image_cell.create(&cancel, panicking)).join().is_err());
+            let other = scope.spawn(|| image_cell.create(&cancel, make));
+            let until = Instant::now() + Duration::from_secs(20);
+            while !other.is_finished() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // One that would wait forever fails the test instead.
+            cancel.raise();
+            other.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_panic_in_a_create_keeps_nobody_from_rebuilding() {
+        static RENEWED: AtomicUsize = AtomicUsize::new(0);
+        let made = after_a_panic(&image_cell(&RENEWED), |_| panic!("on purpose"));
+        assert_eq!((made, RENEWED.load(Ordering::SeqCst)), (Ok(()), 1));
+    }
+
+    #[test]
+    fn a_panic_while_rebuilding_is_a_failure_for_all_others() {
+        let image_cell = ImageCell::new(image("old"), Some(Box::new(|_| panic!("on purpose"))));
+        let Err(ProviderError::Refused(reason)) = after_a_panic(&image_cell, |_| Err(refused())) else {
+            panic!("it was not refused");
+        };
+        assert!(reason.contains("panicked"), "{reason}");
     }
 }

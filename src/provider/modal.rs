@@ -17,6 +17,7 @@ use crate::provider::remote::{Remote, RunContext, Shared, Transport, begin, ente
 use crate::provider::{
     BuildContext, Builder, Image, ONE_ARGUMENT, Provider, ProviderError, Reaper, Sandbox, ThinDiff,
 };
+use crate::words;
 
 mod dockerfile;
 mod driver;
@@ -303,20 +304,17 @@ impl Site {
             "tags": { TAG: settings.context.run },
         });
         let pending = self.driver.ask("create", &request, cancel).map_err(Failure::of_a_create)?;
-        let mut since = None;
-        let answer = pending.wait(settings.context.timeout, || {
-            if !cancel.is_raised() {
-                return false;
-            }
-            let since = since.get_or_insert_with(|| {
+        let answer = match pending.wait(settings.context.timeout, cancel) {
+            Err(Failure::Abandoned) => {
                 // A create that is under way ends with a sandbox, which the driver then destroys.
                 pending.withdraw();
-                Instant::now()
-            });
-            cancel.urgency() == Urgency::Forced || since.elapsed() >= GRACE
-        });
+                pending.wait_until(GRACE, &cancel.channel_beyond(Urgency::Graceful))
+            }
+            answer => answer,
+        };
         match answer {
             Ok(answer) => answer["sandbox"].as_str().map(str::to_owned).ok_or_else(stopped),
+            Err(Failure::TimedOut) if cancel.is_raised() => Err(Failure::Abandoned.of_a_create()),
             Err(failure) => Err(failure.of_a_create()),
         }
     }
@@ -336,7 +334,7 @@ impl Drop for Site {
             Farewell::Done => Ok(Vec::new()),
             Farewell::Busy => {
                 log::warn!(
-                    "{} sandboxes were still being created; the driver destroys them once they exist, and \
+                    "sandboxes still being created: {}; the driver destroys them once they exist, and \
                      `offload gc` checks",
                     unknown.len()
                 );
@@ -347,7 +345,8 @@ impl Drop for Site {
         match swept {
             Ok(_) => unknown.into_iter().for_each(|(entry, _journal)| entry.close()),
             Err(error) => {
-                log::error!("{} sandboxes may be left (`offload gc` tries again): {error}", unknown.len());
+                let count = words::count(unknown.len(), "sandbox");
+                log::error!("{count} may be left (`offload gc` tries again): {error}");
             }
         }
         self.driver.close();

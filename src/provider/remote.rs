@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crossbeam::channel::{Receiver, Sender};
+
 use crate::cancel::Cancel;
 use crate::command::CommandLine;
 use crate::files::Discarded;
@@ -70,11 +72,34 @@ pub trait Transport: Send + Sync {
         cancel: &Cancel,
     ) -> Option<Result<(), ProviderError>>;
 
-    /// Ends a sandbox and all that runs in it, also while the run is stopping.
+    /// Waits until a sandbox may be destroyed: only so many are at the same time as this machine has processes for.
+    fn turn(&self) -> Option<Turn> {
+        None
+    }
+
+    /// Ends a sandbox and all that runs in it, also while the run is stopping. It is its turn.
     ///
     /// # Errors
     /// When it may still be there.
     fn destroy(&self, id: &str) -> Result<(), ProviderError>;
+}
+
+/// The turn of a sandbox to be destroyed: until it is dropped, others wait.
+pub struct Turn(Receiver<()>);
+
+impl Turn {
+    /// Waits for one of the places of a bounded channel; the turn is over when that is free again.
+    pub fn wait((places, taken): &(Sender<()>, Receiver<()>)) -> Turn {
+        // We hold both ends: neither call can fail.
+        let _ = places.send(());
+        Turn(taken.clone())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = self.0.recv();
+    }
 }
 
 /// What all sandboxes of a run share.

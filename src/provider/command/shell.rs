@@ -15,7 +15,9 @@ use crate::model::Exit;
 use crate::process::{self, Capture, Finished, Streams};
 use crate::provider::ProviderError;
 use crate::provider::patience::{destroy_with_tries, patiently};
-use crate::provider::remote::{RunContext, Shared, Text, Transport, is_one_program, is_throttled, to_exit};
+use crate::provider::remote::{
+    RunContext, Shared, Text, Transport, Turn, is_one_program, is_throttled, to_exit,
+};
 
 /// The shell of all these commands.
 pub(super) const SHELL: &str = "/bin/sh";
@@ -204,6 +206,13 @@ impl Shell {
         self.settings.provider.sweep_command.is_some()
     }
 
+    /// Whether `line`, the last that a create printed before it was ended, is the id of the sandbox `name`. Where
+    /// sandboxes can be found by a name, nothing else is trusted.
+    pub(super) fn is_id(&self, line: &str, name: &str) -> bool {
+        let is_named = self.settings.provider.create_command.contains("{sandbox_name}");
+        line == name || !(is_named || self.can_sweep())
+    }
+
     /// Destroys what carries the name of the run, and gives the ids; `None` where there is no command for that.
     pub(super) fn sweep(&self) -> Option<Result<Vec<String>, ProviderError>> {
         let template = self.settings.provider.sweep_command.as_ref()?;
@@ -282,17 +291,20 @@ impl Transport for Shell {
         let values = [("{sandbox_id}", &*quoted), ("{paths}", &*paths.join(" "))];
         let filled = self.fill("download_command", template, &values);
         let copied = patiently(cancel, || self.run(&filled, None, cancel)?.check(filled.key));
-        Some(copied.map_err(|error| ProviderError::Lost(format!("sandbox `{id}`: {error}"))))
+        Some(copied.map_err(|error| {
+            log::debug!("`{id}`: {error}");
+            ProviderError::Lost(error.to_string())
+        }))
+    }
+
+    fn turn(&self) -> Option<Turn> {
+        Some(Turn::wait(&self.destroying))
     }
 
     fn destroy(&self, id: &str) -> Result<(), ProviderError> {
-        // Both ends live as long as we do: neither call can fail.
-        let _ = self.destroying.0.send(());
         let quoted = shell_words::quote(id);
         let template = &self.settings.provider.destroy_command;
-        let result = self.run_destroy(&self.fill(DESTROY, template, &[("{sandbox_id}", &*quoted)]), None);
-        let _ = self.destroying.1.recv();
-        result
+        self.run_destroy(&self.fill(DESTROY, template, &[("{sandbox_id}", &*quoted)]), None)
     }
 }
 

@@ -5,14 +5,14 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded, select};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, Urgency};
 use crate::command::CommandLine;
 use crate::error::printable;
 use crate::mask::Mask;
@@ -25,8 +25,8 @@ const SHELL: &str = "/bin/sh";
 const START: Duration = Duration::from_secs(300);
 /// A driver whose input has ended destroys what it made. After this time it goes on alone.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How often a waiting thread looks at the cancel flag.
-const SLICE: Duration = Duration::from_millis(50);
+/// How long the last lines of a driver that has ended may take to arrive.
+const LAST_LINES: Duration = Duration::from_millis(50);
 /// How often a driver is started.
 const STARTS: u32 = 3;
 /// How many lines of the driver's stderr are kept for messages.
@@ -152,19 +152,23 @@ impl Inbox {
 }
 
 impl PendingRequest {
-    /// The answer. `Abandoned` as soon as `gives_up`.
-    pub(super) fn wait(&self, deadline: Duration, mut gives_up: impl FnMut() -> bool) -> Answer {
-        let until = Instant::now() + deadline;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.answer.recv_timeout(left.min(SLICE)) {
-                Ok(answer) => return answer,
-                Err(RecvTimeoutError::Disconnected) => return Err(self.connection.broken()),
-                Err(RecvTimeoutError::Timeout) if gives_up() => return Err(Failure::Abandoned),
-                Err(RecvTimeoutError::Timeout) if left.is_zero() => return Err(Failure::TimedOut),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
+    /// The answer. `Abandoned` as soon as `cancel` is raised.
+    pub(super) fn wait(&self, deadline: Duration, cancel: &Cancel) -> Answer {
+        self.wait_until(deadline, &cancel.channel_beyond(Urgency::None))
+    }
+
+    /// The answer. `Abandoned` as soon as `abandoned` is closed.
+    pub(super) fn wait_until(&self, deadline: Duration, abandoned: &Receiver<()>) -> Answer {
+        let received = select! {
+            recv(self.answer) -> answer => answer.map_err(|_| TryRecvError::Disconnected),
+            // Both may be ready.
+            recv(abandoned) -> _ => self.answer.try_recv(),
+            default(deadline) => return Err(Failure::TimedOut),
+        };
+        received.unwrap_or_else(|error| match error {
+            TryRecvError::Disconnected => Err(self.connection.broken()),
+            TryRecvError::Empty => Err(Failure::Abandoned),
+        })
     }
 
     /// Tells the driver that the answer is no longer wanted.
@@ -224,8 +228,7 @@ impl Connection {
     }
 
     fn broken(&self) -> Failure {
-        // Its last lines may still be on their way.
-        std::thread::sleep(SLICE);
+        std::thread::sleep(LAST_LINES);
         Failure::Broken(format!("the driver of Modal has ended:{}", self.inbox.tail()))
     }
 }
@@ -280,7 +283,7 @@ impl Driver {
     fn greet(&self, connection: &Arc<Connection>, cancel: &Cancel) -> Result<(), Failure> {
         let Program { app, patience, .. } = &self.program;
         let request = json!({ "app": app, "patience": patience.as_secs_f64() });
-        let answer = connection.ask(self.number(), "hello", &request)?.wait(START, || cancel.is_raised())?;
+        let answer = connection.ask(self.number(), "hello", &request)?.wait(START, cancel)?;
         log::debug!("modal: version {} of the SDK", answer["version"]);
         Ok(())
     }
@@ -297,7 +300,7 @@ impl Driver {
 
     /// Sends a request and waits for its answer, or until `cancel` is raised.
     pub(super) fn call(&self, call: &str, request: &Value, deadline: Duration, cancel: &Cancel) -> Answer {
-        self.ask(call, request, cancel)?.wait(deadline, || cancel.is_raised())
+        self.ask(call, request, cancel)?.wait(deadline, cancel)
     }
 
     /// Makes an image: the driver's stderr meanwhile is its log, which says why it could not be made.
@@ -305,7 +308,7 @@ impl Driver {
         let connection = self.connect(cancel)?;
         connection.inbox.images.fetch_add(1, Ordering::Relaxed);
         let pending = connection.ask(self.number(), "prepare", request)?;
-        let answer = pending.wait(deadline, || cancel.is_raised());
+        let answer = pending.wait(deadline, cancel);
         connection.inbox.images.fetch_sub(1, Ordering::Relaxed);
         answer.map_err(|failure| match failure {
             Failure::Reported { class, message } => {

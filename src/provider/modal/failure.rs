@@ -74,7 +74,9 @@ impl Failure {
 
     /// Of anything that is asked of a sandbox.
     pub(super) fn of_a_sandbox(self, id: &str) -> ProviderError {
-        let text = format!("sandbox `{id}`: {}", self.text());
+        // Not in the reason: equal ones are counted together.
+        log::debug!("sandbox `{id}`: {}", self.text());
+        let text = self.text();
         if self.is_throttled() { ProviderError::Throttled(text) } else { ProviderError::Lost(text) }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use crossbeam::channel::bounded;
 use glob::{MatchOptions, Pattern};
 
 use super::frame::{self, Trailer};
@@ -21,8 +22,8 @@ use crate::process::{Finished, Streams};
 use crate::provider::patience::patiently;
 use crate::provider::{Order, Place, ProviderError, Sandbox};
 
-/// How long the directory of the last batch may take to be removed, beside the destruction of its sandbox.
-const CLEANING: Duration = Duration::from_secs(2);
+/// How long the directory of the last batch may take to be removed, even where its sandbox is destroyed sooner.
+const CLEANING: Duration = Duration::from_secs(1);
 /// How many files are copied out of a sandbox by one command.
 const FILES_AT_ONCE: usize = 50;
 /// How many bytes of what a command printed are kept for messages.
@@ -154,8 +155,8 @@ impl Remote {
         let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
         let reason = lines[lines.len().saturating_sub(3)..].join("; ");
         let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
-        let message =
-            format!("sandbox `{}` did not report how the command ended (its exec: {exit}){reason}", self.id);
+        let message = format!("the sandbox did not report how the command ended (its exec: {exit}){reason}");
+        log::debug!("`{}`: {message}", self.id);
         let status = if let Exit::Code(status) = exit { Some(status) } else { None };
         // Other lines may be printed by a test.
         if is_throttled(status, lines.last().unwrap_or(&"")) {
@@ -201,16 +202,39 @@ impl Remote {
         self.call(&format!("{enter}true"), &places, &files).map(drop)
     }
 
+    /// Destroys the sandbox and removes a directory of it at the same time.
+    fn destroy_beside_removal(&self, directory: &Path) -> Result<(), ProviderError> {
+        let (stop, began) = (Cancel::new(), Instant::now());
+        let (sender, removed) = bounded::<()>(0);
+        std::thread::scope(|scope| {
+            let stop = &stop;
+            let remove = move || {
+                // Dropped at the end, whatever it is.
+                let _sender = sender;
+                self.remove(directory, stop);
+            };
+            if let Err(error) =
+                std::thread::Builder::new().name("clean up".into()).spawn_scoped(scope, remove)
+            {
+                log::debug!("`{}` may be left: {error}", directory.display());
+            }
+            let destroyed = self.transport.destroy(&self.id);
+            let _ = removed.recv_timeout(CLEANING.saturating_sub(began.elapsed()));
+            stop.force();
+            destroyed
+        })
+    }
+
     /// Removes a directory of the sandbox, which may be destroyed at the same time.
-    fn remove(&self, directory: &Path) {
+    fn remove(&self, directory: &Path, cancel: &Cancel) {
         let line = format!("rm -rf {}", shell_words::quote(&directory.to_string_lossy()));
         let streams = Streams {
             stdout: self.shared.temporary("stdout"),
             stderr: self.shared.temporary("stderr"),
             mask: Arc::default(),
         };
-        let text = Text { line: &line, env: &[], streams: &streams, deadline: CLEANING };
-        if let Err(error) = self.transport.exec(&self.id, &text, &Cancel::new()) {
+        let text = Text { line: &line, env: &[], streams: &streams, deadline: self.shared.timeout };
+        if let Err(error) = self.transport.exec(&self.id, &text, cancel) {
             log::debug!("`{}` may be left: {error}", directory.display());
         }
     }
@@ -322,6 +346,8 @@ impl Sandbox for Remote {
         let Some(trailer) = trailer else { return Ok(finished) };
         if is_done {
             self.batch = None;
+            // It holds files open.
+            self.cancel = Cancel::new();
         }
         if trailer.files.contains(&0) {
             self.report = places.into_iter().next().map_or(Report::There, Report::Here);
@@ -366,15 +392,14 @@ impl Sandbox for Remote {
         // Where sandboxes may share a machine, a directory outside of this one would stay. Its removal does not
         // delay the destruction.
         let batch = self.batch.take().filter(|_| !self.shared.sandbox_env.is_apart());
-        let destroyed = std::thread::scope(|scope| {
-            if let Some(batch) = &batch {
-                let cleaning = std::thread::Builder::new().name("clean up".into());
-                if let Err(error) = cleaning.spawn_scoped(scope, || self.remove(batch)) {
-                    log::debug!("`{}` may be left: {error}", batch.display());
-                }
-            }
-            self.transport.destroy(&self.id)
-        });
+        // It holds files open, and a sandbox may wait long for its turn.
+        self.cancel = Cancel::new();
+        let turn = self.transport.turn();
+        let destroyed = match batch {
+            Some(batch) => self.destroy_beside_removal(&batch),
+            None => self.transport.destroy(&self.id),
+        };
+        drop(turn);
         destroyed.map_err(|error| {
             ProviderError::Lost(format!(
                 "the sandbox `{}` was not destroyed (`offload gc` tries again): {error}",

@@ -65,7 +65,7 @@ pub fn check(scene: &Scene, outcome: &Outcome) -> Findings {
     // What a sandbox is made of goes with it.
     let may_leave = if row.leaves_unknown() { MayLeave::Unknown } else { MayLeave::Nothing };
     if may_leave == MayLeave::Unknown {
-        let warnings = outcome.stderr.matches("ended before printing an id").count();
+        let warnings = outcome.stderr.matches("gave no reliable id").count();
         findings.expect(warnings == 1, || format!("{warnings} warnings of unknown creates"));
     }
     nothing_stays(scene, may_leave, &mut findings);

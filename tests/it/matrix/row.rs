@@ -217,9 +217,9 @@ impl Row {
         self.provider == Provider::Modal && self.step == Step::Create && slow
     }
 
-    /// Whether creates end before they print an id, and nothing looks for what they left.
+    /// Whether creates end without an id, and nothing looks for what they left.
     pub fn leaves_unknown(&self) -> bool {
-        let ended = matches!(self.fault, Fault::Hang | Fault::Die | Fault::Orphan);
+        let ended = matches!(self.fault, Fault::Hang | Fault::Die | Fault::Orphan | Fault::Garbage);
         self.provider == Provider::Default && self.step == Step::Create && ended
     }
 

@@ -2,9 +2,10 @@
 //! it has to.
 
 use std::fs;
+use std::time::Duration;
 
 use super::{DOWNLOAD, PREPARE, calls, nothing_left, remote};
-use crate::support::{Project, wait_until};
+use crate::support::{Project, survivors, wait_until};
 
 #[test]
 fn the_folder_of_a_result_file_somewhere_else_is_left_alone() {
@@ -66,6 +67,56 @@ fn nothing_runs_between_the_last_batch_and_the_destruction() {
         }
         nothing_left(&project);
     }
+}
+
+#[test]
+fn what_hangs_beside_a_destruction_is_killed_at_once() {
+    let unique = format!("offload-care-beside-{}", std::process::id());
+    let hang = format!(
+        "case $2 in 'rm -rf '*) trap '' TERM; sh -c 'while :; do sleep 1; done; : $0' {unique} ;; esac"
+    );
+    let project = relative(remote(&["pass 1"], "[groups.all]", DOWNLOAD, "").file("on-exec", &hang));
+    project.offload(&["run"]).expect_code(0);
+    // The destroy was logged at its end.
+    let destroyed = fs::metadata(project.path().join("calls")).unwrap().modified().unwrap();
+    assert!(destroyed.elapsed().unwrap() < Duration::from_secs(5), "{:?}", destroyed.elapsed());
+    assert_eq!(survivors(&unique), 0);
+    nothing_left(&project);
+}
+
+#[test]
+fn sandboxes_that_wait_for_their_destruction_start_nothing() {
+    let tests: Vec<String> = (0..40).map(|number| format!("pass {number}")).collect();
+    let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+    let groups = "[groups.all]\nschedule_individual = true";
+    let project = relative(
+        remote(&tests, groups, &format!("{DOWNLOAD}\ntimeout_secs = 60"), "")
+            // Each sandbox has a batch.
+            .file(
+                "on-exec",
+                "case $2 in 'rm -rf '*) echo >> removing ;; \
+                 *) echo >> executing; until [ $(grep -c '' executing) = 40 ]; do sleep 0.1; done ;; esac",
+            )
+            .file("on-destroy", "echo >> destroying; until [ -e go ]; do sleep 0.1; done"),
+    );
+    let running = project.spawn(&["run", "--parallel", "40"]);
+    let count =
+        |name: &str| fs::read_to_string(project.path().join(name)).unwrap_or_default().lines().count();
+    let wait = Duration::from_secs(60);
+    wait_until("destroys have begun", wait, || count("destroying") == 32 && count("removing") >= 32);
+    wait_until("all tests have run", wait, || count("ran") == 40);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((count("destroying"), count("removing")), (32, 32));
+    fs::write(project.path().join("go"), "").unwrap();
+    running.wait(Duration::from_secs(60)).expect_code(0);
+    nothing_left(&project);
+}
+
+/// The same project with a relative root: its sandboxes may share a machine.
+fn relative(project: Project) -> Project {
+    let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+    let absolute = project.path().display().to_string();
+    project.config(&config.replace(&absolute, "."))
 }
 
 #[test]

@@ -248,6 +248,9 @@ fn a_create_or_prepare_that_prints_no_id_is_refused_and_no_test_is_blamed() {
         let outcome = project.offload(&["run"]).expect_code(if kind == "create" { 0 } else { 4 });
         assert!(outcome.stdout.contains(tests), "{}", outcome.stdout);
         assert!(outcome.stderr.contains("which is no id"), "{}", outcome.stderr);
+        let is_unknown = outcome.stderr.contains("1 create gave no reliable id");
+        assert_eq!(is_unknown, kind == "create", "{}", outcome.stderr);
+        project.offload(&["gc", "--forget"]).expect_code(0);
         nothing_left(&project);
     }
 }

@@ -183,7 +183,7 @@ fn a_signal_lets_gc_start_no_more_and_what_is_left_stays_in_the_journal() {
     fs::write(project.path().join("go"), "").unwrap();
     let outcome = running.wait(Duration::from_secs(30)).expect_code(130);
     assert!(outcome.stdout.ends_with("16 destroyed, 2 left\n"), "{}", outcome.stdout);
-    assert!(outcome.stderr.contains("2 sandboxes are left"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("2 sandboxes left"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("run `offload gc` again"), "{}", outcome.stderr);
     let outcome = project.offload(&["gc"]).expect_code(0);
     assert!(outcome.stdout.ends_with("2 destroyed, 0 left\n"), "{}", outcome.stdout);

@@ -69,12 +69,14 @@ fn a_create_that_is_ended_before_it_prints_an_id_is_unknown_until_it_is_forgotte
         ("sleep 60", "timeout_secs = 1"),
         ("kill -9 $$", ""),
         ("echo making it; sleep 60", "timeout_secs = 1"),
+        ("exit 0", ""),
+        ("printf 'a\\377b\\n'; exit 0", ""),
     ] {
         let project = served(&["pass 1"], more, end);
         let outcome = project.offload(&["run"]).expect_code(4);
         let warnings: Vec<_> =
-            outcome.stderr.lines().filter(|line| line.contains("ended before printing an id")).collect();
-        assert!(warnings.len() == 1 && warnings[0].contains("1 create was"), "{}", outcome.stderr);
+            outcome.stderr.lines().filter(|line| line.contains("gave no reliable id")).collect();
+        assert!(warnings.len() == 1 && warnings[0].contains("1 create gave"), "{}", outcome.stderr);
         assert!(warnings[0].contains("`offload gc"), "{}", outcome.stderr);
         assert!(calls(&project, "destroy").is_empty(), "{:?}", calls(&project, "destroy"));
         assert_eq!((live(&project), journal(&project)), (1, 1));
@@ -83,11 +85,58 @@ fn a_create_that_is_ended_before_it_prints_an_id_is_unknown_until_it_is_forgotte
 }
 
 #[test]
+fn a_word_of_progress_is_no_id() {
+    for more in ["", SWEEP] {
+        let more = format!("{more}\ntimeout_secs = 1");
+        let project = served(&["pass 1"], &more, "echo Creating; sleep 60");
+        project.offload(&["run"]).expect_code(4);
+        assert_eq!(calls(&project, "destroy"), ["destroy Creating"]);
+        if more.contains(SWEEP) {
+            assert_eq!((live(&project), journal(&project)), (0, 0));
+        } else {
+            assert_eq!((live(&project), journal(&project)), (1, 1));
+            are_unknown_until_forgotten(&project, 1);
+        }
+    }
+}
+
+#[test]
+fn the_name_of_a_sandbox_is_an_id_for_certain() {
+    let project = served(&["pass 1"], "timeout_secs = 1", "echo $id; sleep 60");
+    let outcome = project.offload(&["run"]).expect_code(4);
+    assert!(!outcome.stderr.contains("no reliable id"), "{}", outcome.stderr);
+    assert_eq!((live(&project), journal(&project)), (0, 0));
+}
+
+#[test]
+fn what_a_later_sweep_may_settle_is_not_forgotten() {
+    let project = served(&["pass 1"], SWEEP, "kill -9 $$").file("on-sweep", "echo 'no route' >&2; exit 1");
+    project.offload(&["run"]).expect_code(4);
+    let outcome = project.offload(&["gc", "--forget"]).expect_code(4);
+    assert!(outcome.stdout.contains("its sweep failed") && !outcome.stdout.contains("forgot"), "{outcome:?}");
+    // Another run, whose sweep a signal prevents.
+    project.offload(&["run"]).expect_code(4);
+    let project = project.file("on-sweep", ": > sweeping; until [ -e go ]; do sleep 0.05; done");
+    let running = project.spawn(&["gc", "--forget"]);
+    let sweeping = project.path().join("sweeping");
+    wait_until("a sweep has begun", Duration::from_secs(20), || sweeping.exists());
+    running.signal(Signal::SIGINT);
+    wait_until("it has heard", Duration::from_secs(20), || running.stderr().contains("stopping"));
+    let project = project.file("go", "");
+    let outcome = running.wait(Duration::from_secs(30)).expect_code(130);
+    assert!(!outcome.stdout.contains("forgot"), "{outcome:?}");
+    assert!(outcome.stderr.contains("`gc` was interrupted; 1 sandbox left"), "{outcome:?}");
+    assert_eq!((live(&project), journal(&project)), (1, 1));
+    assert!(gc(&project, 0).stdout.ends_with("1 destroyed, 0 left\n"));
+    assert_eq!((live(&project), journal(&project)), (0, 0));
+}
+
+#[test]
 fn a_sweep_at_the_end_of_a_run_destroys_what_ended_creates_left() {
     for (end, more) in [("sleep 60", "timeout_secs = 1"), ("kill -9 $$", "")] {
         let project = served(&["pass 1"], &format!("{SWEEP}\n{more}"), end);
         let outcome = project.offload(&["run"]).expect_code(4);
-        assert!(!outcome.stderr.contains("before printing an id"), "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains("no reliable id"), "{}", outcome.stderr);
         assert_eq!((live(&project), journal(&project)), (0, 0));
         assert_eq!(calls(&project, "sweep").len(), 1);
         assert!(gc(&project, 0).stdout.ends_with("0 destroyed, 0 left\n"));
@@ -131,7 +180,7 @@ fn a_signal_while_sandboxes_are_created_leaves_none_that_is_not_swept_or_reporte
         running.signal(Signal::SIGINT);
         let outcome = running.wait(Duration::from_secs(30)).expect_code(130);
         if more.is_empty() {
-            assert!(outcome.stderr.contains("3 creates were ended before"), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains("3 creates gave no reliable id; each may"), "{}", outcome.stderr);
             are_unknown_until_forgotten(&project, 3);
         } else {
             assert_eq!((live(&project), journal(&project)), (0, 0), "{}", outcome.stderr);
@@ -141,8 +190,8 @@ fn a_signal_while_sandboxes_are_created_leaves_none_that_is_not_swept_or_reporte
 
 #[test]
 fn creates_of_a_killed_run_that_die_with_it_are_swept_or_reported_by_gc() {
-    for more in ["", SWEEP] {
-        let project = served(&["pass 1"], more, "echo $$ > client; sleep 60");
+    for (more, progress) in [("", ""), (SWEEP, ""), ("", "echo Creating; "), (SWEEP, "echo Creating; ")] {
+        let project = served(&["pass 1"], more, &format!("{progress}echo $$ > client; sleep 60"));
         let running = project.spawn(&["run"]);
         let client = || lines(&project, "client").first().and_then(|line| line.parse::<i32>().ok());
         wait_until("the create has begun", Duration::from_secs(20), || client().is_some());

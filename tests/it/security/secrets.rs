@@ -141,6 +141,20 @@ fn not_in_part_where_a_message_is_cut() {
         assert!(outcome.stderr.contains("cannot start"), "{}", outcome.stderr);
         all_clean(&project, &outcome);
     }
+    // Also that of a command that is too long.
+    for length in (100..200).step_by(13) {
+        let project = project(&["a"], &secret_table());
+        let config = fs::read_to_string(project.path().join("offload.toml")).unwrap();
+        let long = format!(": {} {SECRET} {}; cat list", "x".repeat(length), "y".repeat(200_000));
+        let project = project.config(
+            &config.replace("discover_command = \"cat list", &format!("discover_command = \"{long}")),
+        );
+        let outcome = project.offload(&["run"]).expect_code(4);
+        assert!(outcome.stderr.contains("cannot start"), "{}", outcome.stderr);
+        for part in ["9137", "cr3", "lue"] {
+            assert!(!outcome.stderr.contains(part), "{length}: {}", outcome.stderr);
+        }
+    }
 }
 
 #[test]
