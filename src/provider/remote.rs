@@ -89,7 +89,7 @@ pub struct Turn(Receiver<()>);
 
 impl Turn {
     /// Waits for one of the places of a bounded channel; the turn is over when that is free again.
-    pub fn wait((places, taken): &(Sender<()>, Receiver<()>)) -> Turn {
+    pub fn wait(places: &Sender<()>, taken: &Receiver<()>) -> Turn {
         // We hold both ends: neither call can fail.
         let _ = places.send(());
         Turn(taken.clone())

@@ -298,7 +298,7 @@ impl Transport for Shell {
     }
 
     fn turn(&self) -> Option<Turn> {
-        Some(Turn::wait(&self.destroying))
+        Some(Turn::wait(&self.destroying.0, &self.destroying.1))
     }
 
     fn destroy(&self, id: &str) -> Result<(), ProviderError> {
