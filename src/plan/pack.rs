@@ -65,12 +65,14 @@ struct Waiting {
 impl Eq for Waiting {}
 
 impl PartialOrd for Waiting {
+    #[inline]
     fn partial_cmp(&self, other: &Waiting) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 impl Ord for Waiting {
+    #[inline]
     fn cmp(&self, other: &Waiting) -> Ordering {
         let by_load = self.load.total_cmp(&other.load).then(other.piece.start.cmp(&self.piece.start));
         self.is_new.cmp(&other.is_new).then(by_load)
@@ -87,12 +89,14 @@ struct Bin {
 impl Eq for Bin {}
 
 impl PartialOrd for Bin {
+    #[inline]
     fn partial_cmp(&self, other: &Bin) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 impl Ord for Bin {
+    #[inline]
     fn cmp(&self, other: &Bin) -> Ordering {
         self.room.total_cmp(&other.room).then(other.number.cmp(&self.number))
     }

@@ -51,6 +51,7 @@ impl<'a> Work<'a> {
         Work { suite, order, sums, files }
     }
 
+    #[inline]
     pub(super) fn test(&self, place: u32) -> &'a TestCase {
         self.suite.test(self.order[place as usize])
     }
