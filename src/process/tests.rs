@@ -238,14 +238,16 @@ fn waiting_threads_are_woken_by_one_cancel_and_by_nothing_else() {
     std::thread::scope(|scope| {
         for number in 0..20 {
             let (cancel, place) = (&cancel, &place);
-            scope.spawn(move || {
+            let waits = std::thread::Builder::new().name(format!("{WAITS} {number}"));
+            let wait = move || {
                 let mask = Arc::default();
                 let stream = |kind: &str| place.path(&format!("{kind}-{number}"));
                 let streams = Streams { stdout: stream("out"), stderr: stream("err"), mask };
                 let command = place.command(&format!(": > ready-{number}; exec sleep 600"));
                 let finished = run(&command, "/bin/sh", &streams, LONG, cancel).unwrap();
                 assert_eq!(finished.exit, Exit::Cancelled);
-            });
+            };
+            waits.spawn_scoped(scope, wait).unwrap();
         }
         for number in 0..20 {
             place.wait_for(&format!("ready-{number}"));
@@ -261,12 +263,17 @@ fn waiting_threads_are_woken_by_one_cancel_and_by_nothing_else() {
     });
 }
 
-/// The threads of this process that are in poll(2), and how often each has given up the processor by itself.
+/// What the names of threads begin with that wait for a child.
+const WAITS: &str = "child";
+
+/// The threads of that name that are in poll(2), and how often each has given up the processor by itself.
 fn polling() -> HashMap<std::ffi::OsString, u64> {
     // On x86-64 and arm64.
     const POLL: [&str; 3] = ["7 ", "271 ", "73 "];
     let of = |task: fs::DirEntry| {
-        let call = fs::read_to_string(task.path().join("syscall")).ok()?;
+        let name = fs::read_to_string(task.path().join("comm")).ok()?;
+        let call =
+            fs::read_to_string(task.path().join("syscall")).ok().filter(|_| name.starts_with(WAITS))?;
         let status = fs::read_to_string(task.path().join("status")).ok()?;
         let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
         let is_polling = POLL.iter().any(|number| call.starts_with(number));
