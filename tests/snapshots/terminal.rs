@@ -43,7 +43,9 @@ impl Terminal<'_> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let device = File::from(ioctl_tiocgptpeer(&master, flags).unwrap());
         let mut command = case.command("setsid");
-        command.args(["--ctty", env!("CARGO_BIN_EXE_offload"), "run", "--parallel", "3"]);
+        // These tests may have been started by a shell in the background, and ignore SIGINT.
+        command.args(["--ctty", "env", "--default-signal=INT", env!("CARGO_BIN_EXE_offload")]);
+        command.args(["run", "--parallel", "3"]);
         command
             .stdin(Stdio::from(device.try_clone().unwrap()))
             .stderr(Stdio::from(device.try_clone().unwrap()));

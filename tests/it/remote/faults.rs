@@ -233,7 +233,7 @@ fn too_few_open_files_are_told_before_any_sandbox_is_made() {
     command.args(["-c", "ulimit -n 200; exec \"$0\" run --parallel 200", env!("CARGO_BIN_EXE_offload")]);
     let outcome = Running::start(command).wait(Duration::from_secs(60)).expect_code(4);
     assert!(
-        outcome.stderr.contains("open files") && outcome.stderr.contains("--parallel 20"),
+        outcome.stderr.contains("open files") && outcome.stderr.contains("--parallel 11"),
         "{}",
         outcome.stderr
     );
