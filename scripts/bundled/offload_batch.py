@@ -61,9 +61,11 @@ class Test:
     """A test that runs: what is known of it until its end."""
 
     def __init__(self):
-        self.begin_attempt()
+        self.begin_attempt(is_first=True)
 
-    def begin_attempt(self):
+    def begin_attempt(self, is_first=False):
+        """Nothing counts of an attempt that a plugin repeats; the next one has its own reports."""
+        self.repeats = not is_first
         self.outcome, self.seconds, self.report, self.about = "passed", 0.0, None, {}
         self.failed_subtests = 0
         self.waiting = []
@@ -169,8 +171,9 @@ class Runner(CollectionErrors):
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid):
-        self.running[nodeid] = Test()
-        self.record.say("start", id=nodeid, at=self.record.now())
+        if nodeid not in self.running:
+            self.running[nodeid] = Test()
+            self.record.say("start", id=nodeid, at=self.record.now())
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, call):
@@ -189,16 +192,24 @@ class Runner(CollectionErrors):
             if failed:
                 test.failed_subtests += 1
                 self.fail(test, report, "failed")
-            return
-        if report.outcome == "rerun":
-            self.fail(test, report, "failed" if report.when == "call" else "error", retried=True)
+        elif report.outcome == "rerun":
+            if not test.waiting or report.longrepr is not None:
+                self.fail(test, report, "failed" if report.when == "call" else "error", retried=True)
+            self.tell_waiting(test, retried=True)
             test.begin_attempt()
-            return
-        self.tell_waiting(test)
+        elif report.when == "setup" or not test.repeats:
+            test.repeats = False
+            self.take(test, report, failed)
+
+    def take(self, test, report, failed):
+        """Takes the report of a phase."""
+        if report.when != "setup":
+            self.tell_waiting(test)
         test.seconds += report.duration
         test.report = report
-        if failed and not (test.failed_subtests and isinstance(report.longrepr, str)):
-            self.fail(test, report, "failed" if report.when == "call" else "error")
+        if failed:
+            if not (test.failed_subtests and isinstance(report.longrepr, str)):
+                self.fail(test, report, "failed" if report.when == "call" else "error")
         elif report.skipped and hasattr(report, "wasxfail"):
             test.worsen("xfailed", message=str(report.wasxfail).replace("reason: ", "", 1))
         elif report.skipped:
@@ -229,29 +240,30 @@ class Runner(CollectionErrors):
             # Whether the test runs again is known when all of it has run.
             test.waiting.append(about)
             return
-        if retried:
-            self.tell_waiting(test, retried)
+        self.tell(about, retried)
+
+    def tell(self, about, retried):
         self.failures += not retried
         self.record.say("failure", retried=retried, **about)
 
     def tell_waiting(self, test, retried=None):
         for about in test.waiting:
-            self.failures += not retried
-            self.record.say("failure", retried=retried, **about)
+            self.tell(about, retried)
         test.waiting = []
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self, nodeid, location):
-        test = self.running.pop(nodeid, None)
-        if test is None:
+        test = self.running.get(nodeid)
+        if test is None or test.report is None:
+            # It is to run again, or nothing was said of it.
             return
+        del self.running[nodeid]
         file, line, _ = location
         about = dict(test.about, file=self.files.name(file), line=None if line is None else line + 1)
-        if test.report is not None:
-            properties = [[str(name), str(value)] for name, value in test.report.user_properties]
-            about.update(properties=properties or None)
-            if test.outcome in ("failed", "error"):
-                about.update(self.printed(test.report.sections))
+        properties = [[str(name), str(value)] for name, value in test.report.user_properties]
+        about.update(properties=properties or None)
+        if test.outcome in ("failed", "error"):
+            about.update(self.printed(test.report.sections))
         self.record.say("end", id=nodeid, at=self.record.now(), seconds=round(test.seconds, 6),
                         outcome=test.outcome, **about)
 
@@ -288,7 +300,7 @@ class Runner(CollectionErrors):
             excinfo = pytest.ExceptionInfo.from_exc_info(outcome.excinfo)
             exit_of = getattr(excinfo.value, "returncode", None)
             session.exitstatus = before if exit_of is None else exit_of
-            self.error("hook", excinfo.exconly(), name="pytest_sessionfinish", text=str(excinfo.getrepr()))
+            self.error("hook", excinfo.exconly(), name="pytest_sessionfinish", text=str(excinfo.getrepr(style="native")))
         elif session.exitstatus is status:
             session.exitstatus = before
         elif session.exitstatus:
