@@ -8,6 +8,7 @@ tests of its batch, and appends what happens to the file `record`, one line of J
 import gc
 import json
 import os
+import uuid
 
 import pytest
 
@@ -71,6 +72,7 @@ class Lister(CollectionErrors):
         super().__init__(config)
         self.output = order["output"]
         self.groups = order["groups"]
+        self.filters = order["filters"]
         self.collected = None
         self.errors = []
 
@@ -126,6 +128,8 @@ class Lister(CollectionErrors):
         listing = {
             "root": self.files.name(self.files.root),
             "config": config.inipath and self.files.name(str(config.inipath)),
+            "filters": self.filters,
+            "run": uuid.uuid4().hex,
             "xdist": has("xdist"),
             "coverage": has("_cov"),
             "failures": str(config.cache._getvaluepath("cache/lastfailed")) if has("lfplugin") else None,
