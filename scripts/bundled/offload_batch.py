@@ -96,8 +96,12 @@ class Runner(CollectionErrors):
         parts = {os.path.abspath(os.path.join(self.files.here, path)) for path, *rest in arguments if rest}
         # Of such a file pytest asks for a part by name: without it, it would not run at all.
         self.named_in_part = parts if not config.option.pyargs else None
+        cache = getattr(config, "cache", None)
+        if cache and not cache._cachedir.is_dir():
+            # pytest puts a file beside it that hides it from git.
+            cache.set("cache/nodeids", [])
         for name in ("lfplugin", "nfplugin"):
-            # Of the results of one batch they would make those of the run.
+            # What they keep of one batch would look like all of the run.
             if config.pluginmanager.hasplugin(name):
                 config.pluginmanager.unregister(name=name)
 

@@ -39,6 +39,7 @@ use crate::trace::{Trace, Track};
 use crate::words::count;
 
 mod conclude;
+mod failures;
 mod start;
 
 use conclude::Conclusion;
@@ -190,9 +191,10 @@ impl Parts<'_> {
     ) -> Result<Status, Problem> {
         let started = Instant::now();
         let stop = cancel.child();
-        let bench = self.bench(discovery, &stop);
+        let mut bench = self.bench(discovery, &stop);
         let plan = self.plan(&bench);
         let machines = self.config.offload.max_parallel.min(plan.batches.len());
+        bench.rules.sandboxes = machines;
         limits::check(machines)?;
         let predicted = self.foretell(&plan, &discovery.suite, machines);
         let policy = Policy { machines, fail_fast: self.options.fail_fast, speculation: self.speculation() };
@@ -258,8 +260,11 @@ impl Parts<'_> {
         output.flush()
     }
 
-    /// Adds what the framework finds wrong with the whole.
+    /// Adds what the framework finds wrong with the whole, and tells its tool what failed.
     fn conclude(&self, bench: &BatchExecutor<'_>, end: &mut Ended, output: &mut dyn Write) {
+        if self.provider.shares_files() {
+            failures::note(&bench.site.commands, &end.summary);
+        }
         let conclusion = Conclusion { run: &bench.site, site: &self.setup.site, cancel: bench.site.stop };
         if let Err(error) = conclusion.draw(end, output) {
             log::warn!("cannot show what was found out about the whole run: {error}");
@@ -351,6 +356,7 @@ impl Parts<'_> {
                 stop,
             },
             rules: Rules {
+                sandboxes: self.config.offload.max_parallel,
                 timeout: self.config.offload.test_timeout,
                 globs: report.download_globs.clone(),
                 globs_on_failure_only: report.download_globs_failure_only,

@@ -33,6 +33,8 @@ pub struct BatchExecutor<'a> {
 /// How batches run.
 #[derive(Clone, Debug)]
 pub struct Rules {
+    /// So many sandboxes run batches side by side.
+    pub sandboxes: usize,
     /// The deadline of a batch.
     pub timeout: Duration,
     /// Files to take from sandboxes.
@@ -117,7 +119,9 @@ impl Executor for BatchExecutor<'_> {
         }
         let streams = self.streams(batch.index).map_err(|error| self.give_up(error))?;
         let started = Instant::now();
-        let run = self.site.commands.command(&batch.tests, batch.group, &self.site.inside(batch.index));
+        let mut run = self.site.commands.command(&batch.tests, batch.group, &self.site.inside(batch.index));
+        let numbers = [("OFFLOAD_SANDBOX", slot), ("OFFLOAD_SANDBOXES", self.rules.sandboxes)];
+        run.command.env.extend(numbers.map(|(name, number)| (name.into(), number.to_string())));
         log::debug!("batch {}: {}", batch.index, self.site.mask.hide(&run.command.to_shell()));
         let mut span = self.site.trace.span(Track::Sandbox(slot), || format!("batch {}", batch.index));
         span.note("tests", batch.tests.len());

@@ -1,7 +1,7 @@
 //! pytest, on unmodified projects.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::json;
@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::command::{CommandLine, InputFile, StopSignal};
 use crate::event::{ReportFile, ReportFormat};
 use crate::framework::{
-    BatchContext, Framework, ListCommand, ListOutput, Listing, Matcher, RunCommand, indexed, split_words,
+    BatchContext, Facts, Framework, ListCommand, ListOutput, Listing, Matcher, Ran, RunCommand, indexed,
+    split_words,
 };
 use crate::model::{Group, Suite, TestCase, TestIndex};
 
@@ -186,6 +187,24 @@ impl Framework for Pytest {
 
     fn matcher<'a>(&'a self, tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
         Box::new(ByPair::new(tests, context, &self.test_id_format))
+    }
+
+    fn failures_file(&self, facts: &Facts) -> Option<PathBuf> {
+        facts.get("failures").map(PathBuf::from)
+    }
+
+    /// As pytest's cache provider does: what did not run stays as it is.
+    fn failures_content(&self, old: &str, tests: &[Ran<'_>]) -> Option<String> {
+        let before: BTreeMap<String, bool> = serde_json::from_str(old).unwrap_or_default();
+        let mut failed = before.clone();
+        for test in tests {
+            if test.has_failed {
+                failed.insert(test.native.to_owned(), true);
+            } else {
+                failed.remove(test.native);
+            }
+        }
+        (failed != before).then(|| serde_json::to_string_pretty(&failed).unwrap_or_default())
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
