@@ -4,6 +4,7 @@ import json
 import os
 import time
 
+import offload_coverage
 import pytest
 from offload_pytest import CollectionErrors, first_line
 
@@ -15,6 +16,7 @@ class Record:
     whatever ends this process. Tests may replace functions and close descriptors."""
 
     LIMIT = 64 * 1024
+    TEXTS = ("message", "text", "stdout", "stderr")
 
     def __init__(self, path):
         self.path = path
@@ -28,7 +30,7 @@ class Record:
         if self.own() != self.process:
             return
         told = {"event": event}
-        told.update((key, self.cut(value)) for key, value in fields.items() if value is not None)
+        told.update((key, self.cut(value) if key in self.TEXTS else value) for key, value in fields.items() if value is not None)
         line = (self.dumps(told) + "\n").encode("ascii")
         try:
             if self.where() != self.place:
@@ -43,7 +45,7 @@ class Record:
         return status.st_dev, status.st_ino
 
     def cut(self, value):
-        if not isinstance(value, str) or len(value) * 4 <= self.LIMIT:
+        if value is None or len(value) * 4 <= self.LIMIT:
             return value
         data = value.encode("utf-8", "surrogatepass")
         left_out = len(data) - self.LIMIT
@@ -391,6 +393,8 @@ def register(order, config):
     record = Record(order["record"])
     register = config.pluginmanager.register
     register(Properties(record), "offload-properties")
+    if config.pluginmanager.hasplugin("_cov"):
+        register(offload_coverage.Batch(config, record), "offload-coverage")
     number, count = (os.environ.get(name, "") for name in ("OFFLOAD_SANDBOX", "OFFLOAD_SANDBOXES"))
     if number.isdigit() and count.isdigit() and int(count) > 1:
         has_xdist = config.pluginmanager.hasplugin("xdist")

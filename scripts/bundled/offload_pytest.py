@@ -1,8 +1,9 @@
 """A pytest plugin that lists tests for offload, and runs those of a batch. PYTEST_DONT_REWRITE
 
-`PYTEST_PLUGINS` loads it; `OFFLOAD_PYTEST` names a JSON file, its order. `mode` is `list` or `run`:
+`PYTEST_PLUGINS` loads it; `OFFLOAD_PYTEST` names a JSON file, its order. `mode` is `list`, `run` or `conclude`:
 `list` writes what `--collect-only` collected to the file `output`; `run` collects in the same way, keeps the
-tests of its batch, and appends what happens to the file `record`, one line of JSON an event.
+tests of its batch, and appends what happens to the file `record`, one line of JSON an event; `conclude` runs no
+tests, and joins the coverage of batches in the folder `data`.
 """
 
 import gc
@@ -131,7 +132,6 @@ class Lister(CollectionErrors):
             "filters": self.filters,
             "run": uuid.uuid4().hex,
             "xdist": has("xdist"),
-            "coverage": has("_cov"),
             "failures": str(config.cache._getvaluepath("cache/lastfailed")) if has("lfplugin") else None,
             "goes_on": bool(config.option.continue_on_collection_errors),
             "files": list(files),
@@ -205,6 +205,14 @@ class Keys:
 ORDER = take_order()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config):
+    if ORDER is not None and ORDER["mode"] == "run":
+        from offload_coverage import separate
+
+        separate(early_config.known_args_namespace, ORDER["record"] + ".coverage")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
     global ORDER
@@ -216,7 +224,11 @@ def pytest_configure(config):
             # Collecting makes many objects and little garbage: a fifth of its time is saved.
             gc.disable()
             config.pluginmanager.register(Lister(order, config), "offload-lister")
-    else:
+    elif order["mode"] == "run":
         from offload_batch import register
 
         register(order, config)
+    else:
+        from offload_coverage import Conclusion
+
+        config.pluginmanager.register(Conclusion(order, config), "offload-conclusion")

@@ -28,7 +28,6 @@ struct Collected {
     /// What of the filters does more than select.
     filters: Vec<String>,
     xdist: bool,
-    coverage: bool,
     failures: Option<String>,
     run: String,
     /// Whether the project's own settings let tests run beside files that cannot be collected.
@@ -118,8 +117,7 @@ pub(super) fn parse(command: &ListCommand, output: &ListOutput) -> Result<Listin
         bail!("pytest cannot collect {}", errors.iter().map(describe).collect::<Vec<_>>().join("\n  and "));
     }
     let mut facts = Facts::from([("root".into(), collected.root.clone()), ("run".into(), collected.run)]);
-    let named = [("xdist", collected.xdist), ("coverage", collected.coverage)];
-    facts.extend(named.into_iter().filter(|fact| fact.1).map(|(name, _)| (name.into(), String::new())));
+    facts.extend(collected.xdist.then(|| ("xdist".into(), String::new())));
     facts.extend(collected.failures.map(|path| ("failures".into(), path)));
     let collection = json!([collected.root, collected.config, collected.filters]).to_string();
     let shared = FILES.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect();
