@@ -97,7 +97,7 @@ impl Pytest {
         let words = self.command.iter().chain(&self.paths).chain(&filters).chain(discovery_args);
         let mut words: Vec<String> = words.chain(&self.run_args).cloned().collect();
         if facts.contains_key("xdist") {
-            words.extend(["-n".into(), "0".into()]);
+            words.extend(["-n", "0", "--dist", "no"].map(Into::into));
         }
         words
     }
