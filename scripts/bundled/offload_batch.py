@@ -1,7 +1,9 @@
 """The part of offload's pytest plugin that runs a batch and writes its record. PYTEST_DONT_REWRITE"""
 
+import atexit
 import json
 import os
+import sys
 import time
 
 import offload_coverage
@@ -91,6 +93,8 @@ class Runner(CollectionErrors):
         self.wanted = order["tests"]
         files = order.get("files")
         self.wanted_files = files and {os.path.normpath(os.path.join(self.files.here, file)) for file in files}
+        self.order = order
+        self.starts_again = False
         self.kept = None
         self.running = {}
         self.errors = self.failures = self.counted = 0
@@ -156,12 +160,19 @@ class Runner(CollectionErrors):
         earlier = {}
         for item in self.kept:
             earlier.setdefault(item.nodeid, []).append(item)
-        chosen = {}
+        chosen, missing = {}, []
         for wanted in self.wanted:
-            items = found.get(wanted) or earlier.get(wanted) or ()
-            chosen.update((id(item), item) for item in items)
+            items = found.get(wanted) or earlier.get(wanted)
+            chosen.update((id(item), item) for item in items or ())
             if not items and not self.errors:
-                self.record.say("missing", id=wanted)
+                missing.append(wanted)
+        self.starts_again = bool(missing) and self.wanted_files is not None and hasattr(sys, "orig_argv")
+        if self.starts_again:
+            # Ids may depend on what else is there, as where a plugin numbers tests.
+            chosen = {}
+            atexit.register(start_again, self.order)
+        for wanted in () if self.starts_again else missing:
+            self.record.say("missing", id=wanted)
         others = [item for item in session.items if id(item) not in chosen]
         session.items[:] = chosen.values()
         if others:
@@ -309,11 +320,13 @@ class Runner(CollectionErrors):
             self.error("hook", excinfo.exconly(), name="pytest_sessionfinish", text=str(excinfo.getrepr(style="native")))
         elif session.exitstatus is status:
             session.exitstatus = before
-        elif session.exitstatus:
+        elif session.exitstatus and not self.starts_again:
             self.error("session", "a plugin set the exit status to %d" % session.exitstatus)
         self.tell_rest(session)
 
     def tell_rest(self, session):
+        if self.starts_again and not self.errors:
+            return
         uncounted = session.testsfailed - self.counted
         if uncounted > 0 and not self.errors:
             self.error("session", "a plugin counted %d more failures than tests have" % uncounted)
@@ -389,16 +402,29 @@ def separate_base(config, worker):
     factory.getbasetemp = getbasetemp
 
 
+def start_again(order):
+    """Starts this command once more when all of it has ended, to collect all files."""
+    with open(order["path"], "w", encoding="ascii") as file:
+        json.dump(dict(order, files=None), file)
+    for name, part, mark in (("PYTHONPATH", os.path.dirname(__file__), os.pathsep), ("PYTEST_PLUGINS", "offload_pytest", ",")):
+        os.environ[name] = mark.join(filter(None, [part, os.environ.get(name)]))
+    os.environ["OFFLOAD_PYTEST"] = order["path"]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execvp(sys.orig_argv[0], sys.orig_argv)
+
+
 def register(order, config):
     record = Record(order["record"])
     register = config.pluginmanager.register
     register(Properties(record), "offload-properties")
-    if config.pluginmanager.hasplugin("_cov"):
-        register(offload_coverage.Batch(config, record), "offload-coverage")
     number, count = (os.environ.get(name, "") for name in ("OFFLOAD_SANDBOX", "OFFLOAD_SANDBOXES"))
     if number.isdigit() and count.isdigit() and int(count) > 1:
         has_xdist = config.pluginmanager.hasplugin("xdist")
         names = (SharedFixtures if has_xdist else SharedNames)(int(number), int(count), order["run"])
         register(names, "offload-names")
         separate_base(config, names.worker["workerid"])
-    register(Runner(order, config, record), "offload-runner")
+    runner = Runner(order, config, record)
+    register(runner, "offload-runner")
+    if config.pluginmanager.hasplugin("_cov"):
+        register(offload_coverage.Batch(config, runner), "offload-coverage")

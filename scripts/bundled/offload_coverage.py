@@ -36,8 +36,8 @@ def separate(options, folder):
 class Batch:
     """No report, no threshold and no warnings that only tell of a part."""
 
-    def __init__(self, config, record):
-        self.record = record
+    def __init__(self, config, runner):
+        self.runner = runner
         self.controller = controller_of(config)
         if self.controller is None:
             return
@@ -50,14 +50,14 @@ class Batch:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
         path = os.environ.get("COVERAGE_FILE")
-        if self.controller is None or not path or not os.path.exists(path):
+        if self.controller is None or self.runner.starts_again or not path or not os.path.exists(path):
             return
         header = json.dumps({"folder": str(session.config.invocation_params.dir)}) + "\n"
         with open(path, "rb") as file:
             data = header.encode("ascii") + file.read()
         for begin in range(0, len(data), CHUNK):
             part = base64.b64encode(data[begin : begin + CHUNK]).decode("ascii")
-            self.record.say("data", name="coverage", content=part)
+            self.runner.record.say("data", name="coverage", content=part)
 
 
 class Conclusion:

@@ -25,7 +25,7 @@ def take_order():
         if any(rest):
             os.environ[name] = mark.join(rest)
     with open(path, encoding="utf-8") as file:
-        return json.load(file)
+        return dict(json.load(file), path=path)
 
 
 def first_line(text):
@@ -121,8 +121,13 @@ class Lister(CollectionErrors):
                     numbers[item.nodeid] = len(numbers)
                     chosen.append(item)
         files, tests, keys = {}, [], Keys(config, chosen)
+        places = {}
+        for item in (item for items in selections for item in items):
+            places.setdefault(item.nodeid, set()).add(self.files.of(item))
         for number, item in enumerate(chosen):
-            file = files.setdefault(self.files.of(item), len(files))
+            # A plugin may give tests of several files one id: no file has them all.
+            file, *others = places[item.nodeid]
+            file = None if others else files.setdefault(file, len(files))
             line = item.location[1]
             tests.append([item.nodeid, file, None if line is None else line + 1, keys.of(number)])
         has = config.pluginmanager.hasplugin

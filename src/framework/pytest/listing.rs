@@ -34,12 +34,15 @@ struct Collected {
     goes_on: bool,
     /// Relative to the working directory.
     files: Vec<Arc<str>>,
-    /// Node ID, number of the file, line, key.
-    tests: Vec<(Arc<str>, usize, Option<u32>, Option<Arc<str>>)>,
+    tests: Vec<CollectedTest>,
     /// The numbers of tests, for each group.
     groups: Vec<Vec<usize>>,
     errors: Vec<CollectionError>,
 }
+
+/// Node ID, number of the file, line, key.
+#[derive(Deserialize)]
+struct CollectedTest(Arc<str>, Option<usize>, Option<u32>, Option<Arc<str>>);
 
 /// A file that cannot be collected.
 #[derive(Deserialize)]
@@ -123,8 +126,10 @@ pub(super) fn parse(command: &ListCommand, output: &ListOutput) -> Result<Listin
     let shared = FILES.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect();
     let mut listing = Listing { facts, errors, collection, shared, ..Listing::default() };
     for (&group, members) in command.groups.iter().zip(&collected.groups) {
-        for (id, file, line, key) in members.iter().filter_map(|&member| collected.tests.get(member)) {
-            let file = collected.files.get(*file).cloned();
+        for CollectedTest(id, file, line, key) in
+            members.iter().filter_map(|&member| collected.tests.get(member))
+        {
+            let file = file.and_then(|file| collected.files.get(file)).cloned();
             let test = Listed::new(group, Arc::clone(id), file);
             listing.tests.push(Listed { line: *line, key: key.clone(), ..test });
         }
