@@ -8,7 +8,7 @@ import time
 
 import offload_coverage
 import pytest
-from offload_pytest import CollectionErrors, first_line
+from offload_pytest import CollectionErrors, first_line, with_headline
 
 RANKS = ["passed", "xfailed", "skipped", "failed", "error"]
 
@@ -84,6 +84,10 @@ class Status(int):
 
     name = property(lambda self: pytest.ExitCode(int(self)).name)
 
+    def __or__(self, other):
+        both = int(self) | other
+        return self if both == self else both
+
 
 class Runner(CollectionErrors):
     def __init__(self, order, config, record):
@@ -119,7 +123,7 @@ class Runner(CollectionErrors):
 
     def note(self, file, text):
         self.counted += 1
-        self.error("collection", text.splitlines()[-1] if text else "", name=file, text=text, files=[file])
+        self.error("collection", text, name=file, text=text, files=[file])
 
     def is_wanted(self, path):
         if self.wanted_files is None or os.path.basename(path) in ("__init__.py", "conftest.py"):
@@ -306,7 +310,7 @@ class Runner(CollectionErrors):
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_internalerror(self, excrepr, excinfo):
-        self.error("hook", excinfo.exconly(), text=str(excrepr))
+        self.error("hook", excinfo.exconly(), text=with_headline(str(excrepr)))
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session):
@@ -317,12 +321,21 @@ class Runner(CollectionErrors):
             excinfo = pytest.ExceptionInfo.from_exc_info(outcome.excinfo)
             exit_of = getattr(excinfo.value, "returncode", None)
             session.exitstatus = before if exit_of is None else exit_of
-            self.error("hook", excinfo.exconly(), name="pytest_sessionfinish", text=str(excinfo.getrepr(style="native")))
+            text = with_headline(str(excinfo.getrepr(style="native")))
+            self.error("hook", excinfo.exconly(), name="pytest_sessionfinish", text=text)
         elif session.exitstatus is status:
             session.exitstatus = before
-        elif session.exitstatus and not self.starts_again:
+        elif session.exitstatus and not self.starts_again and not self.unused_snapshots():
             self.error("session", "a plugin set the exit status to %d" % session.exitstatus)
+        if self.unused_snapshots():
+            self.error("snapshot", "syrupy: %d snapshots unused" % self.unused_snapshots())
         self.tell_rest(session)
+
+    def unused_snapshots(self):
+        """Those that make syrupy fail, whose status cannot be told from that of a failed test."""
+        report = getattr(getattr(self.config, "_syrupy", None), "report", None)
+        may_stay = getattr(self.config.option, "warn_unused_snapshots", False)
+        return 0 if may_stay else getattr(report, "num_unused", 0)
 
     def tell_rest(self, session):
         if self.starts_again and not self.errors:

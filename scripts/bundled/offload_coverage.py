@@ -26,6 +26,12 @@ def measures_of(controller):
     return [measure for measure in measures if measure is not None]
 
 
+def silence(measures):
+    """No warnings that tell of a part only."""
+    for measure in measures:
+        measure._warn_no_data = measure._warn_unimported_source = measure._warn_preimported_source = False
+
+
 def separate(options, folder):
     """Before pytest-cov starts: a folder for the data of this batch and of the processes that its tests start."""
     if getattr(options, "cov_source", None):
@@ -34,7 +40,7 @@ def separate(options, folder):
 
 
 class Batch:
-    """No report, no threshold and no warnings that only tell of a part."""
+    """No report and no threshold."""
 
     def __init__(self, config, runner):
         self.runner = runner
@@ -44,8 +50,7 @@ class Batch:
         options = config.pluginmanager.getplugin("_cov").options
         options.cov_report = self.controller.cov_report = {}
         options.cov_fail_under = None
-        for measure in measures_of(self.controller):
-            measure._warn_no_data = measure._warn_unimported_source = measure._warn_preimported_source = False
+        silence(measures_of(self.controller))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
@@ -80,6 +85,7 @@ class Conclusion:
 
     def bring_data(self, controller):
         measures = measures_of(controller)
+        silence(measures)
         place = os.path.abspath(measures[-1].config.data_file)
         here = str(self.config.invocation_params.dir)
         folders = []

@@ -32,6 +32,12 @@ def first_line(text):
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
+def with_headline(text):
+    """A traceback has its reason at the end; readers see the beginning first."""
+    last = first_line("\n".join(reversed(text.splitlines())))
+    return (last[1:].strip() if last.startswith("E ") else last) + "\n" + text
+
+
 class Files:
     """Names files as users do: relative to the working directory."""
 
@@ -65,7 +71,7 @@ class CollectionErrors:
     def pytest_collectreport(self, report):
         if report.failed:
             file = self.failing.get(report.nodeid) or self.files.name(report.nodeid.split("::", 1)[0])
-            self.note(file, str(report.longrepr))
+            self.note(file, with_headline(str(report.longrepr)))
 
 
 class Lister(CollectionErrors):
