@@ -39,4 +39,6 @@ mod support;
 #[cfg(test)]
 mod support_itself;
 #[cfg(test)]
+mod verdicts;
+#[cfg(test)]
 mod vitest;
