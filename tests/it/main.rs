@@ -1,6 +1,8 @@
 //! Whole runs of the built program on real tools. One binary, so that it is linked once.
 
 #[cfg(test)]
+mod ctest;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod examples;
