@@ -11,7 +11,7 @@ use super::{
     BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, RunCommand,
     describe_failure, format_id, indexed, name_in_id, split_words,
 };
-use crate::command::{CommandLine, InputFile, StopSignal};
+use crate::command::{CommandLine, Executable, InputFile, StopSignal};
 use crate::config;
 use crate::event::ReportFile;
 use crate::junit::Case;
@@ -39,6 +39,9 @@ const CONFIG_COPY: &str = "nextest-project-";
 
 /// The fact of one group: the name of the shared file that describes its binaries.
 const BINARIES: &str = "nextest.binaries";
+
+/// How each list command starts.
+const LIST: [&str; 5] = ["cargo", "nextest", "list", "--message-format=json", "--color=never"];
 
 /// nextest passes the first SIGTERM on to its tests, each of which has a process group of its own, and kills
 /// these groups on the second.
@@ -115,8 +118,7 @@ impl Nextest {
 
     fn list_command(&self, group: &Group, index: GroupIndex) -> Result<ListCommand> {
         let (filters, sorted) = filters(group)?;
-        let mut words: Vec<String> =
-            ["cargo", "nextest", "list", "--message-format=json", "--color=never"].map(str::to_owned).into();
+        let mut words: Vec<String> = LIST.map(str::to_owned).into();
         words.extend(self.settings.build.iter().cloned());
         let chosen = self.discovery.clone().join(sorted);
         if self.include_ignored && !chosen.runner.iter().any(|word| word.starts_with("--run-ignored")) {
@@ -227,6 +229,7 @@ impl Framework for Nextest {
             }
             let read = listing::read(&output.stdout, |binary, name| self.id(binary, name), group)?;
             let name = format!("binaries-{}.json", group.0);
+            listing.collection = collection(&command.command);
             listing.tests = read.tests;
             listing.facts.insert(fact(BINARIES, group), name.clone());
             listing.shared.push((name, read.binaries));
@@ -345,6 +348,14 @@ impl Matcher for Named<'_> {
     fn is_extra(&self, case: &Case) -> bool {
         !case.classname.starts_with("@setup-script:")
     }
+}
+
+/// What a list command does besides selecting tests.
+fn collection(command: &CommandLine) -> String {
+    let Executable::Program(words) = &command.executable else { return String::new() };
+    let arguments = words.get(LIST.len()..).map(Arguments::parse);
+    // What cannot be read was refused when the command was made.
+    arguments.and_then(Result::ok).map(|arguments| shell_words::join(arguments.more)).unwrap_or_default()
 }
 
 /// The key of the fact `name` of a group.

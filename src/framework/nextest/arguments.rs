@@ -24,6 +24,8 @@ pub(super) struct Arguments {
     pub config_file: Option<String>,
     /// Whether there is a filterset, a test name or a partition.
     pub selects: bool,
+    /// All that does more than select tests, in one form.
+    pub more: Vec<String>,
 }
 
 /// An earlier build that is run instead of building.
@@ -104,6 +106,23 @@ const SELECTION: &[&str] = &[
     "-R",
     "--rerun",
     "--run-id",
+];
+
+/// Other options that only select: what is built is the same, or a part of it.
+const ALSO_SELECTION: &[&str] = &[
+    "--lib",
+    "--bin",
+    "--bins",
+    "--example",
+    "--examples",
+    "--test",
+    "--tests",
+    "--bench",
+    "--benches",
+    "--all-targets",
+    "--run-ignored",
+    "--platform-filter",
+    "--ignore-default-filter",
 ];
 
 /// Nextest options with a value.
@@ -203,10 +222,15 @@ impl Arguments {
         self.profile = other.profile.or(self.profile);
         self.config_file = other.config_file.or(self.config_file);
         self.selects |= other.selects;
+        self.more.extend(other.more);
         self
     }
 
     fn place(&mut self, name: &str, value: Option<String>, taken: Vec<String>) {
+        let only_selects = !name.starts_with('-') || [SELECTION, ALSO_SELECTION].concat().contains(&name);
+        if !only_selects && ![OUR_FLAGS, OUR_VALUES, EXTRACTION].concat().contains(&name) {
+            self.more.push(value.iter().fold(name.to_owned(), |name, value| format!("{name}={value}")));
+        }
         if METADATA.contains(&name) {
             self.metadata.extend(taken.iter().cloned());
         }
@@ -241,7 +265,10 @@ impl Arguments {
             match word.as_str() {
                 "--ignored" => self.runner.push("--run-ignored=ignored-only".to_owned()),
                 "--include-ignored" => self.runner.push("--run-ignored=all".to_owned()),
-                "--nocapture" | "--no-capture" => self.runner.push("--no-capture".to_owned()),
+                "--nocapture" | "--no-capture" => {
+                    self.runner.push("--no-capture".to_owned());
+                    self.more.push("--no-capture".to_owned());
+                }
                 "--skip" => {
                     words.next();
                     self.selects = true;
@@ -359,6 +386,19 @@ mod tests {
             let expected = format!("`{unclear}`: unknown option; if `{}` is its value, write `", words[1]);
             assert!(error.starts_with(&expected), "{error}");
         }
+    }
+
+    #[test]
+    fn what_does_more_than_select_is_told_from_what_selects() {
+        let selecting = "name -E all() --filterset=all() --partition count:1/2 --run-ignored all --lib --test it \
+                         --no-fail-fast -- --skip x --ignored";
+        assert_eq!(parse(selecting).more, [""; 0]);
+        let more =
+            "-F a,b --profile=ci -p x --release -j2 --config-file c --target t --brand-new=1 -- --nocapture";
+        let expected =
+            "-F=a,b --profile=ci -p=x --release -j=2 --config-file=c --target=t --brand-new=1 --no-capture";
+        assert_eq!(parse(more).more.join(" "), expected);
+        assert_eq!(parse("--features a").more, parse("--features=a").more);
     }
 
     #[test]

@@ -3,7 +3,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::command::Executable;
 use crate::framework::Facts;
 use crate::junit;
 
