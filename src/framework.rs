@@ -19,7 +19,7 @@ pub mod nextest;
 pub mod pytest;
 pub mod vitest;
 
-pub use commands::{Commands, RunSite};
+pub use commands::{Commands, Place, RunSite};
 
 /// A command of discovery.
 #[derive(Clone, Debug)]

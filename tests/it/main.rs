@@ -35,6 +35,8 @@ mod safety;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
+mod sharing;
+#[cfg(test)]
 mod speculation;
 #[cfg(test)]
 mod support;
