@@ -10,6 +10,7 @@ use crate::model::{Group, Listed};
 mod ends;
 mod lost;
 mod pairs;
+mod records;
 
 const SECOND: Duration = Duration::from_secs(1);
 
