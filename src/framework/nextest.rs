@@ -8,22 +8,23 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{
-    BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, RunCommand,
+    BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, Meaning, RunCommand,
     describe_failure, format_id, indexed, name_in_id, split_words,
 };
 use crate::command::{CommandLine, Executable, InputFile, StopSignal};
 use crate::config;
 use crate::event::ReportFile;
-use crate::junit::Case;
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
 
 mod arguments;
 mod facts;
 mod listing;
+mod outcome;
 mod project;
 
 use arguments::{Arguments, Prebuilt, without_extraction};
 use facts::Sources;
+use outcome::Named;
 
 /// The profile of batches that would otherwise use the default profile, from which it inherits.
 const PROFILE: &str = "offload";
@@ -284,6 +285,10 @@ impl Framework for Nextest {
         Box::new(Named(ByFormat { suite: context.suite, group: context.group, format: &self.format }))
     }
 
+    fn meaning(&self, exit: Exit) -> Meaning {
+        outcome::meaning(exit)
+    }
+
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
         let mut words: Vec<String> = ["cargo", "nextest", "run"].map(str::to_owned).into();
         let Some(group) = tests.first().map(|&index| suite.test(index).group) else {
@@ -330,23 +335,6 @@ impl Nextest {
             format!("({binary_term} & ({}))", names.join(" + "))
         });
         terms.collect::<Vec<_>>().join(" + ")
-    }
-}
-
-/// Matches by format, but ignores setup scripts, which nextest reports like tests.
-struct Named<'a>(ByFormat<'a>);
-
-impl Matcher for Named<'_> {
-    fn find(&self, case: &Case) -> Option<TestIndex> {
-        self.0.find(case)
-    }
-
-    fn name(&self, case: &Case) -> String {
-        self.0.name(case)
-    }
-
-    fn is_extra(&self, case: &Case) -> bool {
-        !case.classname.starts_with("@setup-script:")
     }
 }
 

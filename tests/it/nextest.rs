@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::support::{Project, nextest};
 
 mod builds;
+mod faults;
 
 /// A crate that leans on nothing; each test notes in `$RAN` that it ran.
 const LIBRARY: &str = r##"
