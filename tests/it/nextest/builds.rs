@@ -77,3 +77,38 @@ fn an_option_that_nobody_knows_is_refused_if_it_may_have_a_value() {
     let project = project.config(&config("", "[groups.all]\nfilters = \"--brand-new=3\""));
     has_all(&project.offload(&["run"]).expect_code(4).stderr, &["unexpected argument '--brand-new'"]);
 }
+
+const STRICT: &str = r#"
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn always() {}
+    #[test]
+    fn lenient() { assert!(!cfg!(feature = "strict"), "as told") }
+}
+"#;
+
+#[test]
+fn the_same_test_of_two_builds_is_two_tests_and_of_two_selections_one() {
+    let Some(tool) = nextest() else { return };
+    let project = project(tool)
+        .file("Cargo.toml", &format!("{}[features]\nstrict = []\n", manifest("solo")))
+        .file("src/lib.rs", STRICT)
+        .config(&config("", "[groups.plain]\n[groups.strict]\nfilters = \"--features strict\""));
+    for parallel in ["1", "2"] {
+        let outcome = project.offload(&["run", "--parallel", parallel]).expect_code(1);
+        has_all(
+            &outcome.stdout,
+            &["4 tests: 3 passed, 1 failed in", "FAILED strict/solo tests::lenient\n", "as told"],
+        );
+        assert!(!outcome.stderr.contains("more than once"), "{}", outcome.stderr);
+    }
+    let listed = project.offload(&["collect"]).expect_code(0).stdout;
+    has_all(&listed, &["plain/solo tests::lenient\n", "strict/solo tests::lenient\n"]);
+
+    let groups = "[groups.plain]\n[groups.some]\nfilters = \"-E 'test(lenient)' --lib\"";
+    let project = project.config(&config("", groups));
+    let outcome = project.offload(&["run", "--parallel", "2"]).expect_code(0);
+    has_all(&outcome.stdout, &["2 tests: 2 passed in"]);
+    has_all(&outcome.stderr, &["listed more than once"]);
+}

@@ -1,9 +1,14 @@
 //! What nextest says when something else than an assertion goes wrong: timeouts, setup scripts, exit codes, retries.
 
 use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use super::{config, has_all, ran, single};
-use crate::support::{Project, nextest};
+use crate::support::{Project, nextest, survivors, wait_until};
+
+const DEADLINE: Duration = Duration::from_secs(60);
 
 const HANGING: &str = r##"
 #[cfg(test)]
@@ -135,4 +140,44 @@ fn a_failing_test_explains_no_other_status_than_its_own() {
             "4 tests: 3 passed, 1 flaky in",
         ],
     );
+}
+
+const STUBBORN: &str = r##"
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn passes() {}
+    #[test]
+    fn takes_no_signal() {
+        let me = std::process::id().to_string();
+        let script = "trap '' TERM INT; echo $$ > \"$RAN\"; while :; do sleep 600 & wait; done";
+        // Its own group already, as all tests of nextest; its child has another one.
+        use std::os::unix::process::CommandExt;
+        let mut child = std::process::Command::new("sh");
+        child.args(["-c", script, &me]).process_group(0).status().unwrap();
+    }
+}
+"##;
+
+#[test]
+fn a_test_that_takes_no_signal_is_gone_with_its_group_after_a_timeout_and_after_an_interrupt() {
+    let Some(tool) = nextest() else { return };
+    let settings = config("", "[groups.all]");
+    let project =
+        single(tool, STUBBORN).config(&settings.replace("[offload]", "[offload]\ntest_timeout_secs = 2"));
+    let unique = project.path().file_name().unwrap().to_string_lossy().into_owned();
+    let outcome = project.offload(&["run"]).expect_code(1);
+    has_all(&outcome.stdout, &["2 tests: 1 passed, 1 failed in", "TIMED OUT solo tests::takes_no_signal\n"]);
+    assert_eq!(survivors(&unique), 0);
+
+    fs::remove_file(project.path().join("ran")).unwrap();
+    let project = project.config(&settings);
+    let running = project.spawn(&["run", "--parallel", "1"]);
+    wait_until("the test runs", DEADLINE, || project.path().join("ran").exists());
+    running.signal(Signal::SIGINT);
+    let outcome = running.wait(DEADLINE).expect_code(130);
+    // What was ended by us did not fail.
+    has_all(&outcome.stdout, &["NOT RUN", "the run was stopped while it was running"]);
+    assert!(!outcome.stdout.contains("FAILED"), "{}", outcome.stdout);
+    assert_eq!(survivors(&unique), 0);
 }
