@@ -1,6 +1,8 @@
 //! Whole runs of the built program on real tools. One binary, so that it is linked once.
 
 #[cfg(test)]
+mod ctest;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod examples;
@@ -32,6 +34,8 @@ mod runner;
 mod safety;
 #[cfg(test)]
 mod security;
+#[cfg(test)]
+mod sharing;
 #[cfg(test)]
 mod speculation;
 #[cfg(test)]
