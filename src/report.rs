@@ -9,7 +9,8 @@ use anyhow::Result;
 use crate::color::Palette;
 use crate::error::printable;
 use crate::files::write_whole;
-use crate::junit::{Entry, RunError, write};
+use crate::junit::write::{self, Frame};
+use crate::junit::{Entry, RunError};
 use crate::model::{Reason, Suite, TestIndex};
 use crate::summary::Summary;
 use crate::words::count;
@@ -115,16 +116,22 @@ impl Report<'_> {
     pub fn write_junit(&self, path: &Path, elapsed: Duration) -> Result<()> {
         let errors: Vec<RunError> =
             incidents(&self.summary.errors).iter().map(|error| self.run_error(error)).collect();
-        write_whole(path, |output| write::write(output, elapsed, &errors, || self.entries()))
+        let frame = Frame { time: elapsed, properties: &self.summary.properties, errors: &errors };
+        write_whole(path, |output| write::write(output, frame, || self.entries()))
     }
 
     fn run_error(&self, incident: &Incident<'_>) -> RunError {
-        let mut lines = Vec::from_iter(Some(incident.place()).filter(|place| !place.is_empty()));
+        let mut lines = Vec::new();
+        let headline = incident.reason.trim_start().lines().next().unwrap_or_default().trim_end();
+        if headline.len() < incident.reason.trim().len() {
+            lines.push(incident.reason.to_owned());
+        }
+        lines.extend(Some(incident.place()).filter(|place| !place.is_empty()));
         for log in self.first_logs(&incident.batches) {
             lines.extend(log.tail());
             lines.push(format!("log: {}", log.path.display()));
         }
-        RunError { reason: incident.reason.to_owned(), text: lines.join("\n") }
+        RunError { reason: headline.to_owned(), text: lines.join("\n") }
     }
 
     /// The logs of the first of `batches` that has any.

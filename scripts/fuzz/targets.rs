@@ -22,7 +22,7 @@ use offload::internals::history::{self, History};
 use offload::internals::junit::read::{Caps, read, read_within};
 use offload::internals::junit::{Case, Entry, Recorded, Word, read_merged, write};
 use offload::internals::model::{
-    Attempt, CaseResult, Details, Exit, Group, GroupIndex, Outcome, Suite, TestIndex, Verdict,
+    Attempt, CaseResult, Details, Exit, Group, GroupIndex, Listed, Outcome, Suite, TestIndex, Verdict,
 };
 use offload::internals::provider::modal::{Failure, read_answer};
 use offload::internals::provider::remote::cut;
@@ -109,7 +109,7 @@ fn written(tests: &[Recorded]) -> Vec<u8> {
         })
     };
     let mut bytes = Vec::new();
-    write::write(&mut bytes, Duration::ZERO, &[], entries).expect("memory takes all");
+    write::write(&mut bytes, write::Frame::default(), entries).expect("memory takes all");
     bytes
 }
 
@@ -119,7 +119,7 @@ pub fn junit(bytes: &[u8]) {
     let end = read_within(Caps { text: 100 }, bytes, &mut |case| {
         cases += 1;
         let texts = case.result.details.map(|details| {
-            let Details { kind, message, text, stdout, stderr, is_stated: _ } = *details;
+            let Details { kind, message, text, stdout, stderr, is_stated: _, properties: _ } = *details;
             [kind, message, text, stdout, stderr]
         });
         let longest = texts.into_iter().flatten().flatten().map(|text| text.len()).max();
@@ -204,7 +204,7 @@ fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
     let mut suite = Suite::new((0..groups).map(group).collect());
     for test in listing.tests {
         assert!(test.group.0 < groups);
-        suite.add(test.group, test.id, test.file);
+        suite.add(test);
     }
     for group in (0..groups).map(GroupIndex) {
         let own = |index: &TestIndex| suite.test(*index).group == group;
@@ -213,6 +213,7 @@ fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
             continue;
         }
         let context = BatchContext {
+            group,
             suite: &suite,
             facts: &listing.facts,
             shared: Some(Path::new("/shared")),
@@ -222,7 +223,7 @@ fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
         };
         // The half of them is another selection than all.
         for tests in [&tests[..], &tests[..tests.len().div_ceil(2)]] {
-            _ = framework.run_command(tests, group, &context);
+            _ = framework.run_command(tests, &context);
             _ = framework.by_hand(tests, &suite);
             let matcher = framework.matcher(tests, &context);
             for id in tests.iter().map(|index| suite.test(*index).id.as_str()) {
@@ -378,10 +379,11 @@ pub fn command(ids: &[String]) -> String {
     let mut suite =
         Suite::new(vec![Group { name: "all".into(), filters: String::new(), max_attempts: 1, solo: false }]);
     for id in ids {
-        suite.add(GroupIndex(0), id.as_str().into(), None);
+        suite.add(Listed::new(GroupIndex(0), id.as_str(), None));
     }
     let facts = BTreeMap::new();
     let context = BatchContext {
+        group: GroupIndex(0),
         suite: &suite,
         facts: &facts,
         shared: None,
@@ -390,7 +392,7 @@ pub fn command(ids: &[String]) -> String {
         fail_fast: false,
     };
     let tests: Vec<TestIndex> = suite.indices().collect();
-    match custom.run_command(&tests, GroupIndex(0), &context).command.executable {
+    match custom.run_command(&tests, &context).command.executable {
         Executable::Shell(text) => text,
         other => panic!("no text for a shell: {other:?}"),
     }

@@ -16,13 +16,35 @@ pub(super) struct End<'a> {
 }
 
 impl End<'_> {
-    /// Why a test of this batch has no result.
-    pub(super) fn complaint(&self) -> String {
-        let how = match self.execution.exit {
+    /// Whether what was reported explains why the runner did not end with status 0. A record tells that its runner came
+    /// to the end; a wrapper may have changed the status since.
+    pub(super) fn is_explained(&self) -> bool {
+        let is_finished = self.reading.session.as_ref().is_none_or(|session| {
+            matches!(self.execution.exit, Exit::Code(_)) && session.exit.is_some_and(|exit| exit != 0)
+        });
+        self.failed && is_finished
+    }
+
+    /// How the runner ended.
+    pub(super) fn how(&self) -> String {
+        match self.execution.exit {
             Exit::TimedOut => format!("timed out after {:.1} s", self.execution.elapsed.as_secs_f64()),
             Exit::Cancelled => "the run was stopped while it was running".into(),
             exit @ (Exit::Code(_) | Exit::Signal(_)) => format!("the runner ended with {exit}"),
-        };
+        }
+    }
+
+    /// How the runner ended, said of a test that was running then.
+    pub(super) fn how_running(&self) -> String {
+        match self.execution.exit {
+            Exit::TimedOut | Exit::Cancelled => self.how(),
+            Exit::Code(_) | Exit::Signal(_) => format!("{} while this test was running", self.how()),
+        }
+    }
+
+    /// Why a test of this batch has no result.
+    pub(super) fn complaint(&self) -> String {
+        let how = self.how();
         let what = match (&self.reading.error, self.reading.nearest.as_slice()) {
             _ if matches!(self.execution.exit, Exit::TimedOut | Exit::Cancelled) => String::new(),
             (Some(error), _) => format!("; {error}"),

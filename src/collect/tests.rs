@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::error::Status;
-use crate::model::Group;
+use crate::model::{Group, Listed};
 
 mod ends;
 mod lost;
 mod pairs;
+mod records;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -17,7 +18,7 @@ fn suite(tests: u32, max_attempts: u32) -> Suite {
     let group = Group { name: "g".into(), filters: String::new(), max_attempts, solo: false };
     let mut suite = Suite::new(vec![group]);
     for number in 0..tests {
-        suite.add(GroupIndex(0), format!("t{number}").into(), None);
+        suite.add(Listed::new(GroupIndex(0), format!("t{number}"), None));
     }
     suite
 }

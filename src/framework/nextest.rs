@@ -13,6 +13,7 @@ use super::{
 };
 use crate::command::{CommandLine, InputFile, StopSignal};
 use crate::config;
+use crate::event::ReportFile;
 use crate::junit::Case;
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
 
@@ -244,7 +245,8 @@ impl Framework for Nextest {
         Ok(listing)
     }
 
-    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
+    fn run_command(&self, tests: &[TestIndex], context: &BatchContext<'_>) -> RunCommand {
+        let group = context.group;
         let suite = context.suite;
         let arguments = self.arguments(suite.group(group));
         let selects = arguments.selects || Arguments::parse(&self.discovery_args).selects;
@@ -262,11 +264,11 @@ impl Framework for Nextest {
         let mut command = CommandLine::program(words);
         command.files = configuration.files;
         command.stop = STOP;
-        RunCommand { command, report: Some(report) }
+        RunCommand { command, report: Some(ReportFile::junit(report)) }
     }
 
     fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
-        Box::new(Named(ByFormat { suite: context.suite, format: &self.format }))
+        Box::new(Named(ByFormat { suite: context.suite, group: context.group, format: &self.format }))
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
@@ -301,7 +303,7 @@ impl Nextest {
                 binaries.push((binary, Vec::new()));
                 binaries.len() - 1
             });
-            let id = test.id.as_str();
+            let id = &*test.native;
             binaries[place].1.push(name_in_id(&self.format, id, binary).unwrap_or(id));
         }
         let is_whole =

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::command::{CommandLine, InputFile, StopSignal};
+use crate::event::ReportFile;
 use crate::framework::{
     BatchContext, Facts, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
     describe_failure, format_id, indexed, split_words,
@@ -166,13 +167,14 @@ impl Framework for Pytest {
             for id in members.iter().filter_map(|&member| collected.tests.get(member)) {
                 let part = id.split("::").next().unwrap_or_default();
                 let file = collected.files.get(part).cloned();
-                listing.tests.push(Listed { group, id: Arc::clone(id).into(), file });
+                listing.tests.push(Listed::new(group, Arc::clone(id), file));
             }
         }
         Ok(listing)
     }
 
-    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
+    fn run_command(&self, tests: &[TestIndex], context: &BatchContext<'_>) -> RunCommand {
+        let group = context.group;
         let report = context.scratch.join("junit.xml");
         let mut words = self.command.clone();
         // pytest's root and configuration must not depend on the files in a batch.
@@ -217,15 +219,15 @@ impl Framework for Pytest {
             words.extend(selection.arguments());
         }
         let command = CommandLine { files, env, stop: STOP, ..CommandLine::program(words) };
-        RunCommand { command, report: Some(report) }
+        RunCommand { command, report: Some(ReportFile::junit(report)) }
     }
 
     fn matcher<'a>(&'a self, tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
         let mut pairs: HashMap<(String, String), TestIndex> = HashMap::with_capacity(tests.len());
         for &index in tests {
-            pairs.entry(pair(context.suite.test(index).id.as_str())).or_insert(index);
+            pairs.entry(pair(&context.suite.test(index).native)).or_insert(index);
         }
-        Box::new(ByPair { suite: context.suite, format: &self.test_id_format, pairs })
+        Box::new(ByPair { suite: context.suite, group: context.group, format: &self.test_id_format, pairs })
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
@@ -243,7 +245,7 @@ fn from_stdout(command: &ListCommand, stdout: &str) -> Listing {
     let ids = stdout.lines().take_while(|line| !line.is_empty()).filter(|line| line.contains("::"));
     let list = |id: &str| {
         let file = id.split("::").next().map(Arc::from);
-        Listed { group, id: id.into(), file }
+        Listed::new(group, id, file)
     };
     Listing { tests: ids.map(list).collect(), ..Listing::default() }
 }
@@ -279,13 +281,15 @@ fn escape(text: &str) -> String {
 
 struct ByPair<'a> {
     suite: &'a Suite,
+    group: GroupIndex,
     format: &'a str,
     pairs: HashMap<(String, String), TestIndex>,
 }
 
 impl Matcher for ByPair<'_> {
     fn find(&self, case: &Case) -> Option<TestIndex> {
-        let by_format = self.suite.find(&format_id(self.format, &case.classname, &case.name));
+        let by_format =
+            self.suite.find_native(self.group, &format_id(self.format, &case.classname, &case.name));
         by_format.or_else(|| self.pairs.get(&(case.classname.clone(), case.name.clone())).copied())
     }
 

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::command::{CommandLine, InputFile};
 use crate::config;
+use crate::event::ReportFile;
 use crate::junit::Case;
 use crate::model::{Exit, Group, GroupIndex, Outcome, Suite, TestIndex};
 
@@ -131,7 +132,7 @@ impl Vitest {
         let mut names = BTreeSet::new();
         for &index in tests {
             let test = suite.test(index);
-            let id = test.id.as_str();
+            let id = &*test.native;
             let name = match facts.get(&title_fact(id)) {
                 Some(whole) => whole,
                 None => name_in_id(&self.format, id, &clean(test.file.as_deref().unwrap_or_default()))?,
@@ -176,14 +177,15 @@ impl Framework for Vitest {
                     listing.facts.insert(title_fact(&id), name);
                 }
                 for &group in &command.groups {
-                    listing.tests.push(Listed { group, id: id.as_str().into(), file: Some(path.clone()) });
+                    listing.tests.push(Listed::new(group, id.as_str(), Some(path.clone())));
                 }
             }
         }
         Ok(listing)
     }
 
-    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
+    fn run_command(&self, tests: &[TestIndex], context: &BatchContext<'_>) -> RunCommand {
+        let group = context.group;
         let suite = context.suite;
         let filters = shell_words::split(&suite.group(group).filters).unwrap_or_default();
         let filters = Arguments::parse(&filters);
@@ -226,11 +228,11 @@ impl Framework for Vitest {
         let settings = json!({ "report": report.to_string_lossy(), "pattern": pattern, "wanted": wanted });
         let content = reporter_text(&settings);
         command.files.push(InputFile { path: reporter, content });
-        RunCommand { command, report: Some(report) }
+        RunCommand { command, report: Some(ReportFile::junit(report)) }
     }
 
     fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
-        Box::new(Titles { suite: context.suite, vitest: self })
+        Box::new(Titles { suite: context.suite, group: context.group, vitest: self })
     }
 
     fn grain(&self) -> Grain {
@@ -256,12 +258,13 @@ impl Framework for Vitest {
 /// Matches by file and titles.
 struct Titles<'a> {
     suite: &'a Suite,
+    group: GroupIndex,
     vitest: &'a Vitest,
 }
 
 impl Matcher for Titles<'_> {
     fn find(&self, case: &Case) -> Option<TestIndex> {
-        self.suite.find(&self.name(case))
+        self.suite.find_native(self.group, &self.name(case))
     }
 
     fn name(&self, case: &Case) -> String {
@@ -283,7 +286,7 @@ impl Matcher for Titles<'_> {
             let Some(file) = test.file.as_deref().filter(|file| clean(file) == clean(&case.classname)) else {
                 return false;
             };
-            let name = name_in_id(&self.vitest.format, test.id.as_str(), &clean(file));
+            let name = name_in_id(&self.vitest.format, &test.native, &clean(file));
             whole || name.is_some_and(|name| name.starts_with(&above))
         };
         self.suite.indices().filter(below).collect()

@@ -330,6 +330,7 @@ impl Open {
             text: self.text.written().map(|text| trimmed(&text).to_owned()),
             stdout: self.stdout.written(),
             stderr: self.stderr.written(),
+            properties: Vec::new(),
             is_stated: false,
         };
         let result = CaseResult {

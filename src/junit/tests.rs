@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::escape::{allowed, is_forbidden};
 use super::merged::{Recorded, Word, previous_durations, read_merged};
 use super::read::{Caps, read};
-use super::write::{Entry, Totals, write};
+use super::write::{Entry, Frame, Totals, write};
 use crate::model::{Attempt, CaseResult, Details, Outcome, Verdict};
 
 struct Test {
@@ -38,7 +38,7 @@ fn written(tests: &[Test]) -> String {
         })
     };
     let mut bytes = Vec::new();
-    write(&mut bytes, Duration::from_millis(1500), &[], entries).unwrap();
+    write(&mut bytes, Frame { time: Duration::from_millis(1500), ..Frame::default() }, entries).unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
@@ -76,6 +76,7 @@ impl Dice {
     fn attempt(&mut self, number: u32, outcome: Outcome) -> Attempt {
         let duration = Duration::from_micros(self.below(100_000_000) as u64);
         let details = Details {
+            properties: Vec::new(),
             kind: self.maybe(),
             message: self.maybe(),
             text: self.maybe(),

@@ -43,7 +43,7 @@ fn listing(nextest: &Nextest, file: &str) -> Listing {
 fn suite(filters: &str) -> Suite {
     let mut suite = Suite::new(vec![group(filters)]);
     for test in listing(&nextest(None, false), "list.json").tests {
-        suite.add(test.group, test.id, test.file);
+        suite.add(test);
     }
     suite
 }
@@ -57,10 +57,11 @@ fn facts(config: Option<&str>) -> Facts {
 fn run(nextest: &Nextest, suite: &Suite, ids: &[&str], facts: &Facts, shared: bool) -> (Vec<String>, String) {
     let scratch = Path::new("/scratch");
     let shared = shared.then_some(Path::new("/shared"));
-    let context = BatchContext { suite, facts, shared, root: ".", scratch, fail_fast: false };
+    let group = GroupIndex(0);
+    let context = BatchContext { suite, group, facts, shared, root: ".", scratch, fail_fast: false };
     let tests: Vec<TestIndex> = ids.iter().map(|id| suite.find(id).unwrap()).collect();
-    let run = nextest.run_command(&tests, GroupIndex(0), &context);
-    assert_eq!(run.report, Some(PathBuf::from("/scratch/junit.xml")));
+    let run = nextest.run_command(&tests, &context);
+    assert_eq!(run.report, Some(ReportFile::junit("/scratch/junit.xml")));
     let files: Vec<_> = run.command.files.into_iter().map(|file| file.content).collect();
     match run.command.executable {
         Executable::Program(words) => (words, files.concat()),
@@ -93,8 +94,15 @@ fn the_report_names_the_listed_tests() {
     let nextest = nextest(None, false);
     let facts = Facts::new();
     let scratch = Path::new("/scratch");
-    let context =
-        BatchContext { suite: &suite, facts: &facts, shared: None, root: ".", scratch, fail_fast: false };
+    let context = BatchContext {
+        suite: &suite,
+        group: GroupIndex(0),
+        facts: &facts,
+        shared: None,
+        root: ".",
+        scratch,
+        fail_fast: false,
+    };
     let matcher = nextest.matcher(&[], &context);
     let mut found = BTreeSet::new();
     junit::read::read(recorded("junit.xml").as_bytes(), &mut |case| found.extend(matcher.find(&case)));

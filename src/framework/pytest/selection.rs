@@ -39,7 +39,7 @@ pub(super) struct Name<'a> {
 impl<'a> Name<'a> {
     /// The name of a test.
     pub(super) fn of(test: &'a TestCase) -> Name<'a> {
-        Name { file: test.file.as_deref(), id: Some(test.id.as_str()) }
+        Name { file: test.file.as_deref(), id: Some(&*test.native) }
     }
 
     fn of_file(test: &'a TestCase) -> Name<'a> {
@@ -105,7 +105,7 @@ impl<'a> Selection<'a> {
         let part = |test| !self.is_ours(Name::of_file(test));
         let (mut whole, mut names, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for test in &self.tests {
-            let id = test.id.as_str();
+            let id = &*test.native;
             if part(test) {
                 let name = self.shortest(test).id.unwrap_or(id);
                 names.extend(seen.insert(name).then_some(name));
@@ -131,7 +131,7 @@ impl<'a> Selection<'a> {
 
 /// The classes and the function around a test, from the outermost.
 fn names(test: &TestCase) -> impl Iterator<Item = Name<'_>> {
-    let family = test.family();
+    let family = test.native.split('[').next().unwrap_or_default();
     let ends = family.match_indices("::").skip(1).map(|(place, _)| place);
     ends.chain([family.len()]).map(move |end| Name { id: Some(&family[..end]), ..Name::of(test) })
 }
@@ -149,7 +149,7 @@ fn count<'a>(tests: impl Iterator<Item = &'a TestCase>) -> HashMap<Name<'a>, usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Group;
+    use crate::model::{Group, Listed};
 
     fn suite() -> Suite {
         let group =
@@ -169,10 +169,10 @@ mod tests {
         ];
         for id in ids {
             let file = id.split("::").next().unwrap().trim_start_matches("pkg/");
-            suite.add(GroupIndex(0), id.into(), Some(file.into()));
+            suite.add(Listed::new(GroupIndex(0), id, Some(file.into())));
         }
-        suite.add(GroupIndex(1), "e.py::f".into(), Some("e.py".into()));
-        suite.add(GroupIndex(1), "a.py::g".into(), Some("a.py".into()));
+        suite.add(Listed::new(GroupIndex(1), "e.py::f", Some("e.py".into())));
+        suite.add(Listed::new(GroupIndex(1), "a.py::g", Some("a.py".into())));
         suite
     }
 

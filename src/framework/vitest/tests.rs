@@ -30,7 +30,7 @@ fn suite(filters: &str, ids: &[&str]) -> Suite {
     let mut suite = Suite::new(vec![group(filters)]);
     for id in ids {
         let file = id.split(" > ").next().map(Into::into);
-        suite.add(GroupIndex(0), (*id).into(), file);
+        suite.add(Listed::new(GroupIndex(0), *id, file));
     }
     suite
 }
@@ -38,10 +38,11 @@ fn suite(filters: &str, ids: &[&str]) -> Suite {
 fn words(vitest: &Vitest, suite: &Suite, tests: &[u32], fail_fast: bool) -> Vec<String> {
     let facts = Facts::new();
     let scratch = Path::new("/scratch");
-    let context = BatchContext { suite, facts: &facts, shared: None, root: ".", scratch, fail_fast };
+    let group = GroupIndex(0);
+    let context = BatchContext { suite, group, facts: &facts, shared: None, root: ".", scratch, fail_fast };
     let tests: Vec<TestIndex> = tests.iter().copied().map(TestIndex).collect();
-    let run = vitest.run_command(&tests, GroupIndex(0), &context);
-    assert_eq!(run.report, Some(PathBuf::from("/scratch/junit.xml")));
+    let run = vitest.run_command(&tests, &context);
+    assert_eq!(run.report, Some(ReportFile::junit("/scratch/junit.xml")));
     match run.command.executable {
         Executable::Program(words) => words,
         other => panic!("{other:?}"),
@@ -73,10 +74,10 @@ fn every_version_lists_what_its_report_names() {
         assert_eq!((listing.tests.len(), listing.warnings.len()), (23, 1), "{version:?}");
         let mut suite = Suite::new(vec![group("")]);
         for test in listing.tests {
-            suite.add(test.group, test.id, test.file);
+            suite.add(test);
         }
         let vitest = vitest(None);
-        let matcher = Titles { suite: &suite, vitest: &vitest };
+        let matcher = Titles { suite: &suite, group: GroupIndex(0), vitest: &vitest };
         let report = fs::read(version.join("junit.xml")).unwrap();
         let mut found = BTreeSet::new();
         let mut above = Vec::new();
@@ -191,7 +192,7 @@ fn other_files_that_match_the_arguments_are_excluded() {
 fn tests_that_the_selection_excluded_are_not_extras() {
     let suite = suite("", &[]);
     let vitest = vitest(None);
-    let matcher = Titles { suite: &suite, vitest: &vitest };
+    let matcher = Titles { suite: &suite, group: GroupIndex(0), vitest: &vitest };
     let case = |outcome| {
         let result = CaseResult::new(outcome, Duration::ZERO);
         Case { classname: "a.ts".to_owned(), name: "x".to_owned(), file: None, result }
