@@ -1,7 +1,7 @@
 // A reporter for vitest 1 to 5. A line in front of this text defines `settings`:
-// `list`: a file for the tests that were collected; `pattern`: the `-t` that selects among them;
-// `record`: a file to which a batch is recorded; `wanted`: the native ids of its tests;
-// `part`: whether their files have other tests, too.
+// `list`: a file for the tests that were collected; `pattern`: the `-t` that selects among them; `collection`: a text
+// to repeat there;
+// `record`: a file to which a batch is recorded; `wanted`: the native ids of its tests.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -24,26 +24,61 @@ class Lister {
     this.root = vitest.config.root
     for (const { config } of projects(vitest)) config.includeTaskLocation = true
     this.write(false, [], [])
+    const { owner, name } = finder(vitest)
+    const find = owner[name]
+    owner[name] = async (...given) => {
+      const found = await find.apply(owner, given)
+      // vitest may end at once then.
+      if (!found.length) this.write(true, [], [])
+      return found
+    }
   }
 
   write(whole, files, errors) {
-    writeFileSync(settings.list, JSON.stringify({ whole, files, errors }))
+    writeFileSync(settings.list, JSON.stringify({ whole, collection: settings.collection, files, errors }))
   }
 
-  finish(errors) {
+  async finish(errors) {
     const pattern = settings.pattern ? new RegExp(settings.pattern) : undefined
-    const files = this.vitest.state.getFiles().map((file) => {
-      const tests = []
-      for (const [task, native] of nativeIds(file, this.root)) {
+    const labels = await this.labels()
+    const all = this.vitest.state.getFiles().map((file) => {
+      const tests = [...nativeIds(file, this.root)].map(([task, native]) => {
         const titles = JSON.parse(native)[3]
-        if (pattern && !pattern.test(joined(titles, this.major))) continue
-        tests.push({ native, titles, line: task.location?.line })
-      }
-      const project = file.projectName || undefined
-      const own = { file: relative(this.root, file.filepath), path: relative(process.cwd(), file.filepath) }
-      return { ...own, project, types: isTypeTest(file), error: whyNothing(file), tests }
+        const isChosen = !pattern || pattern.test(joined(titles, this.major))
+        return { native, titles, line: task.location?.line, isChosen }
+      })
+      const key = keyOf(file, this.root)
+      const name = (labels.get(key) ?? '') + relative(this.root, file.filepath)
+      return { key, name, path: relative(process.cwd(), file.filepath), error: whyNothing(file), tests }
     })
-    this.write(true, files, errors.map((error) => unhandled(error, this.root)))
+    const files = all.sort((one, other) => one.key < other.key ? -1 : 1)
+    // What runs will say it again.
+    const again = new Set(files.filter(({ error, tests }) => !error && tests.length).map(({ name }) => name))
+    const isTyped = (error) => ['Unhandled Source Error', 'Typecheck Error'].includes(error?.type)
+    const told = errors.filter((error) => !isTyped(error) || ![...files].some(({ key }) => JSON.parse(key)[1]))
+    const left = told.map((error) => unhandled(error, this.root)).filter(({ name }) => !again.has(name))
+    this.write(true, files, left.map(({ name, text }) => ({ name, text })))
+  }
+
+  // What to put before the names of files that run more than once, by file keys.
+  async labels() {
+    const { vitest } = this
+    const find = vitest.globTestSpecifications ?? vitest.globTestFiles
+    const keys = (await find.call(vitest)).map((specification) => specificationKey(specification, this.root))
+    const twins = new Map()
+    for (const key of keys) {
+      const [project, types, file] = JSON.parse(key)
+      twins.set(file, [...twins.get(file) ?? [], { key, project, types }])
+    }
+    const labels = new Map()
+    for (const each of [...twins.values()].filter((each) => each.length > 1)) {
+      for (const { key, project, types } of each) {
+        const isOfSeveral = each.some((other) => other.project !== project)
+        const isChecked = types && each.some((other) => other.project === project && !other.types)
+        labels.set(key, (isOfSeveral && project ? `|${project}| ` : '') + (isChecked ? 'TS ' : ''))
+      }
+    }
+    return labels
   }
 }
 
@@ -53,8 +88,7 @@ function whyNothing(file) {
   const tests = (tasks) => tasks.flatMap((task) => isSuite(task) ? tests(task.tasks) : [task])
   if (!file.result?.errors?.length && tests(file.tasks).length) return undefined
   const errors = all(file).map((error) => describe(error).text)
-  if (errors.length) return errors.join('\n')
-  return file.result?.state === 'fail' || !file.tasks.length ? 'no test suite found in it' : undefined
+  return errors.join('\n') || (file.result?.state === 'fail' ? 'it cannot be loaded' : undefined)
 }
 
 // An error that belongs to no test.
@@ -72,6 +106,7 @@ class Recorder {
   onInit({ vitest, home, version }) {
     this.vitest = vitest
     this.root = vitest.config.root
+    this.place = { root: this.root, directory: process.cwd() }
     this.begin = Date.now()
     this.record = new Record({ record: settings.record, begin: this.begin })
     this.record.write({ event: 'begin', version: 1, tool: `vitest ${version}` })
@@ -85,9 +120,7 @@ class Recorder {
   // Of the files that vitest finds, only those of the batch run.
   narrow() {
     const wanted = new Set(settings.wanted.map(fileKey))
-    const { specifications } = this.vitest
-    const owner = specifications ?? this.vitest
-    const name = specifications ? 'getRelevantTestSpecifications' : 'globTestFiles'
+    const { owner, name } = finder(this.vitest)
     const find = owner[name]
     owner[name] = async (...given) => {
       const all = await find.apply(owner, given)
@@ -100,7 +133,7 @@ class Recorder {
   // Makes the runner of each project one that records.
   install(home, major) {
     const place = (name) => fileURLToPath(new URL(name, import.meta.url))
-    const shared = { root: this.root, wanted: settings.wanted, record: settings.record, begin: this.begin }
+    const shared = { ...this.place, wanted: settings.wanted, record: settings.record, begin: this.begin }
     writeFileSync(place('wanted.mjs'), `export default ${JSON.stringify(shared)}\n`)
     const [file, name] = major < 4 ? ['dist/runners.js', 'VitestTestRunner'] : ['dist/index.js', 'TestRunner']
     const quoted = JSON.stringify
@@ -122,8 +155,12 @@ class Recorder {
       this.said.add(given.map(String).join(' ') + '\n')
       return error.apply(logger, given)
     }
-    process.on('uncaughtExceptionMonitor', (error) => this.caught.push(error))
-    process.on('exit', (code) => this.leave(code))
+    const keep = (error) => this.caught.push(error)
+    process.on('uncaughtExceptionMonitor', keep)
+    // Where nobody listens, a rejection is an exception, and a listener would change that.
+    if (process.listenerCount('unhandledRejection')) process.prependListener('unhandledRejection', keep)
+    // vitest's own listener exits at once.
+    process.prependListener('exit', (code) => this.leave(code))
   }
 
   finish(errors) {
@@ -132,11 +169,10 @@ class Recorder {
     const known = this.known()
     const missing = new Set(settings.wanted)
     for (const file of this.vitest.state.getFiles()) {
-      const place = relative(this.root, file.filepath)
       const broken = file.result?.errors ?? []
-      const isForeign = isTypeTest(file) || !known.loaded.has(place)
+      const isForeign = isTypeTest(file) || !known.loaded.has(relative(this.place.directory, file.filepath))
       if (isForeign) this.foreign(file)
-      else if (!known.told.has(place)) for (const error of broken) this.tell('collection', file, error)
+      else if (!known.told.has(nameOf(file, this.root))) for (const error of broken) this.tell('collection', file, error)
       // What a file has is known only if it was loaded.
       const key = keyOf(file, this.root)
       const has = new Set(nativeIds(file, this.root).values())
@@ -198,7 +234,7 @@ class Recorder {
 
   tell(what, suite, error) {
     const line = { event: 'error', what, name: nameOf(suite, this.root), ...describe(error) }
-    if (what === 'collection') line.files = [relative(this.root, suite.filepath)]
+    if (what === 'collection') line.files = [relative(this.place.directory, suite.filepath)]
     this.record.write(line)
   }
 
@@ -232,6 +268,14 @@ class Recorder {
   }
 }
 
+// The object and the name of its function by which vitest finds the files of a run.
+function finder(vitest) {
+  const { specifications } = vitest
+  return specifications
+    ? { owner: specifications, name: 'getRelevantTestSpecifications' }
+    : { owner: vitest, name: 'globTestFiles' }
+}
+
 function specificationKey(specification, root) {
   // Until vitest 3 it is an array.
   const project = specification.project ?? specification[0]
@@ -257,11 +301,11 @@ export default class Offload {
 
   // Until vitest 3.
   onFinished(files, errors) {
-    role.finish(errors ?? [])
+    return role.finish(errors ?? [])
   }
 
   // Since vitest 3.
   onTestRunEnd(modules, errors) {
-    role.finish([...errors ?? []])
+    return role.finish([...errors ?? []])
   }
 }

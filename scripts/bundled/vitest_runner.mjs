@@ -138,8 +138,8 @@ function print(error, depth) {
   return String(new Text().add(text))
 }
 
-// A constructor of `Base` that records. `settings` has `root`, `wanted` (the native ids of the batch) and what
-// `Record` needs.
+// A constructor of `Base` that records. `settings` has `root`, from which native ids count, `directory`, from which
+// listed files count, `wanted` (the native ids of the batch) and what `Record` needs.
 export function recording(Base, settings) {
   return function Runner(config) {
     const runner = new Base(config)
@@ -151,6 +151,7 @@ export function recording(Base, settings) {
 class Observer {
   constructor(settings) {
     this.root = settings.root
+    this.directory = settings.directory
     this.wanted = new Set(settings.wanted)
     this.record = new Record(settings)
     this.ids = new Map()
@@ -165,7 +166,7 @@ class Observer {
       runner[name] = (...given) => around(async () => own?.apply(runner, given), ...given)
     }
     wrap('onBeforeCollect', (own, paths) => {
-      for (const path of paths) this.record.write({ event: 'loading', file: relative(this.root, path) })
+      for (const path of paths) this.record.write({ event: 'loading', file: relative(this.directory, path) })
       return own()
     })
     wrap('onCollected', async (own, files) => {
@@ -263,7 +264,7 @@ class Observer {
   tell(what, suite, error) {
     const name = nameOf(suite, this.root)
     const line = { event: 'error', what, name, ...describe(error) }
-    if (what === 'collection') line.files = [name]
+    if (what === 'collection') line.files = [relative(this.directory, suite.filepath)]
     if (what === 'hook') {
       const walk = (tasks) => tasks.flatMap((task) => task.type === 'suite' ? walk(task.tasks) : [task])
       const lost = walk(suite.tasks).filter((task) => this.ids.has(task) && !this.begun.has(task))
