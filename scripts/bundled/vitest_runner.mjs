@@ -12,9 +12,14 @@ const now = Date.now.bind(Date)
 const KEPT = 64 * 1024
 
 // Frames of a stack that say nothing about the tests.
-const MACHINERY = /node:internal|node_modules\/(@vitest|vitest|vite-node|vite|rollup|rolldown|tinypool|tinyspy|chai)\//
+const MACHINERY = /\(?node:|\(<anonymous>\)|\(index \d+\)|node_modules\/(@vitest|vitest|vite-node|vite|esbuild|rollup|rolldown|tinypool|tinyspy|chai)\//
 
-const isPlanned = (task) => task.mode === 'run' || task.mode === 'queued'
+export const isPlanned = (task) => task.mode === 'run' || task.mode === 'queued'
+
+export function outcomeOf({ mode, result }) {
+  const outcome = { pass: 'passed', fail: 'failed', skip: 'skipped' }[result?.state]
+  return outcome ?? (mode === 'skip' || mode === 'todo' ? 'skipped' : 'error')
+}
 
 export class Record {
   constructor({ record, begin }) {
@@ -240,8 +245,8 @@ class Observer {
   end(test) {
     const running = this.running.get(test)
     if (!running) return
-    const { state, duration, note } = test.result ?? {}
-    const outcome = { pass: 'passed', fail: 'failed', skip: 'skipped' }[state] ?? 'error'
+    const { duration, note } = test.result ?? {}
+    const outcome = outcomeOf(test)
     const line = { event: 'end', id: this.ids.get(test), at: this.record.at(), seconds: (duration ?? 0) / 1000, outcome }
     if (outcome === 'failed') {
       this.fail(test, false)
