@@ -26,19 +26,21 @@ use offload::internals::model::{
 };
 use offload::internals::provider::modal::{Failure, read_answer};
 use offload::internals::provider::remote::cut;
+use offload::internals::record as lines;
 use serde_json::json;
 
 /// A target: must return whatever the bytes are.
 pub type Target = fn(&[u8]);
 
 /// All targets by their names, which are those of their corpora below `fixtures/fuzz`, too.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("config", config),
     ("junit", junit),
     ("history", history),
     ("pytest", pytest),
     ("nextest", nextest),
     ("vitest", vitest),
+    ("record", record),
     ("driver", driver),
     ("frame", frame),
     ("patch", patch),
@@ -183,6 +185,21 @@ fn framework_config(framework: &str) -> config::Framework {
         "[offload]\nmax_parallel = 2\n[provider]\ntype = \"local\"\n[framework]\n{framework}\n[groups.all]\n"
     );
     config::parse(&text, "offload.toml", &|_| None).expect("a good configuration").framework
+}
+
+/// A record gives the same events whatever was read before it, at most one for each line, and never more when its end
+/// is missing.
+pub fn record(bytes: &[u8]) {
+    let events = |bytes: &[u8]| {
+        let mut events = Vec::new();
+        let error = lines::read(bytes, &mut |event| events.push(format!("{event:?}")));
+        (events, error)
+    };
+    let (whole, _) = events(bytes);
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    assert!(whole.len() <= lines);
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |place| place + 1);
+    assert_eq!(events(&bytes[..end]).0, whole);
 }
 
 /// Reads `text` as the output of a list command, and makes a batch of all that is listed.
