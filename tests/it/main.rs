@@ -43,4 +43,6 @@ mod support;
 #[cfg(test)]
 mod support_itself;
 #[cfg(test)]
+mod verdicts;
+#[cfg(test)]
 mod vitest;
