@@ -102,6 +102,7 @@ impl Report<'_> {
             Entry {
                 id: self.only.unwrap_or(test.id.as_str()),
                 file: test.file.as_deref().filter(|_| self.only.is_none()),
+                line: test.line,
                 group: &self.suite.group(test.group).name,
                 verdict,
                 attempts,
