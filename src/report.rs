@@ -17,6 +17,7 @@ use crate::words::count;
 
 mod blocks;
 mod logs;
+mod ports;
 mod text;
 
 pub use logs::Logs;
@@ -150,7 +151,7 @@ impl Report<'_> {
         palette: Palette,
         output: &mut dyn Write,
     ) -> io::Result<()> {
-        text::Text { report: self, palette, output }.write(circumstances)
+        text::Text { report: self, palette, output, is_advised: false }.write(circumstances)
     }
 }
 
