@@ -22,7 +22,7 @@ pub mod recorded;
 pub mod speculation;
 mod step;
 
-use end::{End, by_exit_status, merge};
+use end::{End, by_exit_status, merge, settle_ended};
 use pairs::SpeculativePairs;
 pub use reading::Reading;
 pub use speculation::{Speculation, SpeculationRule};
@@ -141,6 +141,7 @@ impl<'a> Collector<'a> {
             Results::ExitStatus => by_exit_status(batch, execution),
         };
         self.doubt(batch, execution, &mut reading);
+        settle_ended(batch, execution, &mut reading);
         let before = self.bad_extras();
         let (reported, cases) = self.take(batch, &reading);
         let bad: Vec<TestIndex> = reported.iter().copied().filter(|index| self.is_bad(*index)).collect();
@@ -311,9 +312,8 @@ impl<'a> Collector<'a> {
         if end.reading.error.is_some() {
             self.errors.push(Reason::of_batch(number, end.complaint()));
         } else if end.execution.exit != Exit::Code(0) && !end.is_explained() {
-            let exit = end.execution.exit;
             let what = if end.failed { " after its tests" } else { ", but reported no failure" };
-            self.errors.push(Reason::of_batch(number, format!("the runner ended with {exit}{what}")));
+            self.errors.push(Reason::of_batch(number, format!("{}{what}", end.how())));
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::error::Status;
+use crate::framework::Meaning;
 use crate::model::{Group, Listed};
 
 mod ends;

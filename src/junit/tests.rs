@@ -176,6 +176,37 @@ fn a_skip_stays_a_skip_under_any_type() {
 }
 
 #[test]
+fn not_run_is_a_failure_in_the_words_of_ctest_alone() {
+    for (attributes, inside, outcome) in [
+        (
+            "name='a' classname='a' status='notrun'",
+            "<skipped message='Required Files Missing'/>",
+            Outcome::Failed,
+        ),
+        (
+            "name='a' classname='a' status='notrun'",
+            "<skipped message='SKIP_RETURN_CODE=77'/>",
+            Outcome::Skipped,
+        ),
+        ("name='a' classname='a' status='notrun'", "", Outcome::Skipped),
+        ("name='a' classname='a' status='notrun'", "<skipped/>", Outcome::Skipped),
+        (
+            "name='a' classname='a' status='notrun' result='suppressed'",
+            "<skipped message='x'/>",
+            Outcome::Skipped,
+        ),
+        ("name='a' classname='a'", "<skipped message='Required Files Missing'/>", Outcome::Skipped),
+        ("name='a' classname='b' status='notrun'", "<skipped message='not here'/>", Outcome::Skipped),
+        ("name='a' classname='a' status='notrun'", "<skipped message='x'/><error/>", Outcome::Errored),
+    ] {
+        let report = format!("<testsuite><testcase {attributes}>{inside}</testcase></testsuite>");
+        let mut found = Vec::new();
+        read(report.as_bytes(), &mut |case| found.push(case.result.outcome));
+        assert_eq!(found, [outcome], "{report}");
+    }
+}
+
+#[test]
 fn the_parser_accepts_what_is_written() {
     let mut dice = Dice(21);
     let tests: Vec<Test> = (0..200).map(|_| dice.test()).collect();

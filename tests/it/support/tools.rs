@@ -19,6 +19,7 @@ const VITESTS: [(&str, &str); 5] =
 const MODAL: &str = "modal==1.6.4";
 const MODAL_OLD: &str = "modal==1.5.4";
 const UV: &str = "uv==0.13.9";
+const CMAKE: &str = "cmake==4.4.5";
 const NEXTEST: &str = "0.9.143";
 
 type Made = OnceLock<Result<PathBuf, String>>;
@@ -77,6 +78,13 @@ pub fn nextest() -> Option<&'static Path> {
         made.map(|directory| directory.join("bin"))
     };
     found("nextest", MADE.get_or_init(make))
+}
+
+/// A directory that holds `cmake` and `ctest`.
+pub fn cmake() -> Option<&'static Path> {
+    static MADE: Made = Made::new();
+    let make = || environment("cmake", CMAKE).map(|python| python.with_file_name(""));
+    found("cmake", MADE.get_or_init(make))
 }
 
 /// A virtual environment with Modal's SDK and uv, which has fetched all that the bundled script asks for.
