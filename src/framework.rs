@@ -19,7 +19,7 @@ pub mod nextest;
 pub mod pytest;
 pub mod vitest;
 
-pub use commands::{Commands, RunSite};
+pub use commands::{Commands, Place, RunSite};
 
 /// A command of discovery.
 #[derive(Clone, Debug)]
@@ -129,6 +129,36 @@ pub struct Ran<'a> {
     pub has_failed: bool,
 }
 
+/// What a runner means by an exit status that is not 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Meaning {
+    /// It does not say: a failed test explains it, or something else that happened does.
+    #[default]
+    Unknown,
+    /// Tests failed, and nothing else went wrong.
+    TestsFailed,
+    /// Something else than a failed test; in words, if there are any.
+    Broken(Option<&'static str>),
+    /// It could not begin, and would not with fewer tests either; in words.
+    Refused(&'static str),
+}
+
+impl Meaning {
+    /// Whether a failed test explains the exit status.
+    pub fn is_explained_by_failures(self) -> bool {
+        matches!(self, Meaning::Unknown | Meaning::TestsFailed)
+    }
+
+    /// In words, if it has any.
+    pub fn text(self) -> Option<&'static str> {
+        match self {
+            Meaning::Unknown | Meaning::TestsFailed => None,
+            Meaning::Broken(text) => text,
+            Meaning::Refused(text) => Some(text),
+        }
+    }
+}
+
 /// How finely the tests of one file may be spread over batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grain {
@@ -156,6 +186,11 @@ pub trait Framework: Send + Sync {
 
     /// Matches cases of a JUnit report to `tests`.
     fn matcher<'a>(&'a self, tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a>;
+
+    /// What the runner means by an exit status that is not 0.
+    fn meaning(&self, _exit: Exit) -> Meaning {
+        Meaning::Unknown
+    }
 
     /// How finely tests may be spread.
     fn grain(&self) -> Grain {
@@ -196,6 +231,14 @@ pub trait Matcher {
     /// failed, or a file that did not load.
     fn covers(&self, _case: &Case) -> Vec<TestIndex> {
         Vec::new()
+    }
+    /// Why the runner ran no test at all, if this failing case is about that: a setup script that failed.
+    fn blocks(&self, _case: &Case) -> Option<String> {
+        None
+    }
+    /// Whether a runner that has to end reports a test in this way that it ended while it was running.
+    fn is_ended(&self, _case: &Case) -> bool {
+        false
     }
     /// Whether a runner that was interrupted may report a pass of a test that had not ended, as its last case.
     fn may_report_too_early(&self) -> bool {

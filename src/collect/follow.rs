@@ -3,6 +3,7 @@
 use super::end::End;
 use super::recorded::{Running, Session};
 use super::{Collector, PARTS, PATIENCE, Step, split};
+use crate::framework::Meaning;
 use crate::model::{Batch, CaseResult, Exit, GroupIndex, Origin, Outcome, Reason, TestIndex};
 
 impl Collector<'_> {
@@ -141,10 +142,13 @@ impl Collector<'_> {
         // that reported as many cases as were requested, but under other names.
         let whole = end.reading.error.is_none();
         let is_done = end.cases >= end.batch.tests.len() && end.execution.exit != Exit::TimedOut;
-        if (whole && end.execution.exit == Exit::Code(0)) || is_done || hopeless {
+        let progress = missing.len() < end.batch.tests.len();
+        let cannot_begin =
+            end.reading.blocked.is_some() || matches!(end.reading.meaning, Meaning::Refused(_));
+        let is_refused = !progress && cannot_begin;
+        if (whole && end.execution.exit == Exit::Code(0)) || is_done || is_refused || hopeless {
             return;
         }
-        let progress = missing.len() < end.batch.tests.len();
         let stopped_early = progress && end.failed && whole && matches!(end.execution.exit, Exit::Code(_));
         if stopped_early {
             // It stops at the first failure, by its settings or ours. The other tests are not to blame.

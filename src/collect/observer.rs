@@ -146,7 +146,8 @@ impl<'a> Observer<'a> {
             Some(report) if !self.collector.ignores(batch.index) => {
                 let _span =
                     self.site.trace.span(Track::Results(slot), || format!("read batch {}", batch.index));
-                Results::Report(self.read(report, batch))
+                let meaning = self.site.commands.framework.meaning(execution.exit);
+                Results::Report(Reading { meaning, ..self.read(report, batch) })
             }
             _ => Results::ExitStatus,
         };

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::recorded::Session;
 use crate::files;
-use crate::framework::Matcher;
+use crate::framework::{Matcher, Meaning};
 use crate::junit::{self, Case};
 use crate::mask::{Cut, Mask};
 use crate::model::{CaseResult, Details, Outcome, TestIndex};
@@ -26,6 +26,12 @@ pub struct Reading {
     pub error: Option<String>,
     /// Up to three unknown names, quoted, for messages about missing results.
     pub nearest: Vec<String>,
+    /// Why the runner ran no test at all, if its report says so.
+    pub blocked: Option<String>,
+    /// The tests in the report that the runner seems to have ended when it had to end itself.
+    pub ended: Vec<TestIndex>,
+    /// What the runner means by its exit status.
+    pub meaning: Meaning,
     /// What only a record says; `None` for JUnit.
     pub session: Option<Box<Session>>,
     /// The last test in the report, if it passed and may not have ended when its runner was interrupted.
@@ -53,12 +59,16 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
         }
         let is_bad = case.result.outcome.is_bad();
         if let Some(index) = matcher.find(&case) {
+            if is_bad && matcher.is_ended(&case) {
+                reading.ended.push(index);
+            }
             reading.unfinished = (!is_bad && matcher.may_report_too_early()).then_some(index);
             reading.found.push((index, case.result));
             return;
         }
         reading.unfinished = None;
         if is_bad {
+            reading.blocked = reading.blocked.take().or_else(|| matcher.blocks(&case));
             for index in matcher.covers(&case) {
                 reading.found.push((index, CaseResult { outcome: Outcome::Errored, ..case.result.clone() }));
             }

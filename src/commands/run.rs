@@ -193,8 +193,9 @@ impl Parts<'_> {
         let stop = cancel.child();
         let mut bench = self.bench(discovery, &stop);
         let plan = self.plan(&bench);
-        let machines = self.config.offload.max_parallel.min(plan.batches.len());
-        bench.rules.sandboxes = machines;
+        let limits = self.config.group_limits();
+        let machines = self.config.offload.max_parallel.min(plan.width(&limits));
+        bench.site.commands.sandboxes = machines;
         limits::check(machines)?;
         let predicted = self.foretell(&plan, &discovery.suite, machines);
         let policy = Policy { machines, fail_fast: self.options.fail_fast, speculation: self.speculation() };
@@ -202,7 +203,14 @@ impl Parts<'_> {
         let mut progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
         let mut observer = Some(Observer::new(&bench.site, policy, next).with_errors(load_errors(discovery)));
         let spare = usize::from(policy.speculation.is_some());
-        let pool = Pool { provider: self.provider, machines, spare, executor: &bench, cancel: &stop };
+        let pool = Pool {
+            provider: self.provider,
+            machines,
+            limits: &limits,
+            spare,
+            executor: &bench,
+            cancel: &stop,
+        };
         let mut span = Some(self.options.trace.span(Track::Phases, || "run".into()));
         let begun = Instant::now();
         let mut told = None;
@@ -346,6 +354,7 @@ impl Parts<'_> {
                     root: self.provider.root(),
                     surroundings: &self.setup.site.surroundings,
                     fail_fast: self.options.fail_fast,
+                    sandboxes: self.config.offload.max_parallel,
                 },
                 scratch: self.setup.scratch.path().to_owned(),
                 inside: self.provider.scratch().map(Path::to_owned),
@@ -356,7 +365,6 @@ impl Parts<'_> {
                 stop,
             },
             rules: Rules {
-                sandboxes: self.config.offload.max_parallel,
                 timeout: self.config.offload.test_timeout,
                 globs: report.download_globs.clone(),
                 globs_on_failure_only: report.download_globs_failure_only,
@@ -378,6 +386,7 @@ impl Parts<'_> {
             takes: &|command| self.provider.takes(command),
             estimates: self.estimates,
             timeout: self.config.offload.test_timeout,
+            limits: &self.config.group_limits(),
             scratch: &bench.site.inside(u32::MAX),
         };
         planning.plan(self.config.offload.max_parallel)

@@ -11,7 +11,7 @@ use super::Executor;
 use crate::cancel::Cancel;
 use crate::event::{Execution, ReportFile, ReportFormat};
 use crate::files;
-use crate::framework::{RunCommand, RunSite};
+use crate::framework::{Place, RunCommand, RunSite};
 use crate::junit;
 use crate::model::{Batch, Exit};
 use crate::process::{Finished, Streams};
@@ -33,8 +33,6 @@ pub struct BatchExecutor<'a> {
 /// How batches run.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// So many sandboxes run batches side by side.
-    pub sandboxes: usize,
     /// The deadline of a batch.
     pub timeout: Duration,
     /// Files to take from sandboxes.
@@ -119,9 +117,8 @@ impl Executor for BatchExecutor<'_> {
         }
         let streams = self.streams(batch.index).map_err(|error| self.give_up(error))?;
         let started = Instant::now();
-        let mut run = self.site.commands.command(&batch.tests, batch.group, &self.site.inside(batch.index));
-        let numbers = [("OFFLOAD_SANDBOX", slot), ("OFFLOAD_SANDBOXES", self.rules.sandboxes)];
-        run.command.env.extend(numbers.map(|(name, number)| (name.into(), number.to_string())));
+        let place = Place { slot, scratch: &self.site.inside(batch.index) };
+        let run = self.site.commands.command(&batch.tests, batch.group, place);
         log::debug!("batch {}: {}", batch.index, self.site.mask.hide(&run.command.to_shell()));
         let mut span = self.site.trace.span(Track::Sandbox(slot), || format!("batch {}", batch.index));
         span.note("tests", batch.tests.len());

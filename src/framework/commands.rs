@@ -27,6 +27,17 @@ pub struct Commands<'a> {
     pub surroundings: &'a Surroundings,
     /// Whether a runner should stop at its first failure.
     pub fail_fast: bool,
+    /// The maximum number of sandboxes of the run.
+    pub sandboxes: usize,
+}
+
+/// Where a batch runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The number of the sandbox, from 0.
+    pub slot: usize,
+    /// The private directory of the batch.
+    pub scratch: &'a Path,
 }
 
 impl Commands<'_> {
@@ -43,10 +54,13 @@ impl Commands<'_> {
         }
     }
 
-    /// The command for `tests`, with its environment.
-    pub fn command(&self, tests: &[TestIndex], group: GroupIndex, scratch: &Path) -> RunCommand {
-        let mut run = self.framework.run_command(tests, &self.context(group, scratch));
+    /// The command for `tests`, with its environment: that of the configuration, and what tells sandboxes apart that
+    /// share a machine.
+    pub fn command(&self, tests: &[TestIndex], group: GroupIndex, place: Place<'_>) -> RunCommand {
+        let mut run = self.framework.run_command(tests, &self.context(group, place.scratch));
         self.surroundings.apply(&mut run.command, self.root);
+        let numbers = [("OFFLOAD_SANDBOX", place.slot), ("OFFLOAD_SANDBOXES", self.sandboxes)];
+        run.command.env.extend(numbers.map(|(name, number)| (name.to_owned(), number.to_string())));
         run
     }
 }

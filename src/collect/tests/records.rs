@@ -36,12 +36,11 @@ fn passed(tests: impl IntoIterator<Item = u32>) -> Vec<String> {
     tests.into_iter().flat_map(|test| [start(test, 0.0), end(test, "passed")]).collect()
 }
 
+/// A runner that is given tests, and ends with the lines of its record.
+type Recording<'a> = dyn FnMut(&[u32]) -> (Exit, Vec<String>) + 'a;
+
 /// Runs everything with a runner that gives the lines of a record; returns which tests each batch had.
-fn drive_records(
-    collector: &mut Collector<'_>,
-    suite: &Suite,
-    runner: &mut dyn FnMut(&[u32]) -> (Exit, Vec<String>),
-) -> Vec<Vec<u32>> {
+fn drive_records(collector: &mut Collector<'_>, suite: &Suite, runner: &mut Recording<'_>) -> Vec<Vec<u32>> {
     let mut ran = Vec::new();
     drive(collector, all(suite), &mut |batch| {
         let tests: Vec<u32> = batch.tests.iter().map(|test| test.0).collect();
