@@ -29,10 +29,10 @@ class Lister {
     const { owner, name } = finder(vitest)
     const find = owner[name]
     owner[name] = async (...given) => {
-      const found = await find.apply(owner, given)
+      this.found = await find.apply(owner, given)
       // vitest may end at once then.
-      if (!found.length) this.write(true, [], [])
-      return found
+      if (!this.found.length) this.write(true, [], [])
+      return this.found
     }
   }
 
@@ -53,13 +53,16 @@ class Lister {
       const name = (labels.get(key) ?? '') + relative(this.root, file.filepath)
       return { key, name, path: relative(process.cwd(), file.filepath), error: whyNothing(file), tests }
     })
-    const files = all.sort((one, other) => one.key < other.key ? -1 : 1)
+    const files = all.sort((one, other) => one.path === other.path ? one.key < other.key ? -1 : 1 : one.path < other.path ? -1 : 1)
     // What runs will say it again.
     const again = new Set(files.filter(({ error, tests }) => !error && tests.length).map(({ name }) => name))
     const isTyped = (error) => ['Unhandled Source Error', 'Typecheck Error'].includes(error?.type)
-    const told = errors.filter((error) => !isTyped(error) || ![...files].some(({ key }) => JSON.parse(key)[1]))
+    const told = errors.filter((error) => !isTyped(error) || !files.some(({ key }) => JSON.parse(key)[1]))
     const left = told.map((error) => unhandled(error, this.root)).filter(({ name }) => !again.has(name))
-    this.write(true, files, left.map(({ name, text }) => ({ name, text })))
+    const keys = new Set(files.map(({ key }) => key))
+    const isThere = (specification) => specificationKeys(specification, this.root).some((key) => keys.has(key))
+    const isWhole = left.length > 0 || this.found.every(isThere)
+    this.write(isWhole, files, left.map(({ name, text }) => ({ name, text })))
   }
 
   // What to put before the names of files that run more than once, by file keys.

@@ -12,7 +12,7 @@ const now = Date.now.bind(Date)
 const KEPT = 64 * 1024
 
 // Frames of a stack that say nothing about the tests.
-const MACHINERY = /\(?node:|\(<anonymous>\)|\(index \d+\)|node_modules\/(@vitest|vitest|vite-node|vite|esbuild|rollup|rolldown|tinypool|tinyspy|chai)\//
+const MACHINERY = /vitest_runner\.mjs|\(?node:|\(<anonymous>\)|\(index \d+\)|node_modules\/(@vitest|vitest|vite-node|vite|esbuild|rollup|rolldown|tinypool|tinyspy|chai)\//
 
 export const isPlanned = (task) => task.mode === 'run' || task.mode === 'queued'
 
@@ -131,7 +131,7 @@ export function describe(error) {
 function print(error, depth) {
   const plain = (text) => stripVTControlCharacters(String(text ?? ''))
   const message = plain(error?.message ?? error)
-  let text = error?.name && error.name !== 'Error' ? `${error.name}: ${message}` : message
+  let text = depth && error?.name && error.name !== 'Error' ? `${error.name}: ${message}` : message
   if (error?.diff) text += `\n\n${plain(error.diff).trim()}`
   const frames = plain(error?.stack ?? error?.stackStr).split('\n').filter((line) => /^\s*at /.test(line))
   const own = frames.filter((line) => !MACHINERY.test(line))
@@ -191,11 +191,13 @@ class Observer {
       this.end(test)
       return own()
     })
-    wrap('onAfterRunSuite', async (own, suite) => {
+    wrap('onAfterRunSuite', (own, suite) => {
       this.settle()
       const errors = suite.result?.errors?.length ?? 0
-      await own()
-      suite.result?.errors?.forEach((error, index) => this.tell(index < errors ? 'hook' : 'snapshot', suite, error))
+      // Not awaited, so that this line is in no stack of an error of vitest's own.
+      return own().then(() => {
+        suite.result?.errors?.forEach((error, index) => this.tell(index < errors ? 'hook' : 'snapshot', suite, error))
+      })
     })
   }
 
