@@ -1,11 +1,13 @@
 // A reporter for vitest 1 to 5. A line in front of this text defines `settings`:
 // `list`: a file for the tests that were collected; `pattern`: the `-t` that selects among them; `collection`: a text
 // to repeat there;
-// `record`: a file to which a batch is recorded; `wanted`: the native ids of its tests.
-import { readFileSync, writeFileSync } from 'node:fs'
+// `record`: a file to which a batch is recorded; `wanted`: the native ids of its tests; `home`: the working directory of
+// the list; `merge`: a directory with the coverage of all batches, to be reported as one.
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stripVTControlCharacters } from 'node:util'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import {
   Record, Text, describe, fileKey, isPlanned, isTypeTest, keyOf, nameOf, nativeIds, outcomeOf,
 } from './vitest_runner.mjs'
@@ -15,6 +17,9 @@ function joined(titles, major) {
   return (major < 2 ? ' ' : '') + titles.join(major < 5 ? ' ' : ' > ')
 }
 
+// Bytes of a file in one line of the record; without a rest in base64.
+const PART = 768 * 1024
+
 const projects = (vitest) => vitest.projects ?? [vitest]
 
 const isSuite = (task) => task.type === 'suite'
@@ -22,6 +27,7 @@ const isSuite = (task) => task.type === 'suite'
 class Lister {
   onInit({ vitest, version }) {
     this.vitest = vitest
+    this.version = version
     this.major = parseInt(version, 10)
     this.root = vitest.config.root
     for (const { config } of projects(vitest)) config.includeTaskLocation = true
@@ -36,8 +42,14 @@ class Lister {
     }
   }
 
+  facts() {
+    // vitest 1 keeps here what the project configured.
+    const coverage = this.vitest.server?.config.test?.coverage?.enabled === true
+    return { collection: settings.collection, version: this.version, directory: process.cwd(), coverage }
+  }
+
   write(whole, files, errors) {
-    writeFileSync(settings.list, JSON.stringify({ whole, collection: settings.collection, files, errors }))
+    writeFileSync(settings.list, JSON.stringify({ whole, ...this.facts(), files, errors }))
   }
 
   async finish(errors) {
@@ -120,6 +132,7 @@ class Recorder {
     this.narrow()
     this.install(home, parseInt(version, 10))
     this.listen()
+    this.cover()
   }
 
   // Of the files that vitest finds, only those of the batch run.
@@ -152,6 +165,25 @@ class Recorder {
       config.runner = place(`runner-${index}.js`)
       writeFileSync(config.runner, text)
     })
+  }
+
+  // Keeps the coverage for the end of the run instead of reporting it: no batch alone reaches a threshold.
+  cover() {
+    const provider = this.vitest.coverageProvider
+    if (!provider) return
+    const generate = provider.generateCoverage
+    provider.generateCoverage = async (context) => {
+      const map = await generate.call(provider, { ...context, allTestsRun: false })
+      const quoted = (path) => JSON.stringify(`${path}/`).slice(0, -1)
+      const text = JSON.stringify(map).replaceAll(quoted(this.place.directory), quoted(settings.home))
+      const bytes = gzipSync(text + '\n')
+      for (let place = 0; place < bytes.length; place += PART) {
+        const content = bytes.subarray(place, place + PART).toString('base64')
+        this.record.write({ event: 'data', name: 'coverage', content })
+      }
+      return map
+    }
+    provider.reportCoverage = async () => {}
   }
 
   listen() {
@@ -302,7 +334,37 @@ function caller() {
   return fileURLToPath(found[0])
 }
 
-const role = settings.list ? new Lister() : new Recorder()
+// Runs nothing, and has vitest report the coverage of all batches.
+class Merger {
+  onInit({ vitest }) {
+    const { owner, name } = finder(vitest)
+    owner[name] = async () => []
+    vitest.logger.printNoTestFound = () => {}
+    const provider = vitest.coverageProvider
+    const make = provider.createCoverageMap
+    provider.createCoverageMap = () => {
+      // Only the first one is that of the run.
+      provider.createCoverageMap = make
+      const map = make.call(provider)
+      for (const file of readdirSync(settings.merge)) {
+        const lines = gunzipSync(readFileSync(`${settings.merge}/${file}`)).toString().split('\n')
+        for (const line of lines.filter(Boolean)) map.merge(JSON.parse(line))
+      }
+      return map
+    }
+    const report = provider.reportCoverage
+    provider.reportCoverage = async (...given) => {
+      await report.apply(provider, given)
+      // vitest 2 forgets then that a threshold was not met, since there are no tests.
+      const code = process.exitCode
+      process.prependListener('exit', () => { process.exitCode ||= code })
+    }
+  }
+
+  finish() {}
+}
+
+const role = settings.list ? new Lister() : settings.merge ? new Merger() : new Recorder()
 
 export default class Offload {
   onInit(vitest) {
