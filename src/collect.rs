@@ -12,6 +12,7 @@ use crate::model::{
 use crate::record::Property;
 use crate::summary::{self, Extra, Summary};
 
+mod again;
 mod end;
 mod follow;
 mod lost;
@@ -22,6 +23,7 @@ pub mod recorded;
 pub mod speculation;
 mod step;
 
+use again::Doubt;
 use end::{End, by_exit_status, merge, settle_ended};
 use pairs::SpeculativePairs;
 pub use reading::Reading;
@@ -62,6 +64,8 @@ pub enum Results {
 #[derive(Clone, Debug, Default)]
 struct State {
     attempts: Vec<Attempt>,
+    /// How many of the attempts were made before its batch was asked again.
+    before: usize,
     /// Why it has no result yet.
     reason: Option<Reason>,
 }
@@ -101,6 +105,10 @@ pub struct Collector<'a> {
     errors: Vec<Reason>,
     /// What the suite recorded: names and values.
     properties: Vec<Property>,
+    /// Batches whose exit status only failures explain that may turn out flaky.
+    doubts: Vec<Doubt>,
+    /// The batches that ask them again.
+    asked: Vec<u32>,
     /// Batches whose runner broke and whose tests ran again.
     broken: Vec<Reason>,
     /// Bytes of text in results so far.
@@ -124,6 +132,8 @@ impl<'a> Collector<'a> {
             extras: Vec::new(),
             errors: Vec::new(),
             properties: Vec::new(),
+            doubts: Vec::new(),
+            asked: Vec::new(),
             broken: Vec::new(),
             kept: 0,
         }
@@ -167,11 +177,13 @@ impl<'a> Collector<'a> {
             _ if broken => BatchOutcome::Error,
             _ => BatchOutcome::Success,
         });
+        self.doubt_status(&end, &bad, &missing);
         self.retry(batch, bad, &mut step);
         match &reading.session {
             Some(session) => self.follow_record(&end, session, missing, &mut step),
             None => self.follow_up(&end, missing, &mut step),
         }
+        self.ask_again(&mut step);
         self.settle(batch, &mut step);
         step
     }
@@ -203,6 +215,7 @@ impl<'a> Collector<'a> {
         if self.aside(batch.index).is_some() {
             return Step::default();
         }
+        self.note_unasked(batch, reason);
         let reason: Reason = if self.stopped { STOPPED.into() } else { reason.into() };
         for index in &batch.tests {
             let state = &mut self.states[index.0 as usize];
@@ -299,8 +312,8 @@ impl<'a> Collector<'a> {
     }
 
     fn may_run_again(&self, index: TestIndex) -> bool {
-        let attempts = self.states[index.0 as usize].attempts.len();
-        attempts < self.suite.test(index).max_attempts as usize
+        let State { attempts, before, .. } = &self.states[index.0 as usize];
+        attempts.len() - before < self.suite.test(index).max_attempts as usize
     }
 
     /// An error of the batch itself fails the run even if every test passed.

@@ -17,6 +17,7 @@ use crate::words::count;
 
 mod blocks;
 mod logs;
+mod ports;
 mod text;
 
 pub use logs::Logs;
@@ -102,6 +103,7 @@ impl Report<'_> {
             Entry {
                 id: self.only.unwrap_or(test.id.as_str()),
                 file: test.file.as_deref().filter(|_| self.only.is_none()),
+                line: test.line,
                 group: &self.suite.group(test.group).name,
                 verdict,
                 attempts,
@@ -149,7 +151,7 @@ impl Report<'_> {
         palette: Palette,
         output: &mut dyn Write,
     ) -> io::Result<()> {
-        text::Text { report: self, palette, output }.write(circumstances)
+        text::Text { report: self, palette, output, is_advised: false }.write(circumstances)
     }
 }
 

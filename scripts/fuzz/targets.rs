@@ -105,6 +105,7 @@ fn written(tests: &[Recorded]) -> Vec<u8> {
         both.map(|(test, (verdict, attempts))| Entry {
             id: &test.id,
             file: None,
+            line: None,
             group: "",
             verdict,
             attempts,

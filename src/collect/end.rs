@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Reading;
 use crate::event::Execution;
+use crate::framework::Meaning;
 use crate::model::{Batch, CaseResult, Exit, Outcome};
 
 /// The end of an execution, with what is needed to judge it.
@@ -123,5 +124,5 @@ pub(super) fn by_exit_status(batch: &Batch, execution: &Execution) -> Reading {
         }
     };
     let found = batch.tests.iter().map(|index| (*index, result.clone())).collect();
-    Reading { found, ..Reading::default() }
+    Reading { found, meaning: Meaning::TestsFailed, ..Reading::default() }
 }

@@ -143,7 +143,9 @@ impl Collector<'_> {
         let whole = end.reading.error.is_none();
         let is_done = end.cases >= end.batch.tests.len() && end.execution.exit != Exit::TimedOut;
         let progress = missing.len() < end.batch.tests.len();
-        let is_refused = !progress && matches!(end.reading.meaning, Meaning::Refused(_));
+        let cannot_begin =
+            end.reading.blocked.is_some() || matches!(end.reading.meaning, Meaning::Refused(_));
+        let is_refused = !progress && cannot_begin;
         if (whole && end.execution.exit == Exit::Code(0)) || is_done || is_refused || hopeless {
             return;
         }

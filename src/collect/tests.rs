@@ -8,6 +8,7 @@ use crate::error::Status;
 use crate::framework::Meaning;
 use crate::model::{Group, Listed};
 
+mod again;
 mod ends;
 mod lost;
 mod pairs;
@@ -360,7 +361,8 @@ fn any_runner_ends_with_a_true_verdict_for_each_test() {
             let lost =
                 failed && (*verdict == Verdict::Passed || (max_attempts == 1 && *verdict != Verdict::Failed));
             assert!(!lost, "round {round}: a failure was lost");
-            assert!(summary.attempts[place].len() <= max_attempts as usize, "round {round}");
+            // Its batch may be asked again as a whole, once.
+            assert!(summary.attempts[place].len() <= 2 * max_attempts as usize, "round {round}");
         }
     }
 }

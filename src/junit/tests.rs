@@ -14,12 +14,13 @@ use crate::model::{Attempt, CaseResult, Details, Outcome, Verdict};
 struct Test {
     id: String,
     file: Option<String>,
+    line: Option<u32>,
     verdict: Verdict,
     attempts: Vec<Attempt>,
 }
 
 fn test(id: &str, verdict: Verdict, attempts: Vec<Attempt>) -> Test {
-    Test { id: id.to_owned(), file: None, verdict, attempts }
+    Test { id: id.to_owned(), file: None, line: None, verdict, attempts }
 }
 
 fn attempt(number: u32, outcome: Outcome, message: &str) -> Attempt {
@@ -32,6 +33,7 @@ fn written(tests: &[Test]) -> String {
         tests.iter().map(|test| Entry {
             id: &test.id,
             file: test.file.as_deref(),
+            line: test.line,
             group: "all",
             verdict: &test.verdict,
             attempts: &test.attempts,
@@ -110,7 +112,7 @@ impl Dice {
                 if bad == 0 { Verdict::Passed } else { Verdict::Flaky }
             }
         };
-        Test { id: self.text(), file: self.maybe(), verdict, attempts }
+        Test { id: self.text(), file: self.maybe(), line: self.below(2).try_into().ok(), verdict, attempts }
     }
 }
 
@@ -165,6 +167,29 @@ fn whatever_is_written_can_be_read_back() {
             }
         }
     }
+}
+
+#[test]
+fn each_case_has_the_place_of_its_test() {
+    let placed = |verdict, attempts| Test {
+        file: Some("a/\"b\".py".into()),
+        line: Some(12),
+        ..test("t", verdict, attempts)
+    };
+    let not_run = Verdict::NotRun("no sandbox".into());
+    for placed in [
+        placed(Verdict::Passed, vec![attempt(1, Outcome::Passed, "")]),
+        placed(Verdict::Failed, vec![attempt(1, Outcome::Failed, "no")]),
+        placed(Verdict::Skipped, Vec::new()),
+        placed(not_run.clone(), Vec::new()),
+    ] {
+        let report = written(&[placed]);
+        let place =
+            "name=\"t\" classname=\"a/&quot;b&quot;.py\" file=\"a/&quot;b&quot;.py\" line=\"12\" time=";
+        assert!(report.contains(place), "{report}");
+    }
+    let report = written(&[test("t", not_run, Vec::new())]);
+    assert!(!report.contains(" file=") && !report.contains(" line="), "{report}");
 }
 
 #[test]
@@ -313,7 +338,8 @@ fn durations_of_passed_tests_are_known_for_the_next_run() {
 fn totals_count_tests_not_attempts() {
     let attempts = vec![attempt(1, Outcome::Failed, ""), attempt(2, Outcome::Failed, "")];
     let verdict = Verdict::Failed;
-    let entry = Entry { id: "a", file: None, group: "all", verdict: &verdict, attempts: &attempts };
+    let entry =
+        Entry { id: "a", file: None, line: None, group: "all", verdict: &verdict, attempts: &attempts };
     let time = Duration::from_secs(3);
     let totals = Totals::count([entry, entry], time);
     assert_eq!(totals, Totals { tests: 2, failures: 2, errors: 0, skipped: 0, time });

@@ -7,6 +7,8 @@
 
 use std::io::{self, Read};
 
+use memchr::{memchr, memchr2, memchr3};
+
 use super::cut::Cut;
 use super::decode::Decoder;
 use super::escape::is_forbidden;
@@ -155,7 +157,7 @@ impl Lexer {
     }
 
     fn read_text(&mut self, piece: &[u8]) -> usize {
-        let end = piece.iter().position(|byte| matches!(byte, b'<' | b'&')).unwrap_or(piece.len());
+        let end = memchr2(b'<', b'&', piece).unwrap_or(piece.len());
         self.text.push(&piece[..end]);
         let Some(byte) = piece.get(end) else { return end };
         self.held.clear();
@@ -188,7 +190,7 @@ impl Lexer {
     }
 
     fn read_tag(&mut self, piece: &[u8]) -> usize {
-        let end = piece.iter().position(|byte| matches!(byte, b'"' | b'\'' | b'>')).unwrap_or(piece.len());
+        let end = memchr3(b'"', b'\'', b'>', piece).unwrap_or(piece.len());
         self.out.extend_from_slice(&piece[..end]);
         let Some(byte) = piece.get(end) else { return end };
         if *byte == b'>' {
@@ -203,7 +205,7 @@ impl Lexer {
     }
 
     fn read_value(&mut self, piece: &[u8], quote: u8) -> usize {
-        let end = piece.iter().position(|byte| *byte == quote || *byte == b'&').unwrap_or(piece.len());
+        let end = memchr2(quote, b'&', piece).unwrap_or(piece.len());
         self.value.push(&piece[..end]);
         let Some(byte) = piece.get(end) else { return end };
         if *byte == quote {
@@ -271,7 +273,7 @@ impl Lexer {
             _ => {
                 self.text.push(&b"]]"[..usize::from(brackets)]);
                 self.state = State::Cdata(0);
-                let end = piece.iter().position(|byte| *byte == b']').unwrap_or(piece.len());
+                let end = memchr(b']', piece).unwrap_or(piece.len());
                 self.text.push(&piece[..end]);
                 return end;
             }

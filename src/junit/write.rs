@@ -37,6 +37,8 @@ pub struct Entry<'a> {
     pub id: &'a str,
     /// Its file, which also becomes the class name.
     pub file: Option<&'a str>,
+    /// Its line in that file, from 1.
+    pub line: Option<u32>,
     /// Its group, the class name of tests without a file.
     pub group: &'a str,
     /// Its final verdict.
@@ -250,6 +252,9 @@ impl Page {
         self.attribute("classname", entry.file.unwrap_or(entry.group));
         if let Some(file) = entry.file {
             self.attribute("file", file);
+        }
+        if let Some(line) = entry.line {
+            self.formatted(format_args!(" line=\"{line}\""));
         }
         self.time(shown.attempt().map_or(Duration::ZERO, |attempt| attempt.result.duration));
         let start = self.bytes.len();

@@ -38,8 +38,8 @@ pub(super) fn choose(work: &Work<'_>, conditions: &Conditions, scenarios: &Scena
     };
     let shapes = Shape::all(amount, conditions.overhead.per_batch.as_secs_f64());
     let judge = Judge { work, conditions, amount, scenarios };
-    let by_file = |shape| Candidate { shape, unit: Unit::File, groups: Groups::Before };
-    let mut scores = judge.all(shapes.into_iter().map(by_file).collect());
+    let simple = |shape| Candidate { shape, unit: units(work)[0], groups: Groups::Before };
+    let mut scores = judge.all(shapes.into_iter().map(simple).collect());
     scores.sort_by(|one, other| one.risk().total_cmp(&other.risk()));
     // The simplest plan is always tried, so that the result is never much worse.
     let plain = Candidate { shape: Shape::Equal(1), unit: Unit::Test, groups: Groups::After };
@@ -63,9 +63,13 @@ pub(super) fn choose(work: &Work<'_>, conditions: &Conditions, scenarios: &Scena
 /// The ways to fill the batches of a shape.
 fn ways(work: &Work<'_>) -> impl Iterator<Item = (Unit, Groups)> {
     let several = work.suite.groups().len() > 1;
-    let ways =
-        [Unit::File, Unit::Test].into_iter().flat_map(|unit| [(unit, Groups::Before), (unit, Groups::After)]);
+    let ways = units(work).iter().flat_map(|unit| [(*unit, Groups::Before), (*unit, Groups::After)]);
     ways.filter(move |(_, groups)| several || *groups == Groups::Before)
+}
+
+/// Without files, keeping them together changes nothing.
+fn units(work: &Work<'_>) -> &'static [Unit] {
+    if work.has_files() { &[Unit::File, Unit::Test] } else { &[Unit::Test] }
 }
 
 struct Judge<'a> {
@@ -136,10 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn groups_matter_only_if_there_are_several() {
+    fn groups_and_files_matter_only_if_there_are_several() {
         let (one, two) = (suite(&rows(), &[false]), suite(&rows(), &[false, false]));
         let count = |suite| ways(&Work::new(suite)).count();
         assert_eq!((count(&one), count(&two)), (2, 4));
+        let without_files = suite(&[Row::new(None, "t", 3000)], &[false]);
+        assert_eq!(ways(&Work::new(&without_files)).collect::<Vec<_>>(), [(Unit::Test, Groups::Before)]);
         assert!(ways(&Work::new(&one)).all(|(_, groups)| groups == Groups::Before));
     }
 

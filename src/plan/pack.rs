@@ -53,29 +53,23 @@ pub(super) struct Candidate {
     pub(super) groups: Groups,
 }
 
-/// A piece to be placed. First come single tests that were never measured, since they may take long, then the
-/// longest pieces, then by position.
-#[derive(Clone, Copy, PartialEq)]
-struct Waiting {
-    is_new: bool,
-    load: f64,
-    piece: Piece,
-}
+/// A piece to be placed. The greatest comes first: single tests that were never measured, since they may take long,
+/// then the longest pieces, then by position. One number, as most of the time of a plan goes into comparing them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Waiting(u128);
 
-impl Eq for Waiting {}
-
-impl PartialOrd for Waiting {
+impl Waiting {
     #[inline]
-    fn partial_cmp(&self, other: &Waiting) -> Option<Ordering> {
-        Some(self.cmp(other))
+    fn new(work: &Work<'_>, piece: Piece) -> Waiting {
+        let is_new = piece.count() == 1 && !work.test(piece.start).measured;
+        // The bits of a number that is not negative are ordered as the number is, and the highest one is free.
+        let load = work.load(piece).to_bits() | u64::from(is_new) << 63;
+        Waiting(u128::from(load) << 64 | u128::from(!piece.start) << 32 | u128::from(piece.end))
     }
-}
 
-impl Ord for Waiting {
     #[inline]
-    fn cmp(&self, other: &Waiting) -> Ordering {
-        let by_load = self.load.total_cmp(&other.load).then(other.piece.start.cmp(&self.piece.start));
-        self.is_new.cmp(&other.is_new).then(by_load)
+    fn piece(self) -> Piece {
+        Piece { start: !((self.0 >> 32) as u32), end: self.0 as u32 }
     }
 }
 
@@ -174,21 +168,22 @@ fn fill(work: &Work<'_>, sizes: &[f64], pieces: Vec<Piece>, grain: Grain) -> Vec
     let mut bins: Vec<Vec<Piece>> = vec![Vec::new(); sizes.len()];
     let mut rooms: BinaryHeap<Bin> =
         sizes.iter().enumerate().map(|(number, room)| Bin { room: *room, number }).collect();
-    let waiting = |piece: Piece| {
-        let is_new = piece.count() == 1 && !work.test(piece.start).measured;
-        Waiting { is_new, load: work.load(piece), piece }
-    };
-    let mut queue: BinaryHeap<Waiting> = pieces.into_iter().map(waiting).collect();
-    while let Some(Waiting { load, mut piece, .. }) = queue.pop() {
+    let mut queue: Vec<Waiting> = pieces.into_iter().map(|piece| Waiting::new(work, piece)).collect();
+    // Sorting once is faster than a heap, which only the parts of divided pieces need.
+    queue.sort_unstable();
+    let mut parts: BinaryHeap<Waiting> = BinaryHeap::new();
+    while let Some(next) = if queue.last() < parts.peek() { parts.pop() } else { queue.pop() } {
+        let mut piece = next.piece();
+        let load = work.load(piece);
         let Some(mut bin) = rooms.peek_mut() else {
             break;
         };
         let allowed = bin.room + sizes[bin.number] * SLACK;
         if load > allowed && piece.count() > 1 && grain == Grain::Test {
             let (first, second) = work.divide(piece, bin.room);
-            queue.push(waiting(second));
+            parts.push(Waiting::new(work, second));
             if work.load(first) > allowed {
-                queue.push(waiting(first));
+                parts.push(Waiting::new(work, first));
                 continue;
             }
             piece = first;

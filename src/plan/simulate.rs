@@ -13,6 +13,8 @@ const CALM: u64 = 12;
 const MANY: usize = 20_000;
 /// How much slower the slow machine is.
 const SLOW: f64 = 3.0;
+/// The number of factors in stock.
+const FACTORS: u64 = 4096;
 /// The spread (natural logarithm) of tests about which nothing is known.
 const UNKNOWN_SPREAD: f64 = 1.0;
 /// If no test was ever measured: multiples of the default duration that tests may take on average, equally likely.
@@ -20,8 +22,9 @@ const SCALES: [f64; 5] = [0.005, 0.05, 0.5, 5.0, 30.0];
 
 /// Stateless, so that the order of draws does not matter.
 fn hash(seed: u64, number: u64) -> u64 {
+    // Zeros would be mixed to a zero, the most extreme draw of all.
     let (seed, number) =
-        (seed.wrapping_mul(0xa076_1d64_78bd_642f), number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        (seed.wrapping_mul(0xa076_1d64_78bd_642f), (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     random::mix(seed.wrapping_add(number))
 }
 
@@ -35,6 +38,22 @@ fn factor(seed: u64, number: u64, spread: f64) -> f64 {
     let radius = (-2.0 * uniform(seed, 2 * number).ln()).sqrt();
     let normal = radius * (std::f64::consts::TAU * uniform(seed, 2 * number + 1)).cos();
     (spread * normal - spread * spread / 2.0).exp()
+}
+
+/// A stock of [`factor`]s of one spread, whose mean is 1. Computing one takes longer than all else that a simulated run
+/// does with a test.
+struct Factors(Vec<f64>);
+
+impl Factors {
+    fn new(spread: f64) -> Factors {
+        let drawn: Vec<f64> = (0..FACTORS).map(|number| factor(0, number, spread)).collect();
+        let mean = drawn.iter().sum::<f64>() / drawn.len() as f64;
+        Factors(drawn.into_iter().map(|factor| factor / mean).collect())
+    }
+
+    fn draw(&self, seed: u64, number: u64) -> f64 {
+        self.0[(hash(seed, number) % FACTORS) as usize]
+    }
 }
 
 /// Seconds added to the bound if no test was ever measured, so that small differences do not decide.
@@ -62,7 +81,7 @@ pub(super) fn scenarios(work: &Work<'_>, conditions: &Conditions) -> Scenarios {
     let count = if work.order.len() > MANY { CALM / 2 } else { CALM };
     let nothing_varies = conditions.noise == Some(0.0) && work.suite.tests().iter().all(|test| test.measured);
     let calm = if nothing_varies { 1 } else { count };
-    let known = Known::new(work);
+    let known = Known::new(work, conditions.noise.unwrap_or(DEFAULT_NOISE));
     let calm = (0..calm).map(|seed| Scenario::new(work, conditions, &known, seed, None)).collect();
     if conditions.machines < 2 {
         return Scenarios { calm, stressed: Vec::new() };
@@ -73,24 +92,30 @@ pub(super) fn scenarios(work: &Work<'_>, conditions: &Conditions) -> Scenarios {
     Scenarios { calm, stressed: (count..count + count / 2).map(stressed).collect() }
 }
 
-/// The durations of measured tests, from which those of other tests are drawn.
+/// How long tests may take.
 struct Known {
+    /// The durations of measured tests, from which those of other tests are drawn.
     sorted: Vec<f64>,
+    /// For measured tests; `None` if nothing varies.
+    noise: Option<Factors>,
+    /// For tests about which nothing is known.
+    unknown: Factors,
 }
 
 impl Known {
-    fn new(work: &Work<'_>) -> Known {
+    fn new(work: &Work<'_>, noise: f64) -> Known {
         let measured = work.suite.tests().iter().filter(|test| test.measured);
         let mut sorted: Vec<f64> = measured.map(|test| test.expected.as_secs_f64()).collect();
         sorted.sort_unstable_by(f64::total_cmp);
-        Known { sorted }
+        let noise = (noise > 0.0).then(|| Factors::new(noise));
+        Known { sorted, noise, unknown: Factors::new(UNKNOWN_SPREAD) }
     }
 
     /// The duration of an unmeasured test.
     fn draw(&self, seed: u64, number: u64, expected: f64) -> f64 {
         if self.sorted.is_empty() {
             let scale = SCALES[usize::try_from(seed).unwrap_or_default() % SCALES.len()];
-            return expected * scale * factor(seed, number, UNKNOWN_SPREAD);
+            return expected * scale * self.unknown.draw(seed, number);
         }
         let place = uniform(seed, number) * self.sorted.len() as f64;
         self.sorted[(place as usize).min(self.sorted.len() - 1)]
@@ -105,15 +130,13 @@ impl Scenario {
         seed: u64,
         slow: Option<u32>,
     ) -> Scenario {
-        let noise = conditions.noise.unwrap_or(DEFAULT_NOISE);
         let mut sums = Vec::with_capacity(work.sums.len());
         let (mut sum, mut longest) = (0.0, 0.0f64);
         sums.push(sum);
         for (number, (index, pair)) in (0..).zip(work.order.iter().zip(work.sums.windows(2))) {
             let expected = pair[1] - pair[0];
             let length = match work.suite.test(*index).measured {
-                true if noise > 0.0 => expected * factor(seed, number, noise),
-                true => expected,
+                true => expected * known.noise.as_ref().map_or(1.0, |noise| noise.draw(seed, number)),
                 false => known.draw(seed, number, expected),
             };
             sum += length;
@@ -221,6 +244,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn factors_in_stock_have_mean_1_and_differ_from_run_to_run() {
+        for spread in [0.0, 0.25, 1.0] {
+            let factors = Factors::new(spread);
+            let drawn = |seed| (0..20_000).map(|number| factors.draw(seed, number)).collect::<Vec<f64>>();
+            let ((mean, deviation), (_, other)) = (moments(&drawn(1)), moments(&factors.0));
+            assert!(near(mean, 1.0, 0.03) && near(deviation, other, 0.05), "{mean} {deviation} {other}");
+            assert_eq!(drawn(1) == drawn(2), spread == 0.0);
+        }
+    }
+
     fn conditions(machines: usize, noise: f64, pace: f64) -> Conditions {
         let overhead = Overhead { pace, ..Overhead::new(Duration::ZERO, Duration::ZERO) };
         Conditions { machines, grain: Grain::Test, overhead, noise: Some(noise) }
@@ -255,7 +289,7 @@ mod tests {
     fn an_unmeasured_test_takes_as_long_as_some_measured_one() {
         let suite = suite(&rows(3, 3000), &[false]);
         let work = Work::new(&suite);
-        let known = Known::new(&work);
+        let known = Known::new(&work, DEFAULT_NOISE);
         let drawn: Vec<f64> = (0..3000).map(|number| known.draw(1, number, 100.0)).collect();
         for length in [2.0, 3.0, 4.0] {
             let count = drawn.iter().filter(|one| **one == length).count();
@@ -266,7 +300,7 @@ mod tests {
     #[test]
     fn runs_differ_in_scale_if_nothing_is_known() {
         let suite = suite(&rows(0, 5), &[false]);
-        let known = Known::new(&Work::new(&suite));
+        let known = Known::new(&Work::new(&suite), DEFAULT_NOISE);
         for (seed, scale) in (0..10).zip(SCALES.into_iter().cycle()) {
             let drawn: Vec<f64> = (0..20_000).map(|number| known.draw(seed, number, 2.0)).collect();
             assert!(near(moments(&drawn).0 / (2.0 * scale), 1.0, 0.1), "{seed}");

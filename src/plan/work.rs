@@ -16,6 +16,7 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    #[inline]
     pub(super) fn count(self) -> u32 {
         self.end - self.start
     }
@@ -56,11 +57,13 @@ impl<'a> Work<'a> {
         self.suite.test(self.order[place as usize])
     }
 
+    #[inline]
     pub(super) fn group(&self, piece: Piece) -> GroupIndex {
         self.test(piece.start).group
     }
 
     /// The expected duration of a piece in seconds.
+    #[inline]
     pub(super) fn load(&self, piece: Piece) -> f64 {
         self.sums[piece.end as usize] - self.sums[piece.start as usize]
     }
@@ -87,8 +90,13 @@ impl<'a> Work<'a> {
         Piece { start: 0, end: u32::try_from(self.order.len()).unwrap_or(u32::MAX) }
     }
 
+    #[inline]
     pub(super) fn file(&self, place: u32) -> Option<u32> {
         self.files[place as usize]
+    }
+
+    pub(super) fn has_files(&self) -> bool {
+        self.files.iter().any(Option::is_some)
     }
 
     /// The number of files in `pieces`, which must be ordered.

@@ -46,3 +46,5 @@ mod support_itself;
 mod verdicts;
 #[cfg(test)]
 mod vitest;
+#[cfg(test)]
+mod witness;

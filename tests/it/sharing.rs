@@ -105,3 +105,41 @@ fn each_batch_knows_the_number_of_its_sandbox_and_how_many_there_may_be() {
     project.offload(&["run"]).expect_code(0);
     assert_eq!(numbers(&project).into_iter().collect::<Vec<_>>(), ["0 of 1"]);
 }
+
+/// Two batches at once want one port, which `$HERE/port` stands for; the second says so and dies.
+const SERVER: &str = r#"
+wait_for() {
+    left=600
+    until [ -e "$HERE/$1" ]; do
+        left=$((left - 1)); [ $left -gt 0 ] || exit 9
+        sleep 0.05
+    done
+}
+if ! mkdir "$HERE/port" 2>/dev/null; then
+    echo 'OSError: [Errno 98] Address already in use' >&2
+    > "$HERE/refused"
+    exit 3
+fi
+out=$1; shift
+[ -n "$ONE_BY_ONE" ] || wait_for refused
+for id; do body="$body<testcase name='$id'/>"; done
+printf '<testsuite>%s</testsuite>' "$body" > "$out"
+rmdir "$HERE/port"
+"#;
+
+#[test]
+fn a_batch_whose_port_is_taken_is_told_what_to_do_and_that_helps() {
+    let server = |more: &str| {
+        let groups = format!("[groups.web]\nfilters = \"list\"\nschedule_individual = true\n{more}");
+        project(&format!("[offload]\nmax_parallel = 2\n{LOCAL}{groups}"))
+            .file("runner", SERVER)
+            .file("list", "a\nb\n")
+    };
+    let outcome = server("").offload(&["run"]).expect_code(1);
+    let advice = "    hint: what is set up for all tests is set up once per batch, and batches run at the same time: \
+                  `max_parallel = 1` in [groups.web] runs them one by one\n";
+    assert_eq!(outcome.stdout.matches(advice).count(), 1, "{}", outcome.stdout);
+    let project = server("max_parallel = 1\n").env("ONE_BY_ONE", "1");
+    let outcome = project.offload(&["run"]).expect_code(0);
+    assert!(outcome.stdout.contains("2 tests: 2 passed in"), "{}", outcome.stdout);
+}
