@@ -76,6 +76,8 @@ struct CollectedFile {
     /// Relative to the working directory.
     path: String,
     error: Option<String>,
+    /// What its tests share with those of other files: to check the types of one is to check those of all.
+    together: Option<Arc<str>>,
     tests: Vec<CollectedTest>,
 }
 
@@ -155,8 +157,8 @@ impl Vitest {
         for (file, test) in tests() {
             let mut name = id(file, test);
             if !seen.insert(name.clone()) {
-                let numbered = (2_u64..).map(|number| format!("{name} ({number})"));
-                name = numbered.filter(|name| !taken.contains(name)).next().unwrap_or(name);
+                let mut numbered = (2_u64..).map(|number| format!("{name} ({number})"));
+                name = numbered.find(|name| !taken.contains(name)).unwrap_or(name);
                 taken.insert(name.clone());
             }
             ids.insert(Arc::clone(&test.native), TestId::from(name));
@@ -205,24 +207,25 @@ impl Framework for Vitest {
         }
         let ids = self.ids(&collected.files);
         for file in collected.files {
-            let path: Arc<str> = file.path.into();
             if let Some(message) = file.error {
                 listing.errors.push(LoadError { file: file.name, message });
                 continue;
             }
+            let path: Arc<str> = file.path.into();
             for test in file.tests.into_iter().filter(|test| test.is_chosen) {
                 let Some(id) = ids.get(&test.native) else { continue };
-                for &group in &command.groups {
-                    let (id, file) = (id.clone(), Some(Arc::clone(&path)));
-                    let native = Arc::clone(&test.native);
-                    listing.tests.push(Listed { group, id, native, file, line: test.line, key: None });
-                }
+                listing.tests.extend(command.groups.iter().map(|&group| Listed {
+                    group,
+                    id: id.clone(),
+                    native: Arc::clone(&test.native),
+                    file: Some(Arc::clone(&path)),
+                    line: test.line,
+                    key: file.together.clone(),
+                }));
             }
         }
         let errors = collected.errors.into_iter();
-        listing
-            .errors
-            .extend(errors.map(|CollectionError { name: file, text: message }| LoadError { file, message }));
+        listing.errors.extend(errors.map(|error| LoadError { file: error.name, message: error.text }));
         Ok(listing)
     }
 

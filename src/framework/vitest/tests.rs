@@ -172,8 +172,8 @@ fn a_batch_gets_the_native_ids_of_its_tests_and_the_options_of_its_group() {
     let line = ["npx", "vitest", "--run", "-c", "v.ts", "--coverage.reportsDirectory=/scratch/coverage"];
     let reporters = ["--reporter=/scratch/vitest_reporter.mjs", "--reporter=default"];
     assert_eq!(words, [&line[..], &reporters].concat());
-    let settings =
-        json!({ "record": "/scratch/record.jsonl", "wanted": [&*suite.test(TestIndex(0)).native] });
+    let wanted = [&*suite.test(TestIndex(0)).native];
+    let settings = json!({ "record": "/scratch/record.jsonl", "wanted": wanted, "home": "/project" });
     assert_eq!(files[0].content.lines().next().unwrap(), format!("const settings = {settings}"));
 }
 
