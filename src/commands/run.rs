@@ -39,6 +39,7 @@ use crate::trace::{Trace, Track};
 use crate::words::count;
 
 mod conclude;
+mod failures;
 mod start;
 
 use conclude::Conclusion;
@@ -276,8 +277,11 @@ impl Parts<'_> {
         output.flush()
     }
 
-    /// Adds what the framework finds wrong with the whole.
+    /// Adds what the framework finds wrong with the whole, and tells its tool what failed.
     fn conclude(&self, bench: &BatchExecutor<'_>, end: &mut Ended, output: &mut dyn Write) {
+        if self.provider.shares_files() {
+            failures::note(&bench.site.commands, &end.summary);
+        }
         let conclusion = Conclusion { run: &bench.site, site: &self.setup.site, cancel: bench.site.stop };
         if let Err(error) = conclusion.draw(end, output) {
             log::warn!("cannot show what was found out about the whole run: {error}");
