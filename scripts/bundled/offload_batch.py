@@ -7,6 +7,7 @@ import sys
 import time
 
 import offload_coverage
+import offload_snapshots
 import pytest
 from offload_pytest import CollectionErrors, first_line, with_headline
 
@@ -100,7 +101,7 @@ class Runner(CollectionErrors):
         self.order = order
         self.starts_again = False
         self.kept = None
-        self.running = {}
+        self.running, self.outcomes = {}, {}
         self.errors = self.failures = self.counted = 0
         arguments = [str(argument).split("::", 1) for argument in config.args]
         parts = {os.path.abspath(os.path.join(self.files.here, path)) for path, *rest in arguments if rest}
@@ -279,6 +280,7 @@ class Runner(CollectionErrors):
             # It is to run again, or nothing was said of it.
             return
         del self.running[nodeid]
+        self.outcomes[nodeid] = test.outcome
         file, line, _ = location
         about = dict(test.about, file=self.files.name(file), line=None if line is None else line + 1)
         properties = [[str(name), str(value)] for name, value in test.report.user_properties]
@@ -325,17 +327,9 @@ class Runner(CollectionErrors):
             self.error("hook", excinfo.exconly(), name="pytest_sessionfinish", text=text)
         elif session.exitstatus is status:
             session.exitstatus = before
-        elif session.exitstatus and not self.starts_again and not self.unused_snapshots():
+        elif session.exitstatus and not self.starts_again:
             self.error("session", "a plugin set the exit status to %d" % session.exitstatus)
-        if self.unused_snapshots():
-            self.error("snapshot", "syrupy: %d snapshots unused" % self.unused_snapshots())
         self.tell_rest(session)
-
-    def unused_snapshots(self):
-        """Those that make syrupy fail, whose status cannot be told from that of a failed test."""
-        report = getattr(getattr(self.config, "_syrupy", None), "report", None)
-        may_stay = getattr(self.config.option, "warn_unused_snapshots", False)
-        return 0 if may_stay else getattr(report, "num_unused", 0)
 
     def tell_rest(self, session):
         if self.starts_again and not self.errors:
@@ -438,6 +432,8 @@ def register(order, config):
         register(names, "offload-names")
         separate_base(config, names.worker["workerid"])
     runner = Runner(order, config, record)
+    for name, part in (("_cov", offload_coverage.Batch), ("syrupy", offload_snapshots.Snapshots)):
+        if config.pluginmanager.hasplugin(name):
+            register(part(config, runner), "offload-" + name)
+    # What is registered last has the last word on how the session ends.
     register(runner, "offload-runner")
-    if config.pluginmanager.hasplugin("_cov"):
-        register(offload_coverage.Batch(config, runner), "offload-coverage")

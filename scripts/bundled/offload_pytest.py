@@ -167,6 +167,8 @@ class Keys:
             self.tie_as_xdist(config.getoption("dist", "no"), items)
         if has("dependency"):
             self.tie_dependencies(items)
+        if has("syrupy"):
+            self.tie_snapshots(items)
         for ties in self.ties:
             for tie in sorted(ties):
                 self.leaders[self.leader(tie)] = self.leader(min(ties))
@@ -190,6 +192,13 @@ class Keys:
                 ties.add("scope " + item.nodeid.rsplit("::", 1)[0])
             elif names:
                 ties.add("group " + "_".join(sorted(names)))
+
+    def tie_snapshots(self, items):
+        """syrupy judges snapshots by file."""
+        users = {item.path for item in items if "snapshot" in getattr(item, "fixturenames", ())}
+        for ties, item in zip(self.ties, items):
+            if item.path in users:
+                ties.add("snapshots %s" % item.path)
 
     def tie_dependencies(self, items):
         """By the names under which pytest-dependency knows results: one that is waited for ties both."""

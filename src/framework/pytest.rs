@@ -25,10 +25,11 @@ use selection::{Name, Naming, Selection};
 /// The module that pytest loads.
 const PLUGIN: &str = "offload_pytest";
 /// The files of our plugin, which lists tests, selects those of a batch and writes its record; see there.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("offload_pytest.py", include_str!("../../scripts/bundled/offload_pytest.py")),
     ("offload_batch.py", include_str!("../../scripts/bundled/offload_batch.py")),
     ("offload_coverage.py", include_str!("../../scripts/bundled/offload_coverage.py")),
+    ("offload_snapshots.py", include_str!("../../scripts/bundled/offload_snapshots.py")),
 ];
 
 /// pytest ends without a report on SIGTERM, and with one on SIGINT.

@@ -147,14 +147,16 @@ fn snapshots_of_other_batches_are_not_unused() {
         assert!(written.status.success(), "{written:?}");
         project
     };
-    at_each_width(0, &make, |_, outcome| has_all(&outcome.stdout, &["6 tests: 6 passed"]));
-    let fewer = || {
-        make().file(
-            "test_2.py",
-            "def test_one(snapshot): assert {'a': 1} == snapshot\ndef test_x(): assert 0\n",
-        )
+    at_each_width(0, make, |_, outcome| has_all(&outcome.stdout, &["6 tests: 6 passed"]));
+    let orphaned = || {
+        let project = make();
+        std::fs::remove_file(project.path().join("test_2.py")).unwrap();
+        project
     };
-    at_each_width(1, fewer, |_, outcome| {
-        has_all(&outcome.stdout, &["6 tests: 5 passed, 1 failed", "1 snapshots unused"]);
+    at_each_width(1, orphaned, |_, outcome| {
+        has_all(&outcome.stdout, &["4 tests: 4 passed", "2 snapshots are unused"]);
     });
+    let fewer = "def test_one(snapshot): assert {'a': 1} == snapshot\ndef test_x(): assert 0\n";
+    let outcome = make().file("test_2.py", fewer).offload(&["run", "--parallel", "1"]).expect_code(1);
+    has_all(&outcome.stdout, &["6 tests: 5 passed, 1 failed", "1 snapshot is unused"]);
 }
