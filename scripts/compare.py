@@ -174,12 +174,14 @@ class Comparison:
         words = [*shlex.split(self.command), "run", "--reporter=json", f"--outputFile={results}"]
         status, seconds = execute(words, self.project, self.work / "tool.log")
         words_of = {"passed": "passed", "failed": "failed"}
-        pairs = []
+        pairs, seen = [], Counter()
         for suite in json.loads(results.read_text())["testResults"]:
             file = os.path.relpath(suite["name"], self.project.resolve())
             for case in suite["assertionResults"]:
-                titles = [file, *case["ancestorTitles"], case["title"]]
-                pairs.append((" > ".join(titles), words_of.get(case["status"], "skipped")))
+                name = " > ".join([file, *case["ancestorTitles"], case["title"]])
+                seen[name] += 1
+                twin = f" ({seen[name]})" if seen[name] > 1 else ""
+                pairs.append((name + twin, words_of.get(case["status"], "skipped")))
             if suite["status"] == "failed" and not suite["assertionResults"]:
                 pairs.append((file, "failed"))
         return Run(merge(pairs), seconds, status)
