@@ -9,18 +9,22 @@ use crate::event::Execution;
 use crate::model::{
     Attempt, Batch, CaseResult, Exit, GroupIndex, Origin, Outcome, Reason, Suite, TestIndex, Verdict,
 };
+use crate::record::Property;
 use crate::summary::{self, Extra, Summary};
 
+mod again;
 mod end;
-
+mod follow;
 mod lost;
 pub mod observer;
 mod pairs;
 pub mod reading;
+pub mod recorded;
 pub mod speculation;
 mod step;
 
-use end::{End, by_exit_status, merge};
+use again::Doubt;
+use end::{End, by_exit_status, merge, settle_ended};
 use pairs::SpeculativePairs;
 pub use reading::Reading;
 pub use speculation::{Speculation, SpeculationRule};
@@ -60,6 +64,8 @@ pub enum Results {
 #[derive(Clone, Debug, Default)]
 struct State {
     attempts: Vec<Attempt>,
+    /// How many of the attempts were made before its batch was asked again.
+    before: usize,
     /// Why it has no result yet.
     reason: Option<Reason>,
 }
@@ -97,6 +103,12 @@ pub struct Collector<'a> {
     stopped: bool,
     extras: Vec<Extra>,
     errors: Vec<Reason>,
+    /// What the suite recorded: names and values.
+    properties: Vec<Property>,
+    /// Batches whose exit status only failures explain that may turn out flaky.
+    doubts: Vec<Doubt>,
+    /// The batches that ask them again.
+    asked: Vec<u32>,
     /// Batches whose runner broke and whose tests ran again.
     broken: Vec<Reason>,
     /// Bytes of text in results so far.
@@ -119,6 +131,9 @@ impl<'a> Collector<'a> {
             stopped: false,
             extras: Vec::new(),
             errors: Vec::new(),
+            properties: Vec::new(),
+            doubts: Vec::new(),
+            asked: Vec::new(),
             broken: Vec::new(),
             kept: 0,
         }
@@ -136,11 +151,19 @@ impl<'a> Collector<'a> {
             Results::ExitStatus => by_exit_status(batch, execution),
         };
         self.doubt(batch, execution, &mut reading);
+        settle_ended(batch, execution, &mut reading);
         let before = self.bad_extras();
         let (reported, cases) = self.take(batch, &reading);
         let bad: Vec<TestIndex> = reported.iter().copied().filter(|index| self.is_bad(*index)).collect();
         let unasked = reading.found.iter().any(|(_, result)| result.outcome.is_bad());
-        let failed = unasked || self.bad_extras() > before;
+        let errors = reading.session.as_ref().map_or(&[][..], |session| &session.errors);
+        self.errors.extend(errors.iter().map(|error| Reason::of_batch(batch.index, error.as_str())));
+        for property in reading.session.iter().flat_map(|session| &session.properties) {
+            if !self.properties.contains(property) {
+                self.properties.push(property.clone());
+            }
+        }
+        let failed = unasked || !errors.is_empty() || self.bad_extras() > before;
         let missing: Vec<TestIndex> =
             batch.tests.iter().copied().filter(|index| reported.binary_search(index).is_err()).collect();
         let mut step = Step { abandon: self.speculative.win(batch.index), ..Step::default() };
@@ -154,10 +177,20 @@ impl<'a> Collector<'a> {
             _ if broken => BatchOutcome::Error,
             _ => BatchOutcome::Success,
         });
+        self.doubt_status(&end, &bad, &missing);
         self.retry(batch, bad, &mut step);
-        self.follow_up(&end, missing, &mut step);
+        match &reading.session {
+            Some(session) => self.follow_record(&end, session, missing, &mut step),
+            None => self.follow_up(&end, missing, &mut step),
+        }
+        self.ask_again(&mut step);
         self.settle(batch, &mut step);
         step
+    }
+
+    /// Something went wrong outside tests.
+    pub fn note_error(&mut self, reason: Reason) {
+        self.errors.push(reason);
     }
 
     /// No sandbox can start the command of a batch. One with several tests may be too long and is divided; a
@@ -182,6 +215,7 @@ impl<'a> Collector<'a> {
         if self.aside(batch.index).is_some() {
             return Step::default();
         }
+        self.note_unasked(batch, reason);
         let reason: Reason = if self.stopped { STOPPED.into() } else { reason.into() };
         for index in &batch.tests {
             let state = &mut self.states[index.0 as usize];
@@ -219,7 +253,11 @@ impl<'a> Collector<'a> {
             let name = reading::quoted(&extra.name);
             errors.push(format!("{name} failed, but was not discovered{message}").into());
         }
-        Summary { broken: self.broken, ..Summary::new(verdicts, attempts, self.extras, errors) }
+        Summary {
+            broken: self.broken,
+            properties: self.properties,
+            ..Summary::new(verdicts, attempts, self.extras, errors)
+        }
     }
 
     /// Records the results of a report. Returns the tests of the batch that have one, in order, and how many
@@ -274,8 +312,8 @@ impl<'a> Collector<'a> {
     }
 
     fn may_run_again(&self, index: TestIndex) -> bool {
-        let attempts = self.states[index.0 as usize].attempts.len();
-        attempts < self.suite.test(index).max_attempts as usize
+        let State { attempts, before, .. } = &self.states[index.0 as usize];
+        attempts.len() - before < self.suite.test(index).max_attempts as usize
     }
 
     /// An error of the batch itself fails the run even if every test passed.
@@ -286,10 +324,9 @@ impl<'a> Collector<'a> {
         let number = end.batch.index;
         if end.reading.error.is_some() {
             self.errors.push(Reason::of_batch(number, end.complaint()));
-        } else if end.execution.exit != Exit::Code(0) && !end.failed {
-            let exit = end.execution.exit;
-            let text = format!("the runner ended with {exit}, but reported no failure");
-            self.errors.push(Reason::of_batch(number, text));
+        } else if end.execution.exit != Exit::Code(0) && !end.is_explained() {
+            let what = if end.failed { " after its tests" } else { ", but reported no failure" };
+            self.errors.push(Reason::of_batch(number, format!("{}{what}", end.how())));
         }
     }
 
@@ -313,59 +350,6 @@ impl<'a> Collector<'a> {
             let new = self.batch(batch.group, part, Origin::Retry, None);
             step.batches.push(new);
         }
-    }
-
-    /// Decides what happens to tests without a result.
-    fn follow_up(&mut self, end: &End<'_>, missing: Vec<TestIndex>, step: &mut Step) {
-        let root = self.root(end.batch.index);
-        let tree = self.trees.entry(root).or_default();
-        tree.fruitful |= missing.len() < end.batch.tests.len();
-        let weight = if end.execution.exit == Exit::TimedOut { 1 } else { PATIENCE };
-        let hopeless = tree.is_hopeless_after(weight);
-        let complaint = Reason::of_batch(end.batch.index, end.complaint());
-        for index in &missing {
-            self.states[index.0 as usize].reason = Some(complaint.clone());
-        }
-        if missing.is_empty() || end.execution.exit == Exit::Cancelled || self.stopped {
-            return;
-        }
-        // Two kinds of runner believe that they are done: one that exited with 0 and a complete report, and one
-        // that reported as many cases as were requested, but under other names.
-        let whole = end.reading.error.is_none();
-        let is_done = end.cases >= end.batch.tests.len() && end.execution.exit != Exit::TimedOut;
-        if (whole && end.execution.exit == Exit::Code(0)) || is_done || hopeless {
-            return;
-        }
-        let progress = missing.len() < end.batch.tests.len();
-        let stopped_early = progress && end.failed && whole && matches!(end.execution.exit, Exit::Code(_));
-        if stopped_early {
-            // It stops at the first failure, by its settings or ours. The other tests are not to blame.
-            let rest = self.batch(end.batch.group, missing, Origin::Isolated, None);
-            step.batches.push(rest);
-            return;
-        }
-        if let ([index], 1) = (&missing[..], end.batch.tests.len()) {
-            self.blame(end, *index, step);
-            return;
-        }
-        self.broken.push(complaint);
-        let machines = if end.execution.exit == Exit::TimedOut { PARTS } else { self.policy.machines };
-        step.batches.extend(self.divide(end.batch.group, &missing, machines, root));
-    }
-
-    /// Divides tests among a few batches, to find the one that breaks its runner.
-    fn divide(&mut self, group: GroupIndex, tests: &[TestIndex], parts: usize, root: u32) -> Vec<Batch> {
-        let parts = split(tests, parts.clamp(2, PARTS));
-        parts.into_iter().map(|part| self.batch(group, part, Origin::Isolated, Some(root))).collect()
-    }
-
-    /// The only test of a batch got no result: it is the culprit.
-    fn blame(&mut self, end: &End<'_>, index: TestIndex, step: &mut Step) {
-        let timed_out = end.execution.exit == Exit::TimedOut;
-        let outcome = if timed_out { Outcome::TimedOut } else { Outcome::Errored };
-        let result = CaseResult::stated(outcome, end.execution.elapsed, end.complaint());
-        self.attempt(index, end.batch.index, result);
-        self.retry(end.batch, vec![index], step);
     }
 
     /// Stops the run if the policy says so and a test has failed with no attempts left.

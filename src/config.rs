@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::GroupIndex;
+
 mod check;
 mod cost;
 mod expand;
@@ -75,6 +77,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The groups that have a maximum number of batches at once, and this number.
+    pub fn group_limits(&self) -> Vec<(GroupIndex, usize)> {
+        let limits = (0..).map(GroupIndex).zip(self.groups.iter().map(|group| group.max_parallel));
+        limits.filter_map(|(group, limit)| Some((group, limit?))).collect()
+    }
+
     /// The environment variables that the provider sets for tests.
     pub fn test_env(&self) -> &[(String, String)] {
         match &self.provider {
@@ -321,6 +329,8 @@ pub struct GroupConfig {
     pub filters: String,
     /// Whether each test gets its own batch.
     pub schedule_individual: bool,
+    /// Maximum number of its batches at once.
+    pub max_parallel: Option<usize>,
 }
 
 /// `[report]`.

@@ -9,13 +9,16 @@ use crossbeam::channel::unbounded;
 
 use crate::cancel::Cancel;
 use crate::files;
-use crate::framework::{Facts, Framework, ListCommand, ListOutput, Listing, Surroundings, last_lines};
+use crate::framework::{
+    Facts, Framework, ListCommand, ListOutput, Listing, LoadError, Surroundings, last_lines,
+};
 use crate::mask::Mask;
 use crate::model::{Exit, Group, GroupIndex, Suite};
 use crate::process::guard::Guard;
 use crate::process::{self, Capture, Captured};
 use crate::trace::{Trace, Track};
-use crate::words;
+
+mod join;
 
 /// So many bytes of what a list command prints are kept for messages.
 const TAIL: u64 = 64 * 1024;
@@ -46,8 +49,10 @@ pub struct Site {
 pub struct Discovery {
     /// The tests.
     pub suite: Suite,
-    /// What the framework wants to remember.
-    pub facts: Facts,
+    /// What the framework wants to remember, for each group.
+    pub facts: Vec<Facts>,
+    /// Files that did not load.
+    pub errors: Vec<LoadError>,
     /// The local directory of files that batches may share.
     pub shared: PathBuf,
 }
@@ -67,17 +72,19 @@ pub fn discover(
     std::fs::create_dir_all(&shared).with_context(|| format!("cannot make `{}`", shared.display()))?;
     let commands = framework.list_commands(&groups, &site.scratch)?;
     let lister = Lister { framework, groups: &groups, site, cancel, trace };
-    let mut listings = lister.list_all(&commands)?;
-    if listings.iter().any(|listing| listing.separately) {
-        let mut again = Vec::new();
-        for (command, listing) in commands.into_iter().zip(&mut listings) {
-            if std::mem::take(&mut listing.separately) {
-                again.extend(lister.apart(&command.groups)?);
-            }
-        }
-        listings.extend(lister.list_all(&again)?);
+    let mut answers = lister.list_all(&commands)?;
+    let mut again = Vec::new();
+    for answer in answers.extract_if(.., |answer| answer.listing.separately) {
+        again.extend(lister.apart(&answer.groups)?);
     }
-    join(groups, listings, &site.mask, shared)
+    answers.extend(lister.list_all(&again)?);
+    join::join(groups, answers, &site.mask, shared)
+}
+
+/// What a list command gave for its groups.
+struct Answer {
+    groups: Vec<GroupIndex>,
+    listing: Listing,
 }
 
 /// Runs list commands.
@@ -106,7 +113,7 @@ impl Lister<'_> {
         Ok(commands)
     }
 
-    fn list_all(&self, commands: &[ListCommand]) -> Result<Vec<Listing>> {
+    fn list_all(&self, commands: &[ListCommand]) -> Result<Vec<Answer>> {
         let (jobs, queue) = unbounded();
         for (number, command) in commands.iter().enumerate() {
             // The receiver lives: the channel cannot be closed.
@@ -131,7 +138,10 @@ impl Lister<'_> {
         drop(answers);
         let mut listings: Vec<(usize, Result<Listing>)> = results.iter().collect();
         listings.sort_by_key(|(number, _)| *number);
-        listings.into_iter().map(|(_, listing)| listing).collect()
+        let answers = commands.iter().zip(listings);
+        let answers = answers
+            .map(|(command, (_, listing))| Ok(Answer { groups: command.groups.clone(), listing: listing? }));
+        answers.collect()
     }
 
     fn list(&self, order: &ListCommand) -> Result<Listing> {
@@ -196,37 +206,6 @@ fn name(groups: &[Group], command: &ListCommand) -> String {
         1 => format!("group {}", names[0]),
         _ => format!("groups {}", names.join(", ")),
     }
-}
-
-fn join(groups: Vec<Group>, listings: Vec<Listing>, mask: &Mask, shared: PathBuf) -> Result<Discovery> {
-    let mut facts = Facts::new();
-    let mut members = vec![Vec::new(); groups.len()];
-    for listing in listings {
-        facts.extend(listing.facts);
-        for (name, content) in listing.shared {
-            let path = shared.join(name);
-            std::fs::write(&path, content).with_context(|| format!("cannot write `{}`", path.display()))?;
-        }
-        for warning in listing.warnings {
-            log::warn!("{}", mask.hide(&warning));
-        }
-        for test in listing.tests {
-            members[usize::from(test.group.0)].push(test);
-        }
-    }
-    let mut suite = Suite::new(groups);
-    let (mut doubles, mut example) = (0, None);
-    for test in members.into_iter().flatten() {
-        if !suite.add(test.group, test.id.clone(), test.file) {
-            doubles += 1;
-            example.get_or_insert(test.id);
-        }
-    }
-    if let Some(example) = example {
-        let count = words::count(doubles, "duplicate");
-        log::warn!("ignored {count} of tests listed more than once (the first: `{example}`)");
-    }
-    Ok(Discovery { suite, facts, shared })
 }
 
 #[cfg(test)]

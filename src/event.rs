@@ -5,6 +5,36 @@ use std::time::{Duration, Instant};
 
 use crate::model::{Batch, Exit};
 
+/// What is in a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportFormat {
+    /// JUnit, in the dialect of the runner.
+    JUnit,
+    /// The record of a reporter of ours.
+    Record,
+}
+
+/// A report of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// What is in it.
+    pub format: ReportFormat,
+}
+
+impl ReportFile {
+    /// A JUnit report at `path`.
+    pub fn junit(path: impl Into<PathBuf>) -> ReportFile {
+        ReportFile { path: path.into(), format: ReportFormat::JUnit }
+    }
+
+    /// A record at `path`.
+    pub fn record(path: impl Into<PathBuf>) -> ReportFile {
+        ReportFile { path: path.into(), format: ReportFormat::Record }
+    }
+}
+
 /// One batch, executed to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Execution {
@@ -16,8 +46,8 @@ pub struct Execution {
     pub whole: Duration,
     /// Whether the command left processes behind.
     pub leaked: bool,
-    /// The path of the report on this machine, which may not exist; `None` if the command writes no report.
-    pub report: Option<PathBuf>,
+    /// The report on this machine, which may not exist; `None` if the command writes no report.
+    pub report: Option<ReportFile>,
     /// When the command ended; known only if a timeline is recorded.
     pub ended: Option<Instant>,
 }

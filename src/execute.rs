@@ -12,7 +12,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::cancel::Cancel;
 use crate::event::{Event, Execution, Reaction};
-use crate::model::Batch;
+use crate::model::{Batch, GroupIndex};
 use crate::provider::{Provider, ProviderError, Sandbox};
 
 mod creates;
@@ -50,6 +50,8 @@ pub struct Pool<'a> {
     pub provider: &'a dyn Provider,
     /// Maximum number of sandboxes.
     pub machines: usize,
+    /// The most batches at once of groups that have a limit.
+    pub limits: &'a [(GroupIndex, usize)],
     /// How many idle ones are kept beside those that may be needed, while anything runs.
     pub spare: usize,
     /// What they do.
@@ -74,6 +76,8 @@ enum Order {
     Create,
     /// Execute a batch in it, until the flag is raised.
     Execute(Batch, Cancel),
+    /// Destroy it.
+    Discard,
 }
 
 /// What the dispatcher hears.

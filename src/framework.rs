@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
 use crate::command::{CommandLine, fill};
+use crate::event::ReportFile;
 use crate::junit::Case;
-use crate::model::{Exit, Group, GroupIndex, Suite, TestId, TestIndex};
+use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
+
+pub use crate::model::Listed;
 
 mod commands;
 pub mod custom;
@@ -17,7 +19,7 @@ pub mod nextest;
 pub mod pytest;
 pub mod vitest;
 
-pub use commands::{Commands, RunSite};
+pub use commands::{Commands, Place, RunSite};
 
 /// A command of discovery.
 #[derive(Clone, Debug)]
@@ -46,15 +48,13 @@ pub struct ListOutput {
 /// What a framework learned during discovery and needs for batches.
 pub type Facts = BTreeMap<String, String>;
 
-/// One listed test.
+/// A file that its tool could not load, although it runs the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The group that lists it.
-    pub group: GroupIndex,
-    /// Its canonical name.
-    pub id: TestId,
-    /// Its file, relative to the working directory.
-    pub file: Option<Arc<str>>,
+pub struct LoadError {
+    /// The file, as in [`Listed::file`].
+    pub file: String,
+    /// What the tool says of it, possibly several lines.
+    pub message: String,
 }
 
 /// The result of [`Framework::parse_list`].
@@ -62,8 +62,13 @@ pub struct Listed {
 pub struct Listing {
     /// The tests in the framework's order.
     pub tests: Vec<Listed>,
-    /// Facts for [`BatchContext::facts`]; those of all commands are merged.
+    /// What this listing saw: its root, configuration, and all filters that do more than select. Tests that two
+    /// listings call by the same native ID are one test only if this is the same.
+    pub collection: String,
+    /// Facts for the [`BatchContext::facts`] of its groups; of all groups if it has none.
     pub facts: Facts,
+    /// Files that did not load; the run fails, but its other tests run.
+    pub errors: Vec<LoadError>,
     /// The names and contents of files for [`BatchContext::shared`].
     pub shared: Vec<(String, String)>,
     /// Warnings for the user.
@@ -77,7 +82,9 @@ pub struct Listing {
 pub struct BatchContext<'a> {
     /// All tests.
     pub suite: &'a Suite,
-    /// The facts from discovery.
+    /// The group of the tests.
+    pub group: GroupIndex,
+    /// The facts from the discovery of this group.
     pub facts: &'a Facts,
     /// The local directory with [`Listing::shared`]; `None` if sandboxes do not see this machine's files.
     pub shared: Option<&'a Path>,
@@ -94,8 +101,53 @@ pub struct BatchContext<'a> {
 pub struct RunCommand {
     /// What to run.
     pub command: CommandLine,
-    /// The JUnit file it writes; if `None`, the exit status is the result.
-    pub report: Option<PathBuf>,
+    /// The file it writes; if `None`, the exit status is the result.
+    pub report: Option<ReportFile>,
+}
+
+/// Files that came with the results of the batches of one collection, in their records.
+#[derive(Clone, Copy, Debug)]
+pub struct Gathered<'a> {
+    /// Their name in the records.
+    pub name: &'a str,
+    /// A directory on this machine that has only these files, one for each batch that brought one.
+    pub directory: &'a Path,
+    /// A private directory on this machine.
+    pub scratch: &'a Path,
+    /// The first group of the collection.
+    pub group: &'a Group,
+    /// Its facts.
+    pub facts: &'a Facts,
+}
+
+/// What a runner means by an exit status that is not 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Meaning {
+    /// It does not say: a failed test explains it, or something else that happened does.
+    #[default]
+    Unknown,
+    /// Tests failed, and nothing else went wrong.
+    TestsFailed,
+    /// Something else than a failed test; in words, if there are any.
+    Broken(Option<&'static str>),
+    /// It could not begin, and would not with fewer tests either; in words.
+    Refused(&'static str),
+}
+
+impl Meaning {
+    /// Whether a failed test explains the exit status.
+    pub fn is_explained_by_failures(self) -> bool {
+        matches!(self, Meaning::Unknown | Meaning::TestsFailed)
+    }
+
+    /// In words, if it has any.
+    pub fn text(self) -> Option<&'static str> {
+        match self {
+            Meaning::Unknown | Meaning::TestsFailed => None,
+            Meaning::Broken(text) => text,
+            Meaning::Refused(text) => Some(text),
+        }
+    }
 }
 
 /// How finely the tests of one file may be spread over batches.
@@ -120,15 +172,26 @@ pub trait Framework: Send + Sync {
     /// not an error.
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing>;
 
-    /// The command that runs exactly `tests`, which belong to `group` and are in discovery order.
-    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand;
+    /// The command that runs exactly `tests`, which belong to the group of the context and are in discovery order.
+    fn run_command(&self, tests: &[TestIndex], context: &BatchContext<'_>) -> RunCommand;
 
-    /// Matches cases of a report to `tests`.
+    /// Matches cases of a JUnit report to `tests`.
     fn matcher<'a>(&'a self, tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a>;
+
+    /// What the runner means by an exit status that is not 0.
+    fn meaning(&self, _exit: Exit) -> Meaning {
+        Meaning::Unknown
+    }
 
     /// How finely tests may be spread.
     fn grain(&self) -> Grain {
         Grain::Test
+    }
+
+    /// A command that judges the whole run by files that came with the results of its batches. It runs on this machine,
+    /// in the root of the project. Its stdout is for users; if it does not end with status 0, the run has failed.
+    fn conclude(&self, _gathered: &Gathered<'_>) -> Option<CommandLine> {
+        None
     }
 
     /// A command with which a user can rerun `tests` on this machine.
@@ -149,6 +212,14 @@ pub trait Matcher {
     /// failed, or a file that did not load.
     fn covers(&self, _case: &Case) -> Vec<TestIndex> {
         Vec::new()
+    }
+    /// Why the runner ran no test at all, if this failing case is about that: a setup script that failed.
+    fn blocks(&self, _case: &Case) -> Option<String> {
+        None
+    }
+    /// Whether a runner that has to end reports a test in this way that it ended while it was running.
+    fn is_ended(&self, _case: &Case) -> bool {
+        false
     }
     /// Whether a runner that was interrupted may report a pass of a test that had not ended, as its last case.
     fn may_report_too_early(&self) -> bool {
@@ -183,13 +254,15 @@ fn indexed(groups: &[Group]) -> impl Iterator<Item = (GroupIndex, &Group)> {
 pub struct ByFormat<'a> {
     /// All tests.
     pub suite: &'a Suite,
+    /// The group whose tests ran.
+    pub group: GroupIndex,
     /// The format with `{name}` and `{classname}`.
     pub format: &'a str,
 }
 
 impl Matcher for ByFormat<'_> {
     fn find(&self, case: &Case) -> Option<TestIndex> {
-        self.suite.find(&self.name(case))
+        self.suite.find_native(self.group, &self.name(case))
     }
 
     fn name(&self, case: &Case) -> String {

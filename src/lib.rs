@@ -25,6 +25,7 @@ mod git;
 mod history;
 mod journal;
 mod junit;
+mod record;
 mod trace;
 
 // Floor 3: strategies.
@@ -97,6 +98,9 @@ pub mod internals {
     }
     pub mod model {
         pub use crate::model::*;
+    }
+    pub mod record {
+        pub use crate::record::{Event, read};
     }
     pub mod plan {
         pub use crate::plan::{Conditions, Limits, Overhead, Plan, estimate, list_schedule};

@@ -1,9 +1,12 @@
 //! The nouns of a run: tests, groups, batches, attempts, outcomes, verdicts.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod suite;
+
+pub use suite::{Estimate, Listed, Suite, TestCase};
 
 /// Identifies a test in discovery, history and reports, and to the user. An opaque text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,137 +56,6 @@ pub struct Group {
     pub max_attempts: u32,
     /// Whether each test gets its own batch.
     pub solo: bool,
-}
-
-/// One discovered test.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TestCase {
-    /// The id.
-    pub id: TestId,
-    /// The group whose filters it runs with.
-    pub group: GroupIndex,
-    /// Its file, relative to the working directory; `None` if the framework has no files.
-    pub file: Option<Arc<str>>,
-    /// How often it may run, at least 1; the maximum over its groups.
-    pub max_attempts: u32,
-    /// Whether it gets its own batch.
-    pub solo: bool,
-    /// The expected duration.
-    pub expected: Duration,
-    /// Whether `expected` comes from earlier runs of this test, not from other tests or a default.
-    pub measured: bool,
-}
-
-/// How long a test is expected to take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Estimate {
-    /// The expected duration.
-    pub duration: Duration,
-    /// Whether it comes from earlier runs of this test.
-    pub measured: bool,
-}
-
-impl TestCase {
-    /// The id without parameters: the part before the first `[`.
-    pub fn family(&self) -> &str {
-        self.id.as_str().split('[').next().unwrap_or_default()
-    }
-}
-
-/// All tests of a run in discovery order, and their groups in file order.
-#[derive(Clone, Debug, Default)]
-pub struct Suite {
-    tests: Vec<TestCase>,
-    groups: Vec<Group>,
-    by_id: HashMap<TestId, TestIndex>,
-    by_file: HashMap<Arc<str>, Vec<TestIndex>>,
-    shared: Vec<(GroupIndex, TestIndex)>,
-}
-
-impl Suite {
-    /// A suite without tests.
-    pub fn new(groups: Vec<Group>) -> Suite {
-        Suite { groups, ..Suite::default() }
-    }
-
-    /// Adds a test that `group` lists, in `file`. Returns `false` if the test is known already: it stays in the
-    /// group that listed it first, with the larger number of attempts.
-    pub fn add(&mut self, group: GroupIndex, id: TestId, file: Option<Arc<str>>) -> bool {
-        let Group { max_attempts, solo, .. } = self.groups[usize::from(group.0)];
-        if let Some(&known) = self.by_id.get(&id) {
-            let test = &mut self.tests[known.0 as usize];
-            test.max_attempts = test.max_attempts.max(max_attempts);
-            test.solo |= solo;
-            if test.group != group {
-                self.shared.push((group, known));
-            }
-            return false;
-        }
-        let index = TestIndex(u32::try_from(self.tests.len()).unwrap_or(u32::MAX));
-        self.by_id.insert(id.clone(), index);
-        if let Some(file) = &file {
-            self.by_file.entry(Arc::clone(file)).or_default().push(index);
-        }
-        self.tests.push(TestCase {
-            id,
-            group,
-            file,
-            max_attempts,
-            solo,
-            expected: Duration::ZERO,
-            measured: false,
-        });
-        true
-    }
-
-    /// Sets the estimate of each test.
-    pub fn expect(&mut self, mut estimate: impl FnMut(&TestCase) -> Estimate) {
-        for test in &mut self.tests {
-            Estimate { duration: test.expected, measured: test.measured } = estimate(test);
-        }
-    }
-
-    /// The test at `index`.
-    pub fn test(&self, index: TestIndex) -> &TestCase {
-        &self.tests[index.0 as usize]
-    }
-
-    /// The group at `index`.
-    pub fn group(&self, index: GroupIndex) -> &Group {
-        &self.groups[usize::from(index.0)]
-    }
-
-    /// The groups in file order.
-    pub fn groups(&self) -> &[Group] {
-        &self.groups
-    }
-
-    /// The tests in discovery order.
-    pub fn tests(&self) -> &[TestCase] {
-        &self.tests
-    }
-
-    /// The indices of all tests, in discovery order.
-    pub fn indices(&self) -> impl Iterator<Item = TestIndex> + use<> {
-        (0..u32::try_from(self.tests.len()).unwrap_or(u32::MAX)).map(TestIndex)
-    }
-
-    /// The index of the test `id`.
-    pub fn find(&self, id: &str) -> Option<TestIndex> {
-        self.by_id.get(id).copied()
-    }
-
-    /// The tests of a file that `group` lists, including those that run with another group.
-    pub fn listed_in<'a>(&'a self, group: GroupIndex, file: &'a str) -> impl Iterator<Item = &'a TestCase> {
-        let inside = self.by_file.get(file).into_iter().flatten().map(|index| self.test(*index));
-        let elsewhere = self.runs_elsewhere(group).filter(move |test| test.file.as_deref() == Some(file));
-        inside.filter(move |test| test.group == group).chain(elsewhere)
-    }
-
-    /// The tests that `group` lists but that run with another group, which listed them first.
-    pub fn runs_elsewhere(&self, group: GroupIndex) -> impl Iterator<Item = &TestCase> {
-        self.shared.iter().filter(move |(lister, _)| *lister == group).map(|(_, index)| self.test(*index))
-    }
 }
 
 /// Why a batch exists.
@@ -251,6 +123,8 @@ pub struct Details {
     pub stdout: Option<String>,
     /// The stderr of the test, possibly shortened.
     pub stderr: Option<String>,
+    /// What the test recorded: names and values.
+    pub properties: Vec<(String, String)>,
     /// Whether this comes from `offload`, because the runner did not report the test.
     pub is_stated: bool,
 }
@@ -259,7 +133,8 @@ impl Details {
     /// The total size of the texts in bytes.
     pub fn size(&self) -> usize {
         let texts = [&self.kind, &self.message, &self.text, &self.stdout, &self.stderr];
-        texts.into_iter().flatten().map(String::len).sum()
+        let properties = self.properties.iter().map(|(name, value)| name.len() + value.len());
+        texts.into_iter().flatten().map(String::len).chain(properties).sum()
     }
 }
 
@@ -382,30 +257,6 @@ impl fmt::Display for Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn group(name: &str, max_attempts: u32, solo: bool) -> Group {
-        Group { name: name.into(), filters: String::new(), max_attempts, solo }
-    }
-
-    #[test]
-    fn a_test_of_two_groups_is_one_test_with_the_larger_number_of_attempts() {
-        let mut suite = Suite::new(vec![group("a", 1, true), group("b", 3, false)]);
-        assert!(suite.add(GroupIndex(0), "t::x[1]".into(), None));
-        assert!(!suite.add(GroupIndex(1), "t::x[1]".into(), None));
-        let test = suite.test(TestIndex(0));
-        assert_eq!((suite.tests().len(), test.max_attempts, test.solo), (1, 3, true));
-        assert_eq!(test.family(), "t::x");
-        assert_eq!(suite.runs_elsewhere(GroupIndex(1)).count(), 1);
-        assert_eq!(suite.runs_elsewhere(GroupIndex(0)).count(), 0);
-
-        let mut suite = Suite::new(vec![group("a", 1, false), group("b", 1, true)]);
-        for (listing, solo) in [(0, false), (0, false), (1, true)] {
-            suite.add(GroupIndex(listing), "t".into(), None);
-            assert_eq!((suite.tests().len(), suite.test(TestIndex(0)).solo), (1, solo));
-        }
-        // A test that a group lists twice still runs with that group.
-        assert_eq!(suite.runs_elsewhere(GroupIndex(0)).count(), 0);
-    }
 
     #[test]
     fn the_headline_is_the_message_or_the_text_that_continues_it() {

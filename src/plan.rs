@@ -98,6 +98,24 @@ impl Plan {
         Plan { batches: batches.collect(), predicted, bound: bound(&work, &conditions) }
     }
 
+    /// How many of the batches can run at once if these groups have such a maximum.
+    pub fn width(&self, limits: &[(GroupIndex, usize)]) -> usize {
+        let in_group = |group| self.batches.iter().filter(|batch| batch.group == group).count();
+        let idle = limits.iter().map(|(group, most)| in_group(*group).saturating_sub(*most));
+        self.batches.len() - idle.sum::<usize>()
+    }
+
+    /// The plan with a prediction that respects how many batches of these groups may run at once.
+    #[must_use]
+    pub fn limited(mut self, limits: &[(GroupIndex, usize)]) -> Plan {
+        for (group, most) in limits {
+            let batches = self.batches.iter().filter(|batch| batch.group == *group);
+            let least = makespan(batches.map(|batch| batch.load.as_secs_f64()), *most);
+            self.predicted = self.predicted.max(least);
+        }
+        self
+    }
+
     /// How long the batches take on `machines` sandboxes if all estimates are right.
     pub fn makespan(&self, machines: usize) -> Duration {
         makespan(self.batches.iter().map(|batch| batch.load.as_secs_f64()), machines)

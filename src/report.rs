@@ -9,13 +9,15 @@ use anyhow::Result;
 use crate::color::Palette;
 use crate::error::printable;
 use crate::files::write_whole;
-use crate::junit::{Entry, RunError, write};
+use crate::junit::write::{self, Frame};
+use crate::junit::{Entry, RunError};
 use crate::model::{Reason, Suite, TestIndex};
 use crate::summary::Summary;
 use crate::words::count;
 
 mod blocks;
 mod logs;
+mod ports;
 mod text;
 
 pub use logs::Logs;
@@ -101,6 +103,7 @@ impl Report<'_> {
             Entry {
                 id: self.only.unwrap_or(test.id.as_str()),
                 file: test.file.as_deref().filter(|_| self.only.is_none()),
+                line: test.line,
                 group: &self.suite.group(test.group).name,
                 verdict,
                 attempts,
@@ -115,16 +118,22 @@ impl Report<'_> {
     pub fn write_junit(&self, path: &Path, elapsed: Duration) -> Result<()> {
         let errors: Vec<RunError> =
             incidents(&self.summary.errors).iter().map(|error| self.run_error(error)).collect();
-        write_whole(path, |output| write::write(output, elapsed, &errors, || self.entries()))
+        let frame = Frame { time: elapsed, properties: &self.summary.properties, errors: &errors };
+        write_whole(path, |output| write::write(output, frame, || self.entries()))
     }
 
     fn run_error(&self, incident: &Incident<'_>) -> RunError {
-        let mut lines = Vec::from_iter(Some(incident.place()).filter(|place| !place.is_empty()));
+        let mut lines = Vec::new();
+        let headline = incident.reason.trim_start().lines().next().unwrap_or_default().trim_end();
+        if headline.len() < incident.reason.trim().len() {
+            lines.push(incident.reason.to_owned());
+        }
+        lines.extend(Some(incident.place()).filter(|place| !place.is_empty()));
         for log in self.first_logs(&incident.batches) {
             lines.extend(log.tail());
             lines.push(format!("log: {}", log.path.display()));
         }
-        RunError { reason: incident.reason.to_owned(), text: lines.join("\n") }
+        RunError { reason: headline.to_owned(), text: lines.join("\n") }
     }
 
     /// The logs of the first of `batches` that has any.
@@ -142,7 +151,7 @@ impl Report<'_> {
         palette: Palette,
         output: &mut dyn Write,
     ) -> io::Result<()> {
-        text::Text { report: self, palette, output }.write(circumstances)
+        text::Text { report: self, palette, output, is_advised: false }.write(circumstances)
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Summary {
     pub extras: Vec<Extra>,
     /// Errors outside tests; with any of these the run has failed.
     pub errors: Vec<Reason>,
+    /// What the suite recorded: names and values.
+    pub properties: Vec<(String, String)>,
     /// Batches whose runner broke and whose tests ran again: if all pass, the run is still flaky.
     pub broken: Vec<Reason>,
     /// Totals.
@@ -102,7 +104,8 @@ impl Summary {
             };
             *counter += 1;
         }
-        Summary { verdicts, attempts, extras, errors, broken: Vec::new(), counts }
+        let (properties, broken) = (Vec::new(), Vec::new());
+        Summary { verdicts, attempts, extras, errors, properties, broken, counts }
     }
 
     /// All tests as one, for runners that report only an exit status.
@@ -129,7 +132,7 @@ impl Summary {
             self.extras.clone(),
             self.errors.clone(),
         );
-        Summary { broken: self.broken.clone(), ..one }
+        Summary { broken: self.broken.clone(), properties: self.properties.clone(), ..one }
     }
 
     /// The exit status of a run that was not interrupted.

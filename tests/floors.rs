@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 7] = [
     &["model", "command", "cancel", "color", "error", "mask", "random", "words"],
     &["process", "event", "files", "summary"],
-    &["bundled", "config", "junit", "history", "trace", "journal", "git"],
+    &["bundled", "config", "junit", "record", "history", "trace", "journal", "git"],
     &["framework", "provider"],
     &["discover", "image", "plan", "execute", "collect", "report", "progress"],
     &["commands"],

@@ -149,7 +149,7 @@ macro_rules! fuzz_tests {
     };
 }
 
-fuzz_tests! { config junit history pytest nextest vitest driver frame patch words }
+fuzz_tests! { config junit history pytest nextest vitest record driver frame patch words }
 
 #[test]
 fn every_target_has_a_test_a_fuzzer_and_a_corpus_of_small_files() {

@@ -22,23 +22,25 @@ use offload::internals::history::{self, History};
 use offload::internals::junit::read::{Caps, read, read_within};
 use offload::internals::junit::{Case, Entry, Recorded, Word, read_merged, write};
 use offload::internals::model::{
-    Attempt, CaseResult, Details, Exit, Group, GroupIndex, Outcome, Suite, TestIndex, Verdict,
+    Attempt, CaseResult, Details, Exit, Group, GroupIndex, Listed, Outcome, Suite, TestIndex, Verdict,
 };
 use offload::internals::provider::modal::{Failure, read_answer};
 use offload::internals::provider::remote::cut;
+use offload::internals::record as lines;
 use serde_json::json;
 
 /// A target: must return whatever the bytes are.
 pub type Target = fn(&[u8]);
 
 /// All targets by their names, which are those of their corpora below `fixtures/fuzz`, too.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("config", config),
     ("junit", junit),
     ("history", history),
     ("pytest", pytest),
     ("nextest", nextest),
     ("vitest", vitest),
+    ("record", record),
     ("driver", driver),
     ("frame", frame),
     ("patch", patch),
@@ -103,13 +105,14 @@ fn written(tests: &[Recorded]) -> Vec<u8> {
         both.map(|(test, (verdict, attempts))| Entry {
             id: &test.id,
             file: None,
+            line: None,
             group: "",
             verdict,
             attempts,
         })
     };
     let mut bytes = Vec::new();
-    write::write(&mut bytes, Duration::ZERO, &[], entries).expect("memory takes all");
+    write::write(&mut bytes, write::Frame::default(), entries).expect("memory takes all");
     bytes
 }
 
@@ -119,7 +122,7 @@ pub fn junit(bytes: &[u8]) {
     let end = read_within(Caps { text: 100 }, bytes, &mut |case| {
         cases += 1;
         let texts = case.result.details.map(|details| {
-            let Details { kind, message, text, stdout, stderr, is_stated: _ } = *details;
+            let Details { kind, message, text, stdout, stderr, is_stated: _, properties: _ } = *details;
             [kind, message, text, stdout, stderr]
         });
         let longest = texts.into_iter().flatten().flatten().map(|text| text.len()).max();
@@ -185,6 +188,21 @@ fn framework_config(framework: &str) -> config::Framework {
     config::parse(&text, "offload.toml", &|_| None).expect("a good configuration").framework
 }
 
+/// A record gives the same events whatever was read before it, at most one for each line, and never more when its end
+/// is missing.
+pub fn record(bytes: &[u8]) {
+    let events = |bytes: &[u8]| {
+        let mut events = Vec::new();
+        let error = lines::read(bytes, &mut |event| events.push(format!("{event:?}")));
+        (events, error)
+    };
+    let (whole, _) = events(bytes);
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    assert!(whole.len() <= lines);
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |place| place + 1);
+    assert_eq!(events(&bytes[..end]).0, whole);
+}
+
 /// Reads `text` as the output of a list command, and makes a batch of all that is listed.
 fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
     let group = |number: u16| Group {
@@ -204,7 +222,7 @@ fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
     let mut suite = Suite::new((0..groups).map(group).collect());
     for test in listing.tests {
         assert!(test.group.0 < groups);
-        suite.add(test.group, test.id, test.file);
+        suite.add(test);
     }
     for group in (0..groups).map(GroupIndex) {
         let own = |index: &TestIndex| suite.test(*index).group == group;
@@ -213,6 +231,7 @@ fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
             continue;
         }
         let context = BatchContext {
+            group,
             suite: &suite,
             facts: &listing.facts,
             shared: Some(Path::new("/shared")),
@@ -222,7 +241,7 @@ fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
         };
         // The half of them is another selection than all.
         for tests in [&tests[..], &tests[..tests.len().div_ceil(2)]] {
-            _ = framework.run_command(tests, group, &context);
+            _ = framework.run_command(tests, &context);
             _ = framework.by_hand(tests, &suite);
             let matcher = framework.matcher(tests, &context);
             for id in tests.iter().map(|index| suite.test(*index).id.as_str()) {
@@ -378,10 +397,11 @@ pub fn command(ids: &[String]) -> String {
     let mut suite =
         Suite::new(vec![Group { name: "all".into(), filters: String::new(), max_attempts: 1, solo: false }]);
     for id in ids {
-        suite.add(GroupIndex(0), id.as_str().into(), None);
+        suite.add(Listed::new(GroupIndex(0), id.as_str(), None));
     }
     let facts = BTreeMap::new();
     let context = BatchContext {
+        group: GroupIndex(0),
         suite: &suite,
         facts: &facts,
         shared: None,
@@ -390,7 +410,7 @@ pub fn command(ids: &[String]) -> String {
         fail_fast: false,
     };
     let tests: Vec<TestIndex> = suite.indices().collect();
-    match custom.run_command(&tests, GroupIndex(0), &context).command.executable {
+    match custom.run_command(&tests, &context).command.executable {
         Executable::Shell(text) => text,
         other => panic!("no text for a shell: {other:?}"),
     }

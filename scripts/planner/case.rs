@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use offload::internals::framework::Grain;
-use offload::internals::model::{Group, GroupIndex, Suite};
+use offload::internals::model::{Group, GroupIndex, Listed, Suite};
 use offload::internals::plan::{self, Conditions, Overhead};
 
 use crate::policy::{Batches, Policy};
@@ -68,7 +68,7 @@ impl Case {
                 known.insert(id.clone(), Duration::from_secs_f64(*seconds));
             }
             actual.push(random.lognormal(*seconds, self.noise));
-            suite.add(GroupIndex(0), id.into(), Some(format!("f{file}").into()));
+            suite.add(Listed::new(GroupIndex(0), id, Some(format!("f{file}").into())));
         }
         plan::estimate(&mut suite, &known, Duration::from_secs(1));
         let learned =

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use offload::internals::framework::Grain;
 use offload::internals::history::{self, History, Observation, Sample};
-use offload::internals::model::{Group, GroupIndex, Suite};
+use offload::internals::model::{Group, GroupIndex, Listed, Suite};
 use offload::internals::plan::{self, Conditions, Limits, Overhead, Plan};
 
 use crate::trace::{self, Row};
@@ -78,7 +78,7 @@ fn suite(size: u32) -> Suite {
         if *last != *file {
             last = file.into();
         }
-        suite.add(GroupIndex(0), id.into(), Some(Arc::clone(&last)));
+        suite.add(Listed::new(GroupIndex(0), id, Some(Arc::clone(&last))));
     }
     suite
 }

@@ -1,7 +1,10 @@
 //! How an execution ended, and what that means for tests without a result of their own.
 
+use std::time::Duration;
+
 use super::Reading;
 use crate::event::Execution;
+use crate::framework::Meaning;
 use crate::model::{Batch, CaseResult, Exit, Outcome};
 
 /// The end of an execution, with what is needed to judge it.
@@ -16,13 +19,42 @@ pub(super) struct End<'a> {
 }
 
 impl End<'_> {
+    /// Whether what was reported explains why the runner did not end with status 0. A record tells that its runner came
+    /// to the end; a wrapper may have changed the status since.
+    pub(super) fn is_explained(&self) -> bool {
+        let is_finished = self.reading.session.as_ref().is_none_or(|session| {
+            matches!(self.execution.exit, Exit::Code(_)) && session.exit.is_some_and(|exit| exit != 0)
+        });
+        self.failed && is_finished && self.reading.meaning.is_explained_by_failures()
+    }
+
+    /// How the runner ended.
+    pub(super) fn how(&self) -> String {
+        match self.execution.exit {
+            Exit::TimedOut => timed_out_after(self.execution.elapsed),
+            Exit::Cancelled => "the run was stopped while it was running".into(),
+            exit @ (Exit::Code(_) | Exit::Signal(_)) => {
+                let means = self.reading.meaning.text().filter(|_| exit != Exit::Code(0));
+                let means = means.map(|text| format!(" ({text})")).unwrap_or_default();
+                format!("the runner ended with {exit}{means}")
+            }
+        }
+    }
+
+    /// How the runner ended, said of a test that was running then.
+    pub(super) fn how_running(&self) -> String {
+        match self.execution.exit {
+            Exit::TimedOut | Exit::Cancelled => self.how(),
+            Exit::Code(_) | Exit::Signal(_) => format!("{} while this test was running", self.how()),
+        }
+    }
+
     /// Why a test of this batch has no result.
     pub(super) fn complaint(&self) -> String {
-        let how = match self.execution.exit {
-            Exit::TimedOut => format!("timed out after {:.1} s", self.execution.elapsed.as_secs_f64()),
-            Exit::Cancelled => "the run was stopped while it was running".into(),
-            exit @ (Exit::Code(_) | Exit::Signal(_)) => format!("the runner ended with {exit}"),
-        };
+        if let Some(blocked) = &self.reading.blocked {
+            return blocked.clone();
+        }
+        let how = self.how();
         let what = match (&self.reading.error, self.reading.nearest.as_slice()) {
             _ if matches!(self.execution.exit, Exit::TimedOut | Exit::Cancelled) => String::new(),
             (Some(error), _) => format!("; {error}"),
@@ -33,6 +65,35 @@ impl End<'_> {
         };
         format!("{how}{what}")
     }
+}
+
+/// Deals with tests that the runner ended because it had to end: they timed out. One that had run for less than half of
+/// the time may just have been the last one, and what a cancel ended has no result.
+pub(super) fn settle_ended(batch: &Batch, execution: &Execution, reading: &mut Reading) {
+    let Reading { found, ended, .. } = reading;
+    let is_over = execution.exit == Exit::TimedOut;
+    if !is_over && execution.exit != Exit::Cancelled {
+        return;
+    }
+    found.retain_mut(|(index, result)| {
+        if !ended.contains(index) || !result.outcome.is_bad() {
+            return true;
+        }
+        let is_short = result.duration * 2 < execution.elapsed && batch.tests.len() > 1;
+        if is_short || !is_over {
+            return false;
+        }
+        let details = result.details.get_or_insert_default();
+        let how = details.message.replace(timed_out_after(execution.elapsed));
+        details.text = details.text.take().or(how);
+        details.kind = None;
+        result.outcome = Outcome::TimedOut;
+        true
+    });
+}
+
+fn timed_out_after(elapsed: Duration) -> String {
+    format!("timed out after {:.1} s", elapsed.as_secs_f64())
 }
 
 /// Merges two cases of one report that are about the same test (a failure and a teardown error, subtests): the
@@ -63,5 +124,5 @@ pub(super) fn by_exit_status(batch: &Batch, execution: &Execution) -> Reading {
         }
     };
     let found = batch.tests.iter().map(|index| (*index, result.clone())).collect();
-    Reading { found, ..Reading::default() }
+    Reading { found, meaning: Meaning::TestsFailed, ..Reading::default() }
 }

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{BatchOutcome, Collector, Policy, Reading, Results, Speculation, Step, reading};
-use crate::event::{Event, Execution, Reaction};
+use super::recorded::Attached;
+use super::{BatchOutcome, Collector, Policy, Reading, Results, Speculation, Step, reading, recorded};
+use crate::event::{Event, Execution, Reaction, ReportFile, ReportFormat};
 use crate::framework::RunSite;
-use crate::model::Batch;
+use crate::model::{Batch, GroupIndex, Reason};
 use crate::summary::{BatchTiming, Summary};
 use crate::trace::Track;
 
@@ -25,6 +26,8 @@ pub struct Observer<'a> {
     /// Whether any batch was started.
     any_started: bool,
     seen: Vec<BatchTiming>,
+    /// The groups and names of files that came with results.
+    gathered: Vec<(GroupIndex, String)>,
 }
 
 /// The end of a run.
@@ -35,6 +38,8 @@ pub struct Ended {
     pub outcomes: Outcomes,
     /// Timings of batches that went well.
     pub seen: Vec<BatchTiming>,
+    /// The groups and names of files that came with results.
+    pub gathered: Vec<(GroupIndex, String)>,
     /// Why sandboxes were given up, if that is why no test has a result.
     pub nothing: Option<String>,
 }
@@ -53,7 +58,15 @@ impl<'a> Observer<'a> {
             retired: Vec::new(),
             any_started: false,
             seen: Vec::new(),
+            gathered: Vec::new(),
         }
+    }
+
+    /// Makes the run fail for reasons that no batch has given.
+    #[must_use]
+    pub fn with_errors(mut self, reasons: impl Iterator<Item = Reason>) -> Observer<'a> {
+        reasons.for_each(|reason| self.collector.note_error(reason));
+        self
     }
 
     /// Handles one event and returns what follows from it.
@@ -133,15 +146,16 @@ impl<'a> Observer<'a> {
             Some(report) if !self.collector.ignores(batch.index) => {
                 let _span =
                     self.site.trace.span(Track::Results(slot), || format!("read batch {}", batch.index));
-                let scratch = self.site.inside(batch.index);
-                let commands = &self.site.commands;
-                let matcher = commands.framework.matcher(&batch.tests, &commands.context(&scratch));
-                Results::Report(reading::read(report, &*matcher, &self.site.mask))
+                let meaning = self.site.commands.framework.meaning(execution.exit);
+                Results::Report(Reading { meaning, ..self.read(report, batch) })
             }
             _ => Results::ExitStatus,
         };
         if let Results::Report(reading) = &results {
             self.draw(slot, execution, reading);
+            for file in reading.session.iter().flat_map(|session| &session.files) {
+                self.gather(batch, file);
+            }
         }
         let tests = match &results {
             Results::Report(reading) => Some(reading.found.iter().map(|(_, result)| result.duration).sum()),
@@ -157,6 +171,32 @@ impl<'a> Observer<'a> {
         self.close(batch.index, step.outcome);
         self.site.forget(batch.index);
         step
+    }
+
+    /// Keeps a part of a file that came with the results.
+    fn gather(&mut self, batch: &Batch, file: &Attached) {
+        let known = (batch.group, file.name.clone());
+        let directory = self.site.gathered(batch.group, &file.name);
+        match file.append_to(&directory.join(format!("batch-{}", batch.index))) {
+            Ok(()) if !self.gathered.contains(&known) => self.gathered.push(known),
+            Ok(()) => {}
+            Err(error) => {
+                let error = format!("cannot keep `{}` of a batch: {error:#}", file.name);
+                self.collector.note_error(Reason::of_batch(batch.index, error));
+            }
+        }
+    }
+
+    fn read(&self, report: &ReportFile, batch: &Batch) -> Reading {
+        let (commands, mask) = (&self.site.commands, &self.site.mask);
+        match report.format {
+            ReportFormat::JUnit => {
+                let scratch = self.site.inside(batch.index);
+                let context = commands.context(batch.group, &scratch);
+                reading::read(&report.path, &*commands.framework.matcher(&batch.tests, &context), mask)
+            }
+            ReportFormat::Record => recorded::read(&report.path, commands.suite, batch, mask),
+        }
     }
 
     fn files(&self, batch: &Batch) -> u32 {
@@ -208,6 +248,6 @@ impl<'a> Observer<'a> {
     pub fn finish(mut self) -> Ended {
         let nothing = if self.any_started { None } else { self.retired.pop() };
         let summary = self.collector.finish();
-        Ended { summary, outcomes: self.outcomes, seen: self.seen, nothing }
+        Ended { summary, outcomes: self.outcomes, seen: self.seen, gathered: self.gathered, nothing }
     }
 }

@@ -1,10 +1,12 @@
 //! Turns a report on this machine into results of known tests.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use super::recorded::Session;
 use crate::files;
-use crate::framework::Matcher;
+use crate::framework::{Matcher, Meaning};
 use crate::junit::{self, Case};
 use crate::mask::{Cut, Mask};
 use crate::model::{CaseResult, Details, Outcome, TestIndex};
@@ -24,23 +26,32 @@ pub struct Reading {
     pub error: Option<String>,
     /// Up to three unknown names, quoted, for messages about missing results.
     pub nearest: Vec<String>,
+    /// Why the runner ran no test at all, if its report says so.
+    pub blocked: Option<String>,
+    /// The tests in the report that the runner seems to have ended when it had to end itself.
+    pub ended: Vec<TestIndex>,
+    /// What the runner means by its exit status.
+    pub meaning: Meaning,
+    /// What only a record says; `None` for JUnit.
+    pub session: Option<Box<Session>>,
     /// The last test in the report, if it passed and may not have ended when its runner was interrupted.
     pub unfinished: Option<TestIndex>,
 }
 
-/// Reads the report at `path`.
+/// Opens the report at `path`.
+pub(super) fn open(path: &Path) -> Result<File, String> {
+    files::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => "it left no report".to_owned(),
+        _ => format!("its report cannot be read: {error}"),
+    })
+}
+
+/// Reads the JUnit report at `path`.
 pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
     let mut reading = Reading::default();
-    let file = match files::open(path) {
+    let file = match open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            reading.error = Some("it left no report".into());
-            return reading;
-        }
-        Err(error) => {
-            reading.error = Some(format!("its report cannot be read: {error}"));
-            return reading;
-        }
+        Err(error) => return Reading { error: Some(error), ..reading },
     };
     let mut take = |mut case: Case| {
         if !mask.is_empty() {
@@ -48,12 +59,16 @@ pub fn read(path: &Path, matcher: &dyn Matcher, mask: &Mask) -> Reading {
         }
         let is_bad = case.result.outcome.is_bad();
         if let Some(index) = matcher.find(&case) {
+            if is_bad && matcher.is_ended(&case) {
+                reading.ended.push(index);
+            }
             reading.unfinished = (!is_bad && matcher.may_report_too_early()).then_some(index);
             reading.found.push((index, case.result));
             return;
         }
         reading.unfinished = None;
         if is_bad {
+            reading.blocked = reading.blocked.take().or_else(|| matcher.blocks(&case));
             for index in matcher.covers(&case) {
                 reading.found.push((index, CaseResult { outcome: Outcome::Errored, ..case.result.clone() }));
             }
@@ -87,12 +102,14 @@ pub(super) fn quoted(name: &str) -> String {
     if name.is_empty() { "a test case without a name".into() } else { format!("`{name}`") }
 }
 
-fn hide(result: &mut CaseResult, mask: &Mask) {
+/// Masks all texts of a result.
+pub(super) fn hide(result: &mut CaseResult, mask: &Mask) {
     let Some(details) = &mut result.details else {
         return;
     };
-    let Details { kind, message, text, stdout, stderr, is_stated: _ } = &mut **details;
-    for text in [kind, message, text, stdout, stderr].into_iter().flatten() {
+    let Details { kind, message, text, stdout, stderr, properties, is_stated: _ } = &mut **details;
+    let texts = [kind, message, text, stdout, stderr].into_iter().flatten();
+    for text in texts.chain(properties.iter_mut().map(|(_, value)| value)) {
         *text = hide_parts(text, mask);
     }
 }

@@ -9,6 +9,7 @@ use super::OutputFormat;
 use super::setup::Setup;
 use crate::cancel::Cancel;
 use crate::config::Config;
+use crate::discover::Discovery;
 use crate::error::{Problem, Status};
 use crate::model::Suite;
 use crate::trace::Trace;
@@ -72,7 +73,16 @@ pub fn run(
     let setup = Setup::new(config, options.env)?;
     let discovery = setup.discover(cancel, &Trace::off())?;
     write(&discovery.suite, options.format, output).context("cannot write the list")?;
-    Ok(if discovery.suite.tests().is_empty() { options.no_tests.status() } else { Status::Passed })
+    let empty = || discovery.suite.tests().is_empty().then(|| options.no_tests.status());
+    Ok(show_errors(&discovery).or_else(empty).unwrap_or(Status::Passed))
+}
+
+/// Shows which files did not load. Returns the status of that, if there are any.
+pub fn show_errors(discovery: &Discovery) -> Option<Status> {
+    for error in &discovery.errors {
+        log::error!("{}: {}", error.file, error.message);
+    }
+    (!discovery.errors.is_empty()).then_some(Status::Failed)
 }
 
 fn write(suite: &Suite, format: OutputFormat, output: &mut dyn Write) -> std::io::Result<()> {

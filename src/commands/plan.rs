@@ -95,6 +95,7 @@ pub fn run(
             takes,
             estimates: &estimates,
             timeout: config.offload.test_timeout,
+            limits: &config.group_limits(),
             scratch: &setup.scratch.path().join("batch"),
         };
         let overview = overview(config, &planning);
@@ -124,6 +125,7 @@ fn with_commands<T>(
         root: "/",
         surroundings: &setup.site.surroundings,
         fail_fast: false,
+        sandboxes: config.offload.max_parallel,
     };
     let screen = Screen::new(Style::Lines, Palette::default());
     let source = SandboxSource::new(config, setup, &[], &screen, &Cancel::new())?;
@@ -143,7 +145,7 @@ fn overview<'a>(config: &Config, planning: &Planning<'a>) -> Overview<'a> {
     Overview {
         tests: suite.tests().len(),
         measured_tests: suite.tests().iter().filter(|test| test.measured).count(),
-        sandboxes: wanted.min(plan.batches.len()),
+        sandboxes: wanted.min(plan.width(planning.limits)),
         predicted_seconds: predicted,
         bound_seconds: bound,
         bound_set_by: plan.bound.set_by.map(|test| suite.test(test).id.as_str()),

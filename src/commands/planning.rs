@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::estimates::Estimates;
 use crate::command::CommandLine;
-use crate::framework::Commands;
-use crate::model::TestIndex;
+use crate::framework::{Commands, Place};
+use crate::model::{GroupIndex, TestIndex};
 use crate::plan::{Limits, Plan};
 
 /// Everything that a plan depends on, except the number of sandboxes.
@@ -19,18 +19,30 @@ pub struct Planning<'a> {
     pub estimates: &'a Estimates,
     /// The deadline of a batch.
     pub timeout: Duration,
+    /// The groups that have a maximum number of batches at once, and this number.
+    pub limits: &'a [(GroupIndex, usize)],
     /// A directory like that of a batch; it need not exist.
     pub scratch: &'a Path,
 }
 
 impl Planning<'_> {
+    /// How many batches there can be at once.
+    fn width(&self) -> usize {
+        let tests = self.commands.suite.tests();
+        let in_group = |group| tests.iter().filter(|test| test.group == group).count();
+        let idle = self.limits.iter().map(|(group, most)| in_group(*group).saturating_sub(*most));
+        tests.len() - idle.sum::<usize>()
+    }
+
     /// The plan for this number of sandboxes.
     pub fn plan(&self, machines: usize) -> Plan {
+        let machines = machines.min(self.width());
         let fits = |tests: &[TestIndex], group| {
-            (self.takes)(&self.commands.command(tests, group, self.scratch).command)
+            let place = Place { slot: self.commands.sandboxes, scratch: self.scratch };
+            (self.takes)(&self.commands.command(tests, group, place).command)
         };
         let limits = Limits { timeout: self.timeout, fits: &fits };
         let conditions = self.estimates.conditions(machines, self.commands.framework.grain());
-        Plan::new(self.commands.suite, &conditions, &limits)
+        Plan::new(self.commands.suite, &conditions, &limits).limited(self.limits)
     }
 }

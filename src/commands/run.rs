@@ -30,7 +30,7 @@ use crate::files::{self, Discarded, OutputDir};
 use crate::framework::Commands;
 use crate::framework::RunSite;
 use crate::framework::custom::ALL_TESTS;
-use crate::model::Suite;
+use crate::model::{Reason, Suite};
 use crate::plan::Plan;
 use crate::progress::{Progress, Screen};
 use crate::provider::{Provider, RunEnd};
@@ -38,8 +38,10 @@ use crate::report::{Circumstances, Forecast, Logs, Report};
 use crate::trace::{Trace, Track};
 use crate::words::count;
 
+mod conclude;
 mod start;
 
+use conclude::Conclusion;
 use start::{Preparation, Start};
 
 /// The flags of `run`.
@@ -127,7 +129,8 @@ pub fn run(
     let Start { mut discovery, estimates, image } = start?;
     if discovery.suite.tests().is_empty() {
         options.screen.clear();
-        return Ok(options.no_tests.status());
+        let errors = collect::show_errors(&discovery);
+        return Ok(errors.unwrap_or_else(|| options.no_tests.status()));
     }
     estimates.apply(&mut discovery.suite);
     let journal =
@@ -150,6 +153,11 @@ fn write_trace(directory: &OutputDir, trace: &Trace) -> Result<()> {
         files::write_whole(&path, |writer| trace.write(writer))?;
     }
     Ok(())
+}
+
+/// The files that did not load, as errors of the run.
+fn load_errors(discovery: &Discovery) -> impl Iterator<Item = Reason> {
+    discovery.errors.iter().map(|error| format!("{}: {}", error.file, error.message).into())
 }
 
 /// Passes on one event and updates the progress.
@@ -182,17 +190,26 @@ impl Parts<'_> {
     ) -> Result<Status, Problem> {
         let started = Instant::now();
         let stop = cancel.child();
-        let bench = self.bench(discovery, &stop);
+        let mut bench = self.bench(discovery, &stop);
         let plan = self.plan(&bench);
-        let machines = self.config.offload.max_parallel.min(plan.batches.len());
+        let limits = self.config.group_limits();
+        let machines = self.config.offload.max_parallel.min(plan.width(&limits));
+        bench.site.commands.sandboxes = machines;
         limits::check(machines)?;
         let predicted = self.foretell(&plan, &discovery.suite, machines);
         let policy = Policy { machines, fail_fast: self.options.fail_fast, speculation: self.speculation() };
         let next = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
         let mut progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
-        let mut observer = Some(Observer::new(&bench.site, policy, next));
+        let mut observer = Some(Observer::new(&bench.site, policy, next).with_errors(load_errors(discovery)));
         let spare = usize::from(policy.speculation.is_some());
-        let pool = Pool { provider: self.provider, machines, spare, executor: &bench, cancel: &stop };
+        let pool = Pool {
+            provider: self.provider,
+            machines,
+            limits: &limits,
+            spare,
+            executor: &bench,
+            cancel: &stop,
+        };
         let mut span = Some(self.options.trace.span(Track::Phases, || "run".into()));
         let begun = Instant::now();
         let mut told = None;
@@ -200,8 +217,9 @@ impl Parts<'_> {
             (observer, Event::Settled) => {
                 progress.finish();
                 span = None;
-                if let Some(end) = observer.take().map(Observer::finish) {
+                if let Some(mut end) = observer.take().map(Observer::finish) {
                     let took = begun.elapsed();
+                    self.conclude(&bench, &mut end, output);
                     let forecast = predicted.filter(|_| !stop.is_raised());
                     let forecast = forecast.map(|predicted| Forecast { predicted, took });
                     let elapsed = started.elapsed();
@@ -247,6 +265,14 @@ impl Parts<'_> {
         let sandboxes = count(usage.sandboxes, "sandbox");
         writeln!(output, "estimated cost: ${cost:.4} ({sandboxes}, {seconds:.1} s in total)")?;
         output.flush()
+    }
+
+    /// Adds what the framework finds wrong with the whole.
+    fn conclude(&self, bench: &BatchExecutor<'_>, end: &mut Ended, output: &mut dyn Write) {
+        let conclusion = Conclusion { run: &bench.site, site: &self.setup.site, cancel: bench.site.stop };
+        if let Err(error) = conclusion.draw(end, output) {
+            log::warn!("cannot show what was found out about the whole run: {error}");
+        }
     }
 
     /// Announces the run, with a prediction if most tests have been measured before.
@@ -324,6 +350,7 @@ impl Parts<'_> {
                     root: self.provider.root(),
                     surroundings: &self.setup.site.surroundings,
                     fail_fast: self.options.fail_fast,
+                    sandboxes: self.config.offload.max_parallel,
                 },
                 scratch: self.setup.scratch.path().to_owned(),
                 inside: self.provider.scratch().map(Path::to_owned),
@@ -355,6 +382,7 @@ impl Parts<'_> {
             takes: &|command| self.provider.takes(command),
             estimates: self.estimates,
             timeout: self.config.offload.test_timeout,
+            limits: &self.config.group_limits(),
             scratch: &bench.site.inside(u32::MAX),
         };
         planning.plan(self.config.offload.max_parallel)

@@ -104,6 +104,7 @@ fn groups(value: &Value<'_>, filters: fn(&Value<'_>) -> Option<String>) -> Optio
             retry_count: table.read("retry_count", |value| value.integer(0..=u32::MAX - 1)).unwrap_or(0),
             filters: table.read("filters", filters).unwrap_or_default(),
             schedule_individual: table.read("schedule_individual", Value::boolean).unwrap_or(false),
+            max_parallel: table.read("max_parallel", |value| value.count(1)),
         })
     })?;
     if value.is_empty() {

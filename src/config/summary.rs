@@ -80,7 +80,8 @@ impl Config {
                 Section::new(format!("groups.{}", group.name))
                     .add("retry_count", group.retry_count)
                     .maybe("filters", Some(&group.filters).filter(|filters| !filters.is_empty()))
-                    .add("schedule_individual", group.schedule_individual),
+                    .add("schedule_individual", group.schedule_individual)
+                    .maybe("max_parallel", group.max_parallel),
             );
         }
         sections.push(

@@ -12,7 +12,7 @@ use super::slot::{Busy, FAILURE_BUDGET, Slot, State};
 use super::{Ended, Message, Order, Pool, TICK};
 use crate::cancel::Cancel;
 use crate::event::{Event, Execution, Reaction};
-use crate::model::{Batch, Exit};
+use crate::model::{Batch, Exit, GroupIndex};
 use crate::provider::ProviderError;
 
 /// The loss of a batch that was lost before is blamed on its tests, not on its worker, but only up to this many
@@ -31,8 +31,9 @@ pub(super) struct Dispatcher<'a> {
     slots: Vec<Slot>,
     /// Workers that have not left.
     living: usize,
-    /// Batches that have ended, and the collector has not said yet what follows, with how many tests each has.
-    unanswered: HashMap<u32, usize>,
+    /// Batches that have ended, and the collector has not said yet what follows: their groups, and how many tests each
+    /// has.
+    unanswered: HashMap<u32, (GroupIndex, usize)>,
     /// What happens, for the collector.
     events: Sender<Event>,
     creates: Creates,
@@ -48,7 +49,7 @@ impl<'a> Dispatcher<'a> {
     pub(super) fn new(pool: &'a Pool<'a>, batches: Vec<Batch>, events: Sender<Event>) -> Dispatcher<'a> {
         Dispatcher {
             pool,
-            queue: Queue::new(batches),
+            queue: Queue::new(batches, pool.limits),
             slots: Vec::new(),
             living: 0,
             unanswered: HashMap::new(),
@@ -126,8 +127,13 @@ impl<'a> Dispatcher<'a> {
         while let Some((slot, job)) = self.pick() {
             let Job { batch, is_suspect, .. } = job;
             let cancel = self.pool.cancel.child();
-            let busy =
-                Busy { batch: batch.index, tests: batch.tests.len(), cancel: cancel.clone(), is_suspect };
+            let busy = Busy {
+                batch: batch.index,
+                group: batch.group,
+                tests: batch.tests.len(),
+                cancel: cancel.clone(),
+                is_suspect,
+            };
             self.slots[slot].state = State::Busy(busy);
             self.tell(Event::Started { slot, batch: batch.clone() });
             self.slots[slot].order(Order::Execute(batch, cancel));
@@ -152,25 +158,28 @@ impl<'a> Dispatcher<'a> {
     /// Has sandboxes made for batches that wait for one.
     fn staff(&mut self) {
         let making = self.slots.iter().filter(|slot| slot.is_making()).count();
-        let wanted = self.queue.len().saturating_sub(making);
+        let wanted = self.queue.startable().saturating_sub(making);
         for slot in self.slots.iter_mut().filter(|slot| slot.is_empty()).take(wanted) {
             slot.state = State::Making;
             slot.order(Order::Create);
         }
     }
 
-    /// Lets workers go that no work can reach: a batch that runs comes back as at most one batch for each of its
-    /// tests, the first of which has the sandbox of that batch. Where sandboxes are lost, another may be needed.
+    /// Lets workers go that no work can reach. While batches wait for others of their groups to end, only sandboxes go
+    /// that none of them can use; their workers stay.
     fn release(&mut self) {
-        if !self.queue.is_empty() || self.is_settled() {
+        if self.is_settled() {
             return;
         }
-        let running = self.slots.iter().filter_map(Slot::busy).map(|busy| busy.tests.saturating_sub(1));
-        let may_come = running.sum::<usize>() + self.unanswered.values().sum::<usize>();
-        let kept = may_come + self.pool.spare + usize::from(self.any_lost);
+        if !self.queue.is_empty() {
+            if self.queue.has_limits() && self.slots.iter().any(Slot::is_idle) {
+                self.discard();
+            }
+            return;
+        }
         let kinds = [Slot::is_empty, Slot::is_destroying, Slot::is_making, Slot::is_idle];
         let free = self.slots.iter().filter(|slot| kinds.iter().any(|is| is(slot))).count();
-        let mut leaving = free.saturating_sub(kept);
+        let mut leaving = free.saturating_sub(self.kept());
         // Those that are there serve at once.
         for is_next in kinds {
             for slot in 0..self.slots.len() {
@@ -183,8 +192,28 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
+    /// Has idle sandboxes destroyed that no work can reach.
+    fn discard(&mut self) {
+        let idle = (0..self.slots.len()).filter(|slot| self.slots[*slot].is_idle());
+        for slot in idle.skip(self.kept()).collect::<Vec<usize>>() {
+            self.slots[slot].state = State::Destroying;
+            self.slots[slot].order(Order::Discard);
+            self.tell(Event::Emptied { slot });
+        }
+    }
+
+    /// How many sandboxes may be of use beside those at work: a batch that runs comes back as at most one batch for
+    /// each of its tests, the first of which has the sandbox of that batch. Where sandboxes are lost, another may be
+    /// needed.
+    fn kept(&self) -> usize {
+        let running = self.slots.iter().filter_map(Slot::busy);
+        let running = running.map(|busy| (busy.group, busy.tests.saturating_sub(1)));
+        let may_come = self.queue.demand(running.chain(self.unanswered.values().copied()));
+        may_come + self.pool.spare + usize::from(self.any_lost)
+    }
+
     fn drop_waiting(&mut self, reason: &str) {
-        while let Some(job) = self.queue.next() {
+        while let Some(job) = self.queue.drop_one() {
             self.tell(Event::Dropped { batch: job.batch, reason: reason.into() });
         }
     }
@@ -273,9 +302,10 @@ impl<'a> Dispatcher<'a> {
     ) {
         let state = if is_usable { State::Idle } else { State::Destroying };
         let State::Busy(busy) = std::mem::replace(&mut self.slots[slot].state, state) else { return };
+        self.queue.ended(busy.group);
         let emptied = (!is_usable).then_some(Event::Emptied { slot });
         if !self.is_broken {
-            self.unanswered.insert(busy.batch, busy.tests);
+            self.unanswered.insert(busy.batch, (busy.group, busy.tests));
         }
         match result {
             Ok(execution) => {

@@ -1,5 +1,6 @@
 //! Executes one batch in a sandbox: the command, its logs, its report, its downloads.
 
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,13 +9,14 @@ use anyhow::{Context, Result};
 
 use super::Executor;
 use crate::cancel::Cancel;
-use crate::event::Execution;
+use crate::event::{Execution, ReportFile, ReportFormat};
 use crate::files;
-use crate::framework::{RunCommand, RunSite};
+use crate::framework::{Place, RunCommand, RunSite};
 use crate::junit;
 use crate::model::{Batch, Exit};
 use crate::process::{Finished, Streams};
 use crate::provider::{Order, ProviderError, Sandbox};
+use crate::record;
 use crate::trace::Track;
 use crate::words;
 
@@ -57,10 +59,11 @@ impl BatchExecutor<'_> {
     }
 
     /// Where on this machine the report of `run` will be.
-    fn local_report(&self, run: &RunCommand, batch: u32) -> Option<PathBuf> {
+    fn local_report(&self, run: &RunCommand, batch: u32) -> Option<ReportFile> {
         let report = run.report.as_ref()?;
-        let same = self.site.commands.shared.is_some() && report.is_absolute();
-        Some(if same { report.clone() } else { self.site.fetched(batch) })
+        let same = self.site.commands.shared.is_some() && report.path.is_absolute();
+        let path = if same { report.path.clone() } else { self.site.fetched(batch) };
+        Some(ReportFile { path, ..*report })
     }
 
     fn download(&self, batch: u32, sandbox: &mut dyn Sandbox) {
@@ -79,20 +82,23 @@ impl BatchExecutor<'_> {
         }
     }
 
-    fn wants_downloads(&self, exit: Exit, report: Option<&Path>) -> bool {
+    fn wants_downloads(&self, exit: Exit, report: Option<&ReportFile>) -> bool {
         let all = !self.rules.globs_on_failure_only || exit != Exit::Code(0);
         !self.rules.globs.is_empty() && (all || report.is_some_and(shows_failure))
     }
 }
 
 /// Whether a report shows a failure or cannot be read.
-fn shows_failure(report: &Path) -> bool {
-    let Ok(file) = files::open(report) else {
+fn shows_failure(report: &ReportFile) -> bool {
+    let Ok(file) = files::open(&report.path) else {
         return true;
     };
     let mut bad = false;
-    let end = junit::read::read(file, &mut |case| bad |= case.result.outcome.is_bad());
-    bad || end.error.is_some()
+    let error = match report.format {
+        ReportFormat::JUnit => junit::read::read(file, &mut |case| bad |= case.result.outcome.is_bad()).error,
+        ReportFormat::Record => record::read(BufReader::new(file), &mut |event| bad |= event.is_bad()),
+    };
+    bad || error.is_some()
 }
 
 impl Executor for BatchExecutor<'_> {
@@ -111,13 +117,14 @@ impl Executor for BatchExecutor<'_> {
         }
         let streams = self.streams(batch.index).map_err(|error| self.give_up(error))?;
         let started = Instant::now();
-        let run = self.site.commands.command(&batch.tests, batch.group, &self.site.inside(batch.index));
+        let place = Place { slot, scratch: &self.site.inside(batch.index) };
+        let run = self.site.commands.command(&batch.tests, batch.group, place);
         log::debug!("batch {}: {}", batch.index, self.site.mask.hide(&run.command.to_shell()));
         let mut span = self.site.trace.span(Track::Sandbox(slot), || format!("batch {}", batch.index));
         span.note("tests", batch.tests.len());
         let order = Order {
             command: &run.command,
-            report: run.report.as_deref(),
+            report: run.report.as_ref().map(|report| report.path.as_path()),
             streams: &streams,
             deadline: self.rules.timeout,
         };
@@ -133,9 +140,9 @@ impl Executor for BatchExecutor<'_> {
         let report = self.local_report(&run, batch.index);
         if let (Some(remote), Some(local)) = (&run.report, &report) {
             let _span = self.site.trace.span(Track::Sandbox(slot), || "fetch the report".into());
-            sandbox.fetch(remote, local)?;
+            sandbox.fetch(&remote.path, &local.path)?;
         }
-        if self.wants_downloads(exit, report.as_deref()) {
+        if self.wants_downloads(exit, report.as_ref()) {
             let _span = self.site.trace.span(Track::Sandbox(slot), || "download files".into());
             self.download(batch.index, sandbox);
         }

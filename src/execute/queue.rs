@@ -1,9 +1,10 @@
-//! Batches that wait: what came up during the run goes before what was planned.
+//! Batches that wait: what came up during the run goes before what was planned, and no group has more of its batches
+//! running than it may.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Ended;
-use crate::model::{Batch, Origin};
+use crate::model::{Batch, GroupIndex, Origin};
 
 /// A batch that waits.
 #[derive(Debug)]
@@ -15,26 +16,61 @@ pub(super) struct Job {
     pub(super) is_suspect: bool,
 }
 
+/// How many batches of a group there may be at once, and are.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    running: usize,
+    most: usize,
+}
+
 /// The queue of a run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
     urgent: VecDeque<Job>,
-    planned: VecDeque<Job>,
+    /// The plan, a queue for each group; the order of the plan is that of the numbers of batches.
+    planned: BTreeMap<GroupIndex, VecDeque<Job>>,
+    /// The shares of groups with a limit.
+    shares: BTreeMap<GroupIndex, Share>,
 }
 
 impl Queue {
-    /// The plan, in its order.
-    pub(super) fn new(batches: Vec<Batch>) -> Queue {
-        let jobs = batches.into_iter().map(|batch| Job { batch, avoid: None, is_suspect: false });
-        Queue { urgent: VecDeque::new(), planned: jobs.collect() }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.urgent.len() + self.planned.len()
+    /// The plan in its order; `limits` has the most batches at once of groups that have a limit.
+    pub(super) fn new(batches: Vec<Batch>, limits: &[(GroupIndex, usize)]) -> Queue {
+        let mut planned: BTreeMap<GroupIndex, VecDeque<Job>> = BTreeMap::new();
+        for batch in batches {
+            let job = Job { batch, avoid: None, is_suspect: false };
+            planned.entry(job.batch.group).or_default().push_back(job);
+        }
+        let share =
+            |(group, most): &(GroupIndex, usize)| (*group, Share { running: 0, most: (*most).max(1) });
+        Queue { urgent: VecDeque::new(), planned, shares: limits.iter().map(share).collect() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.urgent.is_empty() && self.planned.values().all(VecDeque::is_empty)
+    }
+
+    /// Whether any group has a limit.
+    pub(super) fn has_limits(&self) -> bool {
+        !self.shares.is_empty()
+    }
+
+    /// How many of the batches could run now, if there were sandboxes for all.
+    pub(super) fn startable(&self) -> usize {
+        let mut waiting: BTreeMap<GroupIndex, usize> = BTreeMap::new();
+        waiting.extend(self.planned.iter().map(|(group, jobs)| (*group, jobs.len())));
+        self.urgent.iter().for_each(|job| *waiting.entry(job.batch.group).or_default() += 1);
+        waiting.into_iter().map(|(group, count)| count.min(self.room(group))).sum()
+    }
+
+    /// How many sandboxes beside those at work batches that wait could use, now or later: at most one for each test,
+    /// since each of these may come back alone. `more` has tests that may come back besides.
+    pub(super) fn demand(&self, more: impl Iterator<Item = (GroupIndex, usize)>) -> usize {
+        let mut tests: BTreeMap<GroupIndex, usize> = BTreeMap::new();
+        let jobs = self.urgent.iter().chain(self.planned.values().flatten());
+        let waiting = jobs.map(|job| (job.batch.group, job.batch.tests.len()));
+        waiting.chain(more).for_each(|(group, count)| *tests.entry(group).or_default() += count);
+        tests.into_iter().map(|(group, count)| count.min(self.room(group))).sum()
     }
 
     /// Adds a batch before the plan; `ended` is the end of the one that it follows from.
@@ -46,35 +82,63 @@ impl Queue {
 
     /// Whether the next batch is to run elsewhere than in `slot`, if it can.
     pub(super) fn avoids(&self, slot: usize) -> bool {
-        self.iter().next().is_some_and(|job| job.avoid == Some(slot))
-    }
-
-    /// Takes the next batch.
-    pub(super) fn next(&mut self) -> Option<Job> {
-        self.urgent.pop_front().or_else(|| self.planned.pop_front())
-    }
-
-    /// Takes the next batch that may run in `slot`.
-    pub(super) fn next_for(&mut self, slot: usize) -> Option<Job> {
-        let takes = |job: &Job| job.avoid != Some(slot);
-        if let Some(place) = self.urgent.iter().position(takes) {
-            return self.urgent.remove(place);
-        }
         // What was planned avoids nobody.
-        self.planned.pop_front()
+        let next = self.urgent.iter().find(|job| self.room(job.batch.group) > 0);
+        next.is_some_and(|job| job.avoid == Some(slot))
     }
 
-    /// Takes the batch of this number.
+    /// Takes the next batch that may run now.
+    pub(super) fn next(&mut self) -> Option<Job> {
+        self.next_that(|_| true)
+    }
+
+    /// Takes the next batch that may run now, in `slot`.
+    pub(super) fn next_for(&mut self, slot: usize) -> Option<Job> {
+        self.next_that(|job| job.avoid != Some(slot))
+    }
+
+    fn next_that(&mut self, takes: impl Fn(&Job) -> bool) -> Option<Job> {
+        let urgent = self.urgent.iter().position(|job| takes(job) && self.room(job.batch.group) > 0);
+        let job = match urgent {
+            Some(place) => self.urgent.remove(place),
+            None => self.next_planned(),
+        }?;
+        if let Some(share) = self.shares.get_mut(&job.batch.group) {
+            share.running += 1;
+        }
+        Some(job)
+    }
+
+    fn next_planned(&mut self) -> Option<Job> {
+        let first = |group: &GroupIndex| Some((self.planned.get(group)?.front()?.batch.index, *group));
+        let free = self.planned.keys().filter(|group| self.room(**group) > 0);
+        let (_, group) = free.filter_map(first).min()?;
+        self.planned.get_mut(&group)?.pop_front()
+    }
+
+    /// A batch of this group has ended.
+    pub(super) fn ended(&mut self, group: GroupIndex) {
+        if let Some(share) = self.shares.get_mut(&group) {
+            share.running = share.running.saturating_sub(1);
+        }
+    }
+
+    /// Takes a batch that will not run, in any order.
+    pub(super) fn drop_one(&mut self) -> Option<Job> {
+        self.urgent.pop_front().or_else(|| self.planned.values_mut().find_map(VecDeque::pop_front))
+    }
+
+    /// Takes the batch of this number, which will not run.
     pub(super) fn take(&mut self, index: u32) -> Option<Job> {
         let is_it = |job: &Job| job.batch.index == index;
-        if let Some(place) = self.urgent.iter().position(is_it) {
-            return self.urgent.remove(place);
-        }
-        let place = self.planned.iter().position(is_it)?;
-        self.planned.remove(place)
+        std::iter::once(&mut self.urgent).chain(self.planned.values_mut()).find_map(|jobs| {
+            let place = jobs.iter().position(is_it)?;
+            jobs.remove(place)
+        })
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Job> {
-        self.urgent.iter().chain(&self.planned)
+    /// How many more batches of a group may run.
+    fn room(&self, group: GroupIndex) -> usize {
+        self.shares.get(&group).map_or(usize::MAX, |share| share.most.saturating_sub(share.running))
     }
 }

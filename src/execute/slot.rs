@@ -4,6 +4,7 @@ use crossbeam::channel::Sender;
 
 use super::Order;
 use crate::cancel::Cancel;
+use crate::model::GroupIndex;
 
 /// A worker gives up after this many failures of its sandboxes in a row.
 pub(super) const FAILURE_BUDGET: u32 = 3;
@@ -38,6 +39,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Busy {
     pub(super) batch: u32,
+    pub(super) group: GroupIndex,
     /// How many tests it has.
     pub(super) tests: usize,
     /// Ends this batch alone.

@@ -15,6 +15,7 @@ use crate::process::Finished;
 use crate::provider::{Order, Place};
 
 mod dispatch;
+mod limits;
 mod lost;
 
 /// Counts what lives, and fails as told.
@@ -147,7 +148,7 @@ fn play(
 ) -> Tally {
     let provider = Provider(site);
     let bench = Script(|slot, batch: &Batch, _: &Cancel| script(slot, batch));
-    let pool = Pool { provider: &provider, machines: 4, spare: 0, executor: &bench, cancel };
+    let pool = Pool { provider: &provider, machines: 4, limits: &[], spare: 0, executor: &bench, cancel };
     let tally = Mutex::new(Tally::default());
     run(&pool, batches(count), |event| {
         let mut tally = tally.lock().unwrap();
@@ -293,7 +294,7 @@ fn abandoning(
     let provider = Provider(site);
     let Size { count, machines } = size;
     let bench = Script(|_, batch: &Batch, cancel: &Cancel| script(batch, cancel));
-    let pool = Pool { provider: &provider, machines, spare: 0, executor: &bench, cancel };
+    let pool = Pool { provider: &provider, machines, limits: &[], spare: 0, executor: &bench, cancel };
     let (mut executed, mut dropped) = (Vec::new(), Vec::new());
     run(&pool, batches(count), |event| {
         let abandon = abandon(&event);

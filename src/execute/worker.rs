@@ -83,6 +83,10 @@ impl<'a> Worker<'a> {
                     }
                     Err(error) => self.tell(Message::NotCreated { slot: self.slot, error }),
                 },
+                Order::Discard => {
+                    held = None;
+                    self.tell(Message::Emptied { slot: self.slot });
+                }
                 Order::Execute(batch, cancel) => {
                     held = self.execute(held, batch, &cancel);
                     if held.is_none() {

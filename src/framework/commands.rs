@@ -17,8 +17,8 @@ pub struct Commands<'a> {
     pub framework: &'a dyn Framework,
     /// All tests.
     pub suite: &'a Suite,
-    /// The facts from discovery.
-    pub facts: &'a Facts,
+    /// The facts from discovery, for each group.
+    pub facts: &'a [Facts],
     /// The directory of files that batches share, if sandboxes see it.
     pub shared: Option<&'a Path>,
     /// The project's root in a sandbox.
@@ -27,14 +27,26 @@ pub struct Commands<'a> {
     pub surroundings: &'a Surroundings,
     /// Whether a runner should stop at its first failure.
     pub fail_fast: bool,
+    /// The maximum number of sandboxes of the run.
+    pub sandboxes: usize,
+}
+
+/// Where a batch runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The number of the sandbox, from 0.
+    pub slot: usize,
+    /// The private directory of the batch.
+    pub scratch: &'a Path,
 }
 
 impl Commands<'_> {
-    /// The context of a batch with the private directory `scratch`.
-    pub fn context<'b>(&'b self, scratch: &'b Path) -> BatchContext<'b> {
+    /// The context of a batch of `group` with the private directory `scratch`.
+    pub fn context<'b>(&'b self, group: GroupIndex, scratch: &'b Path) -> BatchContext<'b> {
         BatchContext {
             suite: self.suite,
-            facts: self.facts,
+            group,
+            facts: &self.facts[usize::from(group.0)],
             shared: self.shared,
             root: self.root,
             scratch,
@@ -42,10 +54,13 @@ impl Commands<'_> {
         }
     }
 
-    /// The command for `tests`, with its environment.
-    pub fn command(&self, tests: &[TestIndex], group: GroupIndex, scratch: &Path) -> RunCommand {
-        let mut run = self.framework.run_command(tests, group, &self.context(scratch));
+    /// The command for `tests`, with its environment: that of the configuration, and what tells sandboxes apart that
+    /// share a machine.
+    pub fn command(&self, tests: &[TestIndex], group: GroupIndex, place: Place<'_>) -> RunCommand {
+        let mut run = self.framework.run_command(tests, &self.context(group, place.scratch));
         self.surroundings.apply(&mut run.command, self.root);
+        let numbers = [("OFFLOAD_SANDBOX", place.slot), ("OFFLOAD_SANDBOXES", self.sandboxes)];
+        run.command.env.extend(numbers.map(|(name, number)| (name.to_owned(), number.to_string())));
         run
     }
 }
@@ -79,6 +94,12 @@ impl RunSite<'_> {
     /// Where the report of a batch is brought to.
     pub fn fetched(&self, batch: u32) -> PathBuf {
         self.scratch.join(format!("batch-{batch}.xml"))
+    }
+
+    /// Where files named `name` that came with the results of `group` are gathered.
+    pub fn gathered(&self, group: GroupIndex, name: &str) -> PathBuf {
+        let first = self.commands.suite.first_of_collection(group).0;
+        self.scratch.join(format!("gathered/{first}/{name}"))
     }
 
     /// Removes the files of a batch that has been dealt with.

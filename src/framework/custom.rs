@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::command::{CommandLine, fill};
+use crate::event::ReportFile;
 use crate::framework::{
     BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
     describe_failure, indexed,
@@ -47,14 +48,14 @@ impl Framework for Custom {
         let lines = output.stdout.lines().map(|line| line.strip_suffix('\r').unwrap_or(line));
         for line in lines.filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
             for &group in &command.groups {
-                listing.tests.push(Listed { group, id: line.into(), file: None });
+                listing.tests.push(Listed::new(group, line, None));
             }
         }
         Ok(listing)
     }
 
-    fn run_command(&self, tests: &[TestIndex], _group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
-        let ids = tests.iter().map(|index| context.suite.test(*index).id.as_str());
+    fn run_command(&self, tests: &[TestIndex], context: &BatchContext<'_>) -> RunCommand {
+        let ids = tests.iter().map(|index| context.suite.test(*index).native.as_ref());
         let (report, private) = match &self.result_file {
             None => (None, true),
             Some(name) if self.run_command.contains("{result_file}") => {
@@ -70,15 +71,15 @@ impl Framework for Custom {
         if !private {
             command.stale.extend(report.clone());
         }
-        RunCommand { command, report }
+        RunCommand { command, report: report.map(ReportFile::junit) }
     }
 
     fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
-        Box::new(ByFormat { suite: context.suite, format: &self.test_id_format })
+        Box::new(ByFormat { suite: context.suite, group: context.group, format: &self.test_id_format })
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
-        let ids = tests.iter().map(|index| suite.test(*index).id.as_str());
+        let ids = tests.iter().map(|index| suite.test(*index).native.as_ref());
         fill_run(
             &self.run_command,
             &shell_words::join(ids),

@@ -4,32 +4,45 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{
-    BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, RunCommand,
+    BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, Meaning, RunCommand,
     describe_failure, format_id, indexed, name_in_id, split_words,
 };
-use crate::command::{CommandLine, InputFile, StopSignal};
+use crate::command::{CommandLine, Executable, InputFile, StopSignal};
 use crate::config;
-use crate::junit::Case;
+use crate::event::ReportFile;
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
 
 mod arguments;
+mod facts;
 mod listing;
+mod outcome;
 mod project;
 
-use arguments::Arguments;
+use arguments::{Arguments, Prebuilt, without_extraction};
+use facts::Sources;
+use outcome::Named;
 
 /// The profile of batches that would otherwise use the default profile, from which it inherits.
 const PROFILE: &str = "offload";
 
-/// The fact with the name of the shared file that contains the output of `cargo metadata`.
+/// Facts of groups with the same sources, each with the number of the first of these groups after it.
+///
+/// The name of the shared file that contains the output of `cargo metadata`.
 const METADATA: &str = "nextest.cargo-metadata";
-
-/// The fact with the project's `nextest.toml`.
+/// The project's `nextest.toml`.
 const CONFIG: &str = "nextest.config";
+/// The start of the name of the file with a copy of it.
+const CONFIG_COPY: &str = "nextest-project-";
+
+/// The fact of one group: the name of the shared file that describes its binaries.
+const BINARIES: &str = "nextest.binaries";
+
+/// How each list command starts.
+const LIST: [&str; 5] = ["cargo", "nextest", "list", "--message-format=json", "--color=never"];
 
 /// nextest passes the first SIGTERM on to its tests, each of which has a process group of its own, and kills
 /// these groups on the second.
@@ -41,6 +54,7 @@ pub struct Nextest {
     settings: Arguments,
     include_ignored: bool,
     discovery_args: Vec<String>,
+    discovery: Arguments,
     run_args: Arguments,
     profile: Option<String>,
     format: String,
@@ -64,15 +78,16 @@ impl Nextest {
         if !features.is_empty() {
             words.push(format!("--features={}", features.join(",")));
         }
+        let discovery_args =
+            split_words(framework.discovery_args.as_deref().unwrap_or_default(), "`discovery_args`")?;
+        let run_args = split_words(run_args.as_deref().unwrap_or_default(), "`run_args`")?;
         let own = framework.env.iter().rev().find(|(name, _)| name == "NEXTEST_PROFILE");
         Ok(Nextest {
-            settings: Arguments::parse(&words),
+            settings: Arguments::parse(&words)?,
             include_ignored: *include_ignored,
-            discovery_args: split_words(
-                framework.discovery_args.as_deref().unwrap_or_default(),
-                "`discovery_args`",
-            )?,
-            run_args: Arguments::parse(&split_words(run_args.as_deref().unwrap_or_default(), "`run_args`")?),
+            discovery: Arguments::parse(&discovery_args).context("`discovery_args`")?,
+            discovery_args,
+            run_args: Arguments::parse(&run_args).context("`run_args`")?,
             profile: own.map(|(_, value)| value.clone()),
             format: framework.test_id_format.clone(),
         })
@@ -87,8 +102,9 @@ impl Nextest {
 
     /// The settings combined with the filters of `group`.
     fn arguments(&self, group: &Group) -> Arguments {
-        let words = shell_words::split(&group.filters).unwrap_or_default();
-        let mut arguments = self.settings.clone().join(Arguments::parse(&words));
+        // What cannot be read is an error of the listing.
+        let filters = filters(group).map(|(_, filters)| filters).unwrap_or_default();
+        let mut arguments = self.settings.clone().join(filters);
         if self.include_ignored && !arguments.runner.iter().any(|word| word.starts_with("--run-ignored")) {
             arguments.runner.push("--run-ignored=all".to_owned());
         }
@@ -102,49 +118,34 @@ impl Nextest {
     }
 
     fn list_command(&self, group: &Group, index: GroupIndex) -> Result<ListCommand> {
-        let filters = split_words(&group.filters, "the filters")?;
-        let mut words: Vec<String> =
-            ["cargo", "nextest", "list", "--message-format=json", "--color=never"].map(str::to_owned).into();
+        let (filters, sorted) = filters(group)?;
+        let mut words: Vec<String> = LIST.map(str::to_owned).into();
         words.extend(self.settings.build.iter().cloned());
-        let chosen = Arguments::parse(&[self.discovery_args.as_slice(), &filters].concat());
+        let chosen = self.discovery.clone().join(sorted);
         if self.include_ignored && !chosen.runner.iter().any(|word| word.starts_with("--run-ignored")) {
             words.push("--run-ignored=all".to_owned());
         }
-        words.extend(self.discovery_args.iter().cloned());
-        words.extend(filters);
+        words.extend(without_extraction(&self.discovery_args));
+        words.extend(without_extraction(&filters));
         Ok(ListCommand { groups: vec![index], command: CommandLine::program(words), output: None })
     }
 
-    /// Runs the `cargo metadata` that nextest would run, once for all batches, and copies the project's configuration
-    /// if a batch may need to change it.
-    fn facts_command(&self, groups: &[Group], scratch: &Path) -> ListCommand {
-        let all: Vec<Arguments> = groups.iter().map(|group| self.arguments(group)).collect();
-        let first = all.first().cloned().unwrap_or_default();
-        let options = shell_words::join(&first.metadata);
-        let target = match &first.target {
-            Some(target) => format!("target={}", shell_words::quote(target)),
-            None => "target=$(rustc -vV | sed -n 's/^host: //p')".to_owned(),
-        };
-        let copy = scratch.join("nextest-project.toml");
-        let mut script = String::new();
-        let named = all.iter().any(|arguments| self.batch_profile(arguments).is_some());
-        if named {
-            let copy = shell_words::quote(&copy.to_string_lossy()).into_owned();
-            let source = match &first.config_file {
-                Some(file) => shell_words::quote(file).into_owned(),
-                None => {
-                    let locate = format!("cargo locate-project --workspace --message-format=plain {options}");
-                    script.push_str(&format!("manifest=$({locate}); "));
-                    "\"${manifest%/*}/.config/nextest.toml\"".to_owned()
-                }
-            };
-            script.push_str(&format!("if [ -f {source} ]; then cp {source} {copy}; fi; "));
-        }
-        script.push_str(&format!(
-            "{target}; exec cargo metadata --format-version=1 --all-features {options} \
-             ${{target:+--filter-platform \"$target\"}}"
-        ));
-        ListCommand { groups: Vec::new(), command: CommandLine::shell(script), output: named.then_some(copy) }
+    /// The number of the first of `groups` whose facts are also those of a group with these arguments.
+    fn sources(&self, groups: &[Group], arguments: &Arguments) -> GroupIndex {
+        let wanted = Sources::of(arguments);
+        let first = indexed(groups).find(|(_, group)| Sources::of(&self.arguments(group)) == wanted);
+        first.map_or(GroupIndex(0), |(index, _)| index)
+    }
+
+    /// Gathers the facts of all groups whose sources are those of the group at `index`.
+    fn facts_command(&self, groups: &[Group], index: GroupIndex, scratch: &Path) -> Option<ListCommand> {
+        let arguments = |group: &Group| self.arguments(group);
+        let sources = Sources::of(&arguments(groups.get(usize::from(index.0))?));
+        let mut members = groups.iter().map(arguments).filter(|other| Sources::of(other) == sources);
+        let named = members.any(|arguments| self.batch_profile(&arguments).is_some());
+        let copy = scratch.join(format!("{CONFIG_COPY}{}.toml", index.0));
+        let command = sources.command(named.then_some(&copy))?;
+        Some(ListCommand { groups: Vec::new(), command, output: Some(copy) })
     }
 
     /// The named profile of batches of a group with these arguments.
@@ -159,13 +160,14 @@ impl Nextest {
         arguments: &Arguments,
         context: &BatchContext<'_>,
     ) -> Option<Vec<String>> {
-        let first = self.arguments(context.suite.groups().first()?);
-        let same = first.metadata == arguments.metadata && first.target == arguments.target;
-        if !same || !self.run_args.build.is_empty() {
+        // What was extracted for the listing is gone with it.
+        let is_built = arguments.prebuilt.is_none() && self.discovery.prebuilt.is_none();
+        if !is_built || !self.run_args.build.is_empty() {
             return None;
         }
-        let metadata = context.facts.get(METADATA)?;
-        let binaries = context.facts.get(&binaries_fact(group))?;
+        let sources = self.sources(context.suite.groups(), arguments);
+        let metadata = context.facts.get(&fact(METADATA, sources))?;
+        let binaries = context.facts.get(&fact(BINARIES, group))?;
         let shared = context.shared?;
         Some(vec![
             format!("--cargo-metadata={}", shared.join(metadata).display()),
@@ -178,6 +180,7 @@ impl Nextest {
     fn configuration(
         &self,
         arguments: &Arguments,
+        sources: GroupIndex,
         context: &BatchContext<'_>,
         report: &Path,
     ) -> Configuration {
@@ -186,7 +189,7 @@ impl Nextest {
         let profile = named.clone().unwrap_or_else(|| PROFILE.to_owned());
         let mut words = vec![format!("--profile={profile}")];
         let mut files = Vec::new();
-        let project = context.facts.get(CONFIG);
+        let project = context.facts.get(&fact(CONFIG, sources));
         let changed = named.and_then(|name| project::redirect(project?, &name, &path));
         if let Some(content) = changed {
             let copy = context.scratch.join("nextest.toml");
@@ -213,7 +216,9 @@ impl Framework for Nextest {
     fn list_commands(&self, groups: &[Group], scratch: &Path) -> Result<Vec<ListCommand>> {
         let lists = indexed(groups).map(|(index, group)| self.list_command(group, index));
         let mut commands = lists.collect::<Result<Vec<_>>>()?;
-        commands.push(self.facts_command(groups, scratch));
+        let first =
+            indexed(groups).filter(|(index, group)| self.sources(groups, &self.arguments(group)) == *index);
+        commands.extend(first.filter_map(|(index, _)| self.facts_command(groups, index, scratch)));
         Ok(commands)
     }
 
@@ -225,18 +230,24 @@ impl Framework for Nextest {
             }
             let read = listing::read(&output.stdout, |binary, name| self.id(binary, name), group)?;
             let name = format!("binaries-{}.json", group.0);
+            listing.collection = collection(&command.command);
             listing.tests = read.tests;
-            listing.facts.insert(binaries_fact(group), name.clone());
+            listing.facts.insert(fact(BINARIES, group), name.clone());
             listing.shared.push((name, read.binaries));
             return Ok(listing);
         }
+        let sources = number_in(command.output.as_deref()).context("not a command of this framework")?;
         if let Some(text) = &output.file {
-            listing.facts.insert(CONFIG.to_owned(), text.clone());
+            listing.facts.insert(fact(CONFIG, sources), text.clone());
+        }
+        if output.exit == Exit::Code(0) && output.stdout.is_empty() {
+            return Ok(listing);
         }
         // Without this output, batches call cargo themselves.
         if output.exit == Exit::Code(0) && serde_json::from_str::<Value>(&output.stdout).is_ok() {
-            listing.facts.insert(METADATA.to_owned(), "cargo-metadata.json".to_owned());
-            listing.shared.push(("cargo-metadata.json".to_owned(), output.stdout.clone()));
+            let name = format!("cargo-metadata-{}.json", sources.0);
+            listing.facts.insert(fact(METADATA, sources), name.clone());
+            listing.shared.push((name, output.stdout.clone()));
         } else {
             let reason = describe_failure(output);
             listing.warnings.push(format!("batches have to build again, since cargo metadata {reason}"));
@@ -244,17 +255,22 @@ impl Framework for Nextest {
         Ok(listing)
     }
 
-    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
+    fn run_command(&self, tests: &[TestIndex], context: &BatchContext<'_>) -> RunCommand {
+        let group = context.group;
         let suite = context.suite;
         let arguments = self.arguments(suite.group(group));
-        let selects = arguments.selects || Arguments::parse(&self.discovery_args).selects;
+        let selects = arguments.selects || self.discovery.selects;
         let reused = self.reused(group, &arguments, context);
+        let sources = self.sources(suite.groups(), &arguments);
         let arguments = arguments.join(self.run_args.clone());
         let report = context.scratch.join("junit.xml");
-        let configuration = self.configuration(&arguments, context, &report);
+        let configuration = self.configuration(&arguments, sources, context, &report);
 
         let mut words: Vec<String> = ["cargo", "nextest", "run"].map(str::to_owned).into();
         words.extend(reused.unwrap_or(arguments.build));
+        if arguments.prebuilt == Some(Prebuilt::Archive) {
+            words.push(format!("--extract-to={}", context.scratch.display()));
+        }
         words.extend(configuration.words);
         words.extend(arguments.runner);
         words.push(if context.fail_fast { "--fail-fast" } else { "--no-fail-fast" }.to_owned());
@@ -262,11 +278,15 @@ impl Framework for Nextest {
         let mut command = CommandLine::program(words);
         command.files = configuration.files;
         command.stop = STOP;
-        RunCommand { command, report: Some(report) }
+        RunCommand { command, report: Some(ReportFile::junit(report)) }
     }
 
     fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
-        Box::new(Named(ByFormat { suite: context.suite, format: &self.format }))
+        Box::new(Named(ByFormat { suite: context.suite, group: context.group, format: &self.format }))
+    }
+
+    fn meaning(&self, exit: Exit) -> Meaning {
+        outcome::meaning(exit)
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
@@ -301,7 +321,7 @@ impl Nextest {
                 binaries.push((binary, Vec::new()));
                 binaries.len() - 1
             });
-            let id = test.id.as_str();
+            let id = &*test.native;
             binaries[place].1.push(name_in_id(&self.format, id, binary).unwrap_or(id));
         }
         let is_whole =
@@ -318,25 +338,31 @@ impl Nextest {
     }
 }
 
-/// Matches by format, but ignores setup scripts, which nextest reports like tests.
-struct Named<'a>(ByFormat<'a>);
-
-impl Matcher for Named<'_> {
-    fn find(&self, case: &Case) -> Option<TestIndex> {
-        self.0.find(case)
-    }
-
-    fn name(&self, case: &Case) -> String {
-        self.0.name(case)
-    }
-
-    fn is_extra(&self, case: &Case) -> bool {
-        !case.classname.starts_with("@setup-script:")
-    }
+/// What a list command does besides selecting tests.
+fn collection(command: &CommandLine) -> String {
+    let Executable::Program(words) = &command.executable else { return String::new() };
+    let arguments = words.get(LIST.len()..).map(Arguments::parse);
+    // What cannot be read was refused when the command was made.
+    arguments.and_then(Result::ok).map(|arguments| shell_words::join(arguments.more)).unwrap_or_default()
 }
 
-fn binaries_fact(group: GroupIndex) -> String {
-    format!("nextest.binaries.{}", group.0)
+/// The key of the fact `name` of a group.
+fn fact(name: &str, group: GroupIndex) -> String {
+    format!("{name}.{}", group.0)
+}
+
+/// The number of the group in the name of the copy of a configuration.
+fn number_in(copy: Option<&Path>) -> Option<GroupIndex> {
+    let name = copy?.file_stem()?.to_str()?;
+    name.strip_prefix(CONFIG_COPY)?.parse().ok().map(GroupIndex)
+}
+
+/// The filters of a group as words, and sorted.
+fn filters(group: &Group) -> Result<(Vec<String>, Arguments)> {
+    let words = split_words(&group.filters, "the filters")?;
+    let sorted =
+        Arguments::parse(&words).with_context(|| format!("the filters of group `{}`", group.name))?;
+    Ok((words, sorted))
 }
 
 /// A name for a filterset; characters with a possible meaning there are escaped by number.

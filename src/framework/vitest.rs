@@ -1,39 +1,40 @@
-//! vitest. Discovery makes it load all files but run no tests; batches name their files.
+//! vitest. Discovery makes it load all files but run no tests; batches run what a list named, file by file.
 //!
 //! `vitest list` is not used: version 1 does not have it, version 5 guesses names from the source, so `test.each`
 //! is not expanded, and no version lists skipped tests. A run whose `-t` matches nothing collects the same tests in
 //! all versions; a small reporter writes them to a file.
+//!
+//! In a batch, the same reporter narrows the files that vitest finds to those of the batch, and replaces the runner
+//! of vitest's workers by one that chooses tests and records them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    BatchContext, Facts, Framework, Grain, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
-    describe_failure, format_id, indexed, name_in_id, split_words,
+    BatchContext, ByFormat, Framework, Grain, ListCommand, ListOutput, Listed, Listing, LoadError, Matcher,
+    RunCommand, describe_failure, format_id, indexed, split_words,
 };
 use crate::command::{CommandLine, InputFile};
 use crate::config;
-use crate::junit::Case;
-use crate::model::{Exit, Group, GroupIndex, Outcome, Suite, TestIndex};
+use crate::event::ReportFile;
+use crate::model::{Group, GroupIndex, Suite, TestId, TestIndex};
 
 mod arguments;
 mod text;
 
 use arguments::Arguments;
-use text::{clean, escape, escape_glob, loses_letters, plain};
+use text::{clean, escape};
 
 const REPORTER: &str = include_str!("../../scripts/bundled/vitest_reporter.mjs");
+const RUNNER: &str = include_str!("../../scripts/bundled/vitest_runner.mjs");
 
 /// A regular expression that matches nothing.
 const NOTHING: &str = "(?!)";
-
-/// The number of lines to show of a file's error.
-const ERROR_LINES: usize = 6;
 
 /// vitest, versions 1 to 5.
 #[derive(Clone, Debug)]
@@ -44,17 +45,41 @@ pub struct Vitest {
     format: String,
 }
 
-/// The output of the reporter.
+/// The list of the reporter.
 #[derive(Debug, Deserialize)]
 struct Collected {
+    /// Whether vitest came to the end.
+    whole: bool,
+    /// What the list command was told.
+    collection: String,
     files: Vec<CollectedFile>,
+    errors: Vec<CollectionError>,
 }
 
 #[derive(Debug, Deserialize)]
 struct CollectedFile {
-    file: String,
+    /// What users call it.
+    name: String,
+    /// Relative to the working directory.
+    path: String,
     error: Option<String>,
-    tests: Vec<String>,
+    tests: Vec<CollectedTest>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CollectedTest {
+    native: Arc<str>,
+    titles: Vec<String>,
+    line: Option<u32>,
+    /// Whether the group's `-t` matches.
+    is_chosen: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct CollectionError {
+    name: String,
+    text: String,
 }
 
 impl Vitest {
@@ -84,62 +109,63 @@ impl Vitest {
     fn list_command(&self, group: &Group, index: GroupIndex, scratch: &Path) -> Result<ListCommand> {
         let words = split_words(&group.filters, "the filters")?;
         let filters = Arguments::parse(&[self.discovery_args.as_slice(), &words].concat());
-        let output = scratch.join(format!("vitest-{}.json", index.0));
-        let reporter = scratch.join(format!("vitest-{}.mjs", index.0));
-        let settings = json!({ "list": output.to_string_lossy(), "pattern": filters.pattern });
-        let mut rest = vec!["--coverage.enabled=false".to_owned(), "--passWithNoTests".to_owned()];
-        rest.push(format!("--reporter={}", reporter.display()));
-        rest.push(format!("--testNamePattern={NOTHING}"));
-        rest.extend(filters.options);
-        let mut start = self.command.clone();
-        start.push("--run".to_owned());
-        start.extend(filters.selection);
-        // Without isolation, shared imports are loaded only once, which takes a quarter of the time. If that fails,
-        // try again with vitest's default, unless the user chose.
-        let isolated = shell_words::join([start.as_slice(), &rest].concat());
-        let is_choice = |word: &String| word.starts_with("--isolate") || word == "--no-isolate";
-        let script = if rest.iter().any(is_choice) {
-            isolated
-        } else {
-            let quick = [start.as_slice(), &["--no-isolate".to_owned()], &rest].concat();
-            format!("{} || {isolated}", shell_words::join(&quick))
-        };
-        let mut command = CommandLine::shell(script).with_env("NO_COLOR", "1");
-        command.files.push(InputFile { path: reporter, content: reporter_text(&settings) });
+        let scratch = scratch.join(format!("vitest-{}", index.0));
+        let output = scratch.join("list.json");
+        let settings = json!({
+            "list": output.to_string_lossy(),
+            "pattern": filters.pattern,
+            // File names, `-t` and `--exclude` only select.
+            "collection": shell_words::join(&filters.options),
+        });
+        let reporter = Reporter::new(&scratch, &settings);
+        let mut line = self.command.clone();
+        line.push("--run".to_owned());
+        line.extend(filters.selection);
+        line.push("--coverage.enabled=false".to_owned());
+        line.push(reporter.argument);
+        line.push(format!("--testNamePattern={NOTHING}"));
+        line.extend(filters.options);
+        let mut command = CommandLine::program(line).with_env("NO_COLOR", "1");
+        command.files.extend(reporter.files);
         Ok(ListCommand { groups: vec![index], command, output: Some(output) })
     }
 
-    /// The id of the test with the joined titles `name`.
-    fn id(&self, file: &str, name: &str) -> String {
-        format_id(&self.format, &clean(file), &clean(name))
+    /// The IDs of all tests in `files`, by native ID. Those that would have the same ID are numbered.
+    fn ids(&self, files: &[CollectedFile]) -> HashMap<Arc<str>, TestId> {
+        let id = |file: &CollectedFile, test: &CollectedTest| {
+            format_id(&self.format, &clean(&file.name), &clean(&test.titles.join(" > ")))
+        };
+        let tests = || files.iter().flat_map(|file| file.tests.iter().map(move |test| (file, test)));
+        let mut taken: HashSet<String> = tests().map(|(file, test)| id(file, test)).collect();
+        let mut seen = HashSet::new();
+        let mut ids = HashMap::new();
+        for (file, test) in tests() {
+            let mut name = id(file, test);
+            if !seen.insert(name.clone()) {
+                let numbered = (2_u64..).map(|number| format!("{name} ({number})"));
+                name = numbered.filter(|name| !taken.contains(name)).next().unwrap_or(name);
+                taken.insert(name.clone());
+            }
+            ids.insert(Arc::clone(&test.native), TestId::from(name));
+        }
+        ids
     }
+}
 
-    /// The value of `-t` that selects `tests`; `None` if the group would run nothing else in their files.
-    fn pattern(
-        &self,
-        tests: &[TestIndex],
-        group: GroupIndex,
-        suite: &Suite,
-        facts: &Facts,
-    ) -> Option<String> {
-        let files = files(tests, suite);
-        let inside = |file: &Option<Arc<str>>| file.as_ref().is_some_and(|file| files.contains(file));
-        let own = suite.tests().iter().filter(|test| test.group == group && inside(&test.file)).count();
-        if own == tests.len() && !suite.runs_elsewhere(group).any(|test| inside(&test.file)) {
-            return None;
-        }
-        let mut names = BTreeSet::new();
-        for &index in tests {
-            let test = suite.test(index);
-            let id = test.id.as_str();
-            let name = match facts.get(&title_fact(id)) {
-                Some(whole) => whole,
-                None => name_in_id(&self.format, id, &clean(test.file.as_deref().unwrap_or_default()))?,
-            };
-            names.insert(escape(name));
-        }
-        let names: Vec<String> = names.into_iter().collect();
-        Some(format!("^ ?(?:{})$", names.join("|")))
+/// The reporter of one command.
+struct Reporter {
+    argument: String,
+    files: [InputFile; 2],
+}
+
+impl Reporter {
+    /// One with these settings and its files in `directory`.
+    fn new(directory: &Path, settings: &serde_json::Value) -> Reporter {
+        let path = directory.join("vitest_reporter.mjs");
+        let argument = format!("--reporter={}", path.display());
+        let own = InputFile { path, content: format!("const settings = {settings}\n{REPORTER}") };
+        let runner = InputFile { path: directory.join("vitest_runner.mjs"), content: RUNNER.to_owned() };
+        Reporter { argument, files: [own, runner] }
     }
 }
 
@@ -149,62 +175,48 @@ impl Framework for Vitest {
     }
 
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
-        let collected = output.file.as_deref().and_then(|text| serde_json::from_str::<Collected>(text).ok());
-        let files = collected.as_ref().map(|collected| collected.files.as_slice()).unwrap_or_default();
-        if let Some(message) = broken(files) {
-            bail!("vitest cannot load all test files\n{message}");
-        }
-        let Some(collected) = collected.filter(|_| output.exit == Exit::Code(0)) else {
+        let collected = output.file.as_deref().map(serde_json::from_str::<Collected>).transpose();
+        let collected = collected.context("cannot read what vitest collected")?;
+        // A whole list is worth more than the exit status of its writer.
+        let Some(collected) = collected.filter(|collected| collected.whole) else {
             bail!("vitest cannot collect tests: it {}", describe_failure(output));
         };
-        let mut listing = Listing::default();
-        let mut seen = BTreeMap::new();
-        for CollectedFile { file, tests, .. } in collected.files {
-            let path: Arc<str> = file.as_str().into();
-            for name in tests {
-                let id = self.id(&file, &name);
-                let count = seen.entry(id.clone()).or_insert(0);
-                *count += 1;
-                if *count == 2 {
-                    let message = "is ambiguous, since vitest reports several tests by this name";
-                    listing.warnings.push(format!("`{id}` {message}"));
-                }
-                if *count > 1 {
-                    continue;
-                }
-                if loses_letters(&name) {
-                    listing.facts.insert(title_fact(&id), name);
-                }
+        let mut listing = Listing { collection: collected.collection, ..Listing::default() };
+        let ids = self.ids(&collected.files);
+        for file in collected.files {
+            let path: Arc<str> = file.path.into();
+            if let Some(message) = file.error {
+                listing.errors.push(LoadError { file: file.name, message });
+                continue;
+            }
+            for test in file.tests.into_iter().filter(|test| test.is_chosen) {
+                let Some(id) = ids.get(&test.native) else { continue };
                 for &group in &command.groups {
-                    listing.tests.push(Listed { group, id: id.as_str().into(), file: Some(path.clone()) });
+                    let (id, file) = (id.clone(), Some(Arc::clone(&path)));
+                    let native = Arc::clone(&test.native);
+                    listing.tests.push(Listed { group, id, native, file, line: test.line, key: None });
                 }
             }
         }
+        let errors = collected.errors.into_iter();
+        listing
+            .errors
+            .extend(errors.map(|CollectionError { name: file, text: message }| LoadError { file, message }));
         Ok(listing)
     }
 
-    fn run_command(&self, tests: &[TestIndex], group: GroupIndex, context: &BatchContext<'_>) -> RunCommand {
+    fn run_command(&self, tests: &[TestIndex], context: &BatchContext<'_>) -> RunCommand {
         let suite = context.suite;
-        let filters = shell_words::split(&suite.group(group).filters).unwrap_or_default();
-        let filters = Arguments::parse(&filters);
+        let filters = shell_words::split(&suite.group(context.group).filters).unwrap_or_default();
         let run_args = Arguments::parse(&self.run_args);
-        let chosen = files(tests, suite);
-        let report = context.scratch.join("junit.xml");
-        let reporter = context.scratch.join("reporter.mjs");
+        let record = context.scratch.join("record.jsonl");
+        let wanted: Vec<&str> = tests.iter().map(|&index| &*suite.test(index).native).collect();
+        let settings = json!({ "record": record.to_string_lossy(), "wanted": wanted });
+        let reporter = Reporter::new(context.scratch, &settings);
 
         let mut words = self.command.clone();
         words.push("--run".to_owned());
-        words.extend(chosen.iter().map(|file| position(file)));
-        for file in also_matched(&chosen, suite) {
-            words.push(format!("--exclude={}", escape_glob(file)));
-        }
-        let own = self.pattern(tests, group, suite, context.facts);
-        let wanted = own.as_ref().map(|_| tests.len());
-        let pattern = own.or(filters.pattern);
-        if let Some(pattern) = &pattern {
-            words.push(format!("--testNamePattern={pattern}"));
-        }
-        words.extend(filters.options);
+        words.extend(Arguments::parse(&filters).options);
         words.extend(run_args.options);
         // Parallel batches would write to the same directory, and none would reach a threshold.
         if run_args.coverage.is_empty() {
@@ -214,23 +226,19 @@ impl Framework for Vitest {
         if context.fail_fast {
             words.push("--bail=1".to_owned());
         }
-        words.push(format!("--reporter={}", reporter.display()));
+        words.push(reporter.argument);
         words.extend(if run_args.reporters.is_empty() {
             vec!["--reporter=default".to_owned()]
         } else {
             run_args.reporters
         });
-        words.push("--reporter=junit".to_owned());
-        words.push(format!("--outputFile={}", report.display()));
         let mut command = CommandLine::program(words);
-        let settings = json!({ "report": report.to_string_lossy(), "pattern": pattern, "wanted": wanted });
-        let content = reporter_text(&settings);
-        command.files.push(InputFile { path: reporter, content });
-        RunCommand { command, report: Some(report) }
+        command.files.extend(reporter.files);
+        RunCommand { command, report: Some(ReportFile::record(record)) }
     }
 
     fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
-        Box::new(Titles { suite: context.suite, vitest: self })
+        Box::new(ByFormat { suite: context.suite, group: context.group, format: &self.format })
     }
 
     fn grain(&self) -> Grain {
@@ -241,62 +249,30 @@ impl Framework for Vitest {
         let mut words = self.command.clone();
         words.push("--run".to_owned());
         words.extend(files(tests, suite).iter().map(|file| position(file)));
-        let group = tests.first().map(|&index| suite.test(index).group);
-        if let Some(group) = group {
-            let filters = shell_words::split(&suite.group(group).filters).unwrap_or_default();
+        if let Some(&first) = tests.first() {
+            let filters = &suite.group(suite.test(first).group).filters;
+            let filters = shell_words::split(filters).unwrap_or_default();
             words.extend(Arguments::parse(&filters).options);
-            let pattern = self.pattern(tests, group, suite, &Facts::new());
-            words.extend(pattern.map(|pattern| format!("--testNamePattern={pattern}")));
         }
+        words.push(format!("--testNamePattern={}", pattern(tests, suite)));
         words.extend(Arguments::parse(&self.run_args).options);
         shell_words::join(words)
     }
 }
 
-/// Matches by file and titles.
-struct Titles<'a> {
-    suite: &'a Suite,
-    vitest: &'a Vitest,
+/// The value of `-t` that selects `tests`.
+fn pattern(tests: &[TestIndex], suite: &Suite) -> String {
+    let titles = tests.iter().filter_map(|&index| titles(&suite.test(index).native));
+    let names: BTreeSet<String> = titles.map(|titles| escape(&titles.join(" > "))).collect();
+    let names: Vec<String> = names.into_iter().collect();
+    format!("^ ?(?:{})$", names.join("|"))
 }
 
-impl Matcher for Titles<'_> {
-    fn find(&self, case: &Case) -> Option<TestIndex> {
-        self.suite.find(&self.name(case))
-    }
-
-    fn name(&self, case: &Case) -> String {
-        self.vitest.id(&case.classname, &case.name)
-    }
-
-    /// Tests that `-t` excludes are reported as skipped.
-    fn is_extra(&self, case: &Case) -> bool {
-        case.result.outcome != Outcome::Skipped
-    }
-
-    /// A failing case named after a suite or a file means that a hook failed or the file did not load. vitest 1
-    /// reports the tests within as passed, later versions as skipped.
-    fn covers(&self, case: &Case) -> Vec<TestIndex> {
-        let whole = case.name == case.classname;
-        let above = format!("{} > ", clean(&case.name));
-        let below = |index: &TestIndex| {
-            let test = self.suite.test(*index);
-            let Some(file) = test.file.as_deref().filter(|file| clean(file) == clean(&case.classname)) else {
-                return false;
-            };
-            let name = name_in_id(&self.vitest.format, test.id.as_str(), &clean(file));
-            whole || name.is_some_and(|name| name.starts_with(&above))
-        };
-        self.suite.indices().filter(below).collect()
-    }
-}
-
-/// The fact with the joined titles of a test, if its id lacks some of their characters.
-fn title_fact(id: &str) -> String {
-    format!("vitest.title.{id}")
-}
-
-fn reporter_text(settings: &serde_json::Value) -> String {
-    format!("const settings = {settings}\n{REPORTER}")
+/// The titles in a native ID.
+fn titles(native: &str) -> Option<Vec<String>> {
+    let (_project, _is_type, _file, titles, _number): (String, bool, String, Vec<String>, u64) =
+        serde_json::from_str(native).ok()?;
+    Some(titles)
 }
 
 /// The files of `tests`, in order.
@@ -306,38 +282,9 @@ fn files(tests: &[TestIndex], suite: &Suite) -> Vec<Arc<str>> {
     files.filter(|file| seen.insert(file.clone())).collect()
 }
 
-/// Other files of the suite that vitest would load too: those whose path contains a chosen path, ignoring case.
-fn also_matched<'a>(chosen: &[Arc<str>], suite: &'a Suite) -> BTreeSet<&'a str> {
-    let wanted: Vec<String> = chosen.iter().map(|file| file.to_lowercase()).collect();
-    let mut others = BTreeSet::new();
-    let mut last = "";
-    for file in suite.tests().iter().filter_map(|test| test.file.as_deref()) {
-        if file == last {
-            continue;
-        }
-        last = file;
-        let lower = file.to_lowercase();
-        let is_chosen = || chosen.iter().any(|chosen| &**chosen == file);
-        if wanted.iter().any(|part| lower.contains(part)) && !is_chosen() {
-            others.insert(file);
-        }
-    }
-    others
-}
-
 /// A file as a positional argument.
 fn position(file: &str) -> String {
     if file.starts_with('-') { format!("./{file}") } else { file.to_owned() }
-}
-
-/// The errors of files that did not load, each limited to a few lines.
-fn broken(files: &[CollectedFile]) -> Option<String> {
-    let texts = files.iter().filter_map(|file| {
-        let message = plain(file.error.as_deref()?);
-        let lines = message.lines().map(str::trim_end).filter(|line| !line.is_empty()).take(ERROR_LINES);
-        Some(format!("{}: {}", file.file, lines.collect::<Vec<_>>().join("\n    ")))
-    });
-    Some(texts.collect::<Vec<_>>().join("\n")).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

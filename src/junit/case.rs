@@ -61,6 +61,8 @@ struct Open {
     is_run_error: bool,
     /// From the attributes of the case.
     status: Option<Mark>,
+    /// Whether the only word on its status is that it was not run.
+    is_not_run: bool,
     /// From the elements within it.
     mark: Option<Mark>,
     expected: bool,
@@ -228,6 +230,7 @@ impl Open {
             batches: Vec::new(),
             is_run_error: false,
             status: None,
+            is_not_run: false,
             mark: None,
             expected: false,
             retried: false,
@@ -238,13 +241,17 @@ impl Open {
             stdout: Cut::new(cap),
             stderr: Cut::new(cap),
         };
+        let has_result = attributes.iter().any(|attribute| attribute.name.local_name == "result");
         for attribute in attributes {
             match attribute.name.local_name.as_str() {
                 "classname" => open.classname = attribute.value,
                 "name" => open.name = attribute.value,
                 "file" => open.file = Some(attribute.value),
                 "time" => open.duration = seconds(&attribute.value),
-                "status" | "result" => open.status = open.status.max(mark_of_status(&attribute.value)),
+                "status" | "result" => {
+                    open.is_not_run = !has_result && attribute.value.eq_ignore_ascii_case(NOT_RUN);
+                    open.status = open.status.max(mark_of_status(&attribute.value));
+                }
                 _ => {}
             }
         }
@@ -313,7 +320,16 @@ impl Open {
     }
 
     fn bottom_line(&self) -> Option<Mark> {
-        self.status.max(self.mark)
+        if self.could_not_run() { Some(Mark::Failed) } else { self.status.max(self.mark) }
+    }
+
+    /// Whether this is CTest's case for a test that it could not run and counts as a failure: its program or a
+    /// required file is missing, or its fixture failed. CTest marks these like the tests that were skipped by a code
+    /// or a text of theirs, but with another message.
+    fn could_not_run(&self) -> bool {
+        let message = self.message.as_deref().filter(|_| self.mark == Some(Mark::Skipped));
+        let is_ctest = self.is_not_run && self.classname == self.name;
+        is_ctest && message.is_some_and(|message| !message.starts_with("SKIP_"))
     }
 
     fn finish(self) -> Record {
@@ -330,6 +346,7 @@ impl Open {
             text: self.text.written().map(|text| trimmed(&text).to_owned()),
             stdout: self.stdout.written(),
             stderr: self.stderr.written(),
+            properties: Vec::new(),
             is_stated: false,
         };
         let result = CaseResult {
@@ -348,6 +365,9 @@ fn trimmed(text: &str) -> &str {
     text.trim_start_matches(['\r', '\n']).trim_end()
 }
 
+/// What gtest says of a disabled test, and CTest of one that it skipped or could not run.
+const NOT_RUN: &str = "notrun";
+
 /// The meaning of the attribute `status` or `result`; gtest has no other sign that a test did not run.
 fn mark_of_status(status: &str) -> Option<Mark> {
     let is = |words: &[&str]| words.iter().any(|word| status.eq_ignore_ascii_case(word));
@@ -355,7 +375,7 @@ fn mark_of_status(status: &str) -> Option<Mark> {
         Some(Mark::Failed)
     } else if is(&["error", "errored"]) {
         Some(Mark::Errored)
-    } else if is(&["notrun", "skipped", "suppressed", "disabled", "ignored", "pending"]) {
+    } else if is(&[NOT_RUN, "skipped", "suppressed", "disabled", "ignored", "pending"]) {
         Some(Mark::Skipped)
     } else {
         None

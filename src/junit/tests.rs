@@ -8,18 +8,19 @@ use std::time::Duration;
 use super::escape::{allowed, is_forbidden};
 use super::merged::{Recorded, Word, previous_durations, read_merged};
 use super::read::{Caps, read};
-use super::write::{Entry, Totals, write};
+use super::write::{Entry, Frame, Totals, write};
 use crate::model::{Attempt, CaseResult, Details, Outcome, Verdict};
 
 struct Test {
     id: String,
     file: Option<String>,
+    line: Option<u32>,
     verdict: Verdict,
     attempts: Vec<Attempt>,
 }
 
 fn test(id: &str, verdict: Verdict, attempts: Vec<Attempt>) -> Test {
-    Test { id: id.to_owned(), file: None, verdict, attempts }
+    Test { id: id.to_owned(), file: None, line: None, verdict, attempts }
 }
 
 fn attempt(number: u32, outcome: Outcome, message: &str) -> Attempt {
@@ -32,13 +33,14 @@ fn written(tests: &[Test]) -> String {
         tests.iter().map(|test| Entry {
             id: &test.id,
             file: test.file.as_deref(),
+            line: test.line,
             group: "all",
             verdict: &test.verdict,
             attempts: &test.attempts,
         })
     };
     let mut bytes = Vec::new();
-    write(&mut bytes, Duration::from_millis(1500), &[], entries).unwrap();
+    write(&mut bytes, Frame { time: Duration::from_millis(1500), ..Frame::default() }, entries).unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
@@ -76,6 +78,7 @@ impl Dice {
     fn attempt(&mut self, number: u32, outcome: Outcome) -> Attempt {
         let duration = Duration::from_micros(self.below(100_000_000) as u64);
         let details = Details {
+            properties: Vec::new(),
             kind: self.maybe(),
             message: self.maybe(),
             text: self.maybe(),
@@ -109,7 +112,7 @@ impl Dice {
                 if bad == 0 { Verdict::Passed } else { Verdict::Flaky }
             }
         };
-        Test { id: self.text(), file: self.maybe(), verdict, attempts }
+        Test { id: self.text(), file: self.maybe(), line: self.below(2).try_into().ok(), verdict, attempts }
     }
 }
 
@@ -167,11 +170,65 @@ fn whatever_is_written_can_be_read_back() {
 }
 
 #[test]
+fn each_case_has_the_place_of_its_test() {
+    let placed = |verdict, attempts| Test {
+        file: Some("a/\"b\".py".into()),
+        line: Some(12),
+        ..test("t", verdict, attempts)
+    };
+    let not_run = Verdict::NotRun("no sandbox".into());
+    for placed in [
+        placed(Verdict::Passed, vec![attempt(1, Outcome::Passed, "")]),
+        placed(Verdict::Failed, vec![attempt(1, Outcome::Failed, "no")]),
+        placed(Verdict::Skipped, Vec::new()),
+        placed(not_run.clone(), Vec::new()),
+    ] {
+        let report = written(&[placed]);
+        let place =
+            "name=\"t\" classname=\"a/&quot;b&quot;.py\" file=\"a/&quot;b&quot;.py\" line=\"12\" time=";
+        assert!(report.contains(place), "{report}");
+    }
+    let report = written(&[test("t", not_run, Vec::new())]);
+    assert!(!report.contains(" file=") && !report.contains(" line="), "{report}");
+}
+
+#[test]
 fn a_skip_stays_a_skip_under_any_type() {
     let mut skipped = attempt(1, Outcome::Skipped, "later");
     skipped.result.details.as_mut().unwrap().kind = Some("pytest.xfail".into());
     let again = read_again(&written(&[test("a", Verdict::Skipped, vec![skipped])]));
     assert_eq!(again[0].word, Word::Skipped);
+}
+
+#[test]
+fn not_run_is_a_failure_in_the_words_of_ctest_alone() {
+    for (attributes, inside, outcome) in [
+        (
+            "name='a' classname='a' status='notrun'",
+            "<skipped message='Required Files Missing'/>",
+            Outcome::Failed,
+        ),
+        (
+            "name='a' classname='a' status='notrun'",
+            "<skipped message='SKIP_RETURN_CODE=77'/>",
+            Outcome::Skipped,
+        ),
+        ("name='a' classname='a' status='notrun'", "", Outcome::Skipped),
+        ("name='a' classname='a' status='notrun'", "<skipped/>", Outcome::Skipped),
+        (
+            "name='a' classname='a' status='notrun' result='suppressed'",
+            "<skipped message='x'/>",
+            Outcome::Skipped,
+        ),
+        ("name='a' classname='a'", "<skipped message='Required Files Missing'/>", Outcome::Skipped),
+        ("name='a' classname='b' status='notrun'", "<skipped message='not here'/>", Outcome::Skipped),
+        ("name='a' classname='a' status='notrun'", "<skipped message='x'/><error/>", Outcome::Errored),
+    ] {
+        let report = format!("<testsuite><testcase {attributes}>{inside}</testcase></testsuite>");
+        let mut found = Vec::new();
+        read(report.as_bytes(), &mut |case| found.push(case.result.outcome));
+        assert_eq!(found, [outcome], "{report}");
+    }
 }
 
 #[test]
@@ -281,7 +338,8 @@ fn durations_of_passed_tests_are_known_for_the_next_run() {
 fn totals_count_tests_not_attempts() {
     let attempts = vec![attempt(1, Outcome::Failed, ""), attempt(2, Outcome::Failed, "")];
     let verdict = Verdict::Failed;
-    let entry = Entry { id: "a", file: None, group: "all", verdict: &verdict, attempts: &attempts };
+    let entry =
+        Entry { id: "a", file: None, line: None, group: "all", verdict: &verdict, attempts: &attempts };
     let time = Duration::from_secs(3);
     let totals = Totals::count([entry, entry], time);
     assert_eq!(totals, Totals { tests: 2, failures: 2, errors: 0, skipped: 0, time });

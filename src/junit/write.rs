@@ -37,6 +37,8 @@ pub struct Entry<'a> {
     pub id: &'a str,
     /// Its file, which also becomes the class name.
     pub file: Option<&'a str>,
+    /// Its line in that file, from 1.
+    pub line: Option<u32>,
     /// Its group, the class name of tests without a file.
     pub group: &'a str,
     /// Its final verdict.
@@ -86,25 +88,44 @@ impl Totals {
     }
 }
 
-/// Writes the report of a run that took `time`, and flushes it. `entries` is called twice, for the totals
+/// A name and a value that a test or a suite recorded.
+pub type Property = (String, String);
+
+/// What a report says besides its tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Frame<'a> {
+    /// How long the run took.
+    pub time: Duration,
+    /// What the suite recorded.
+    pub properties: &'a [Property],
+    /// Errors outside tests.
+    pub errors: &'a [RunError],
+}
+
+/// Writes the report of a run, and flushes it. `entries` is called twice, for the totals
 /// and for the tests, and must return the same both times.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn write<'a, Entries>(
     out: &mut dyn Write,
-    time: Duration,
-    errors: &[RunError],
+    frame: Frame<'_>,
     entries: impl Fn() -> Entries,
 ) -> io::Result<()>
 where
     Entries: IntoIterator<Item = Entry<'a>>,
 {
+    let Frame { time, properties, errors } = frame;
     let totals = Totals::count(entries(), time);
     let mut page = Page { bytes: Vec::with_capacity(2 * BLOCK) };
     page.raw("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     page.head("<testsuites", SUITE, &totals);
     page.head("  <testsuite", SUITE, &totals);
+    if !properties.is_empty() {
+        page.raw("    <properties>");
+        page.recorded(properties);
+        page.raw("</properties>\n");
+    }
     for entry in entries() {
         page.entry(&entry);
         if page.bytes.len() >= BLOCK {
@@ -232,6 +253,9 @@ impl Page {
         if let Some(file) = entry.file {
             self.attribute("file", file);
         }
+        if let Some(line) = entry.line {
+            self.formatted(format_args!(" line=\"{line}\""));
+        }
         self.time(shown.attempt().map_or(Duration::ZERO, |attempt| attempt.result.duration));
         let start = self.bytes.len();
         self.raw(">\n");
@@ -269,7 +293,9 @@ impl Page {
         let exact = reversible(entry.id);
         // Most tests pass at once; a single tag for each of them keeps reports small.
         let plain = matches!(entry.verdict, Verdict::Passed) || entry.attempts.is_empty();
-        if exact.is_none() && plain {
+        let details = entry.attempts.last().and_then(|last| last.result.details.as_deref());
+        let recorded = details.map_or(&[][..], |details| &details.properties);
+        if exact.is_none() && plain && recorded.is_empty() {
             return;
         }
         self.raw("      <properties>");
@@ -290,7 +316,18 @@ impl Page {
             }
             self.raw("\"/>");
         }
+        self.recorded(recorded);
         self.raw("</properties>\n");
+    }
+
+    /// What tests or the suite recorded.
+    fn recorded(&mut self, properties: &[Property]) {
+        for (name, value) in properties {
+            self.raw("<property");
+            self.attribute("name", name);
+            self.attribute("value", &shorten(value, LONGEST_TEXT));
+            self.raw("/>");
+        }
     }
 
     fn passed(&mut self, entry: &Entry<'_>, passed: Option<&Attempt>, flaky: bool) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::model::Group;
+use crate::model::{Group, Listed};
 use crate::random::Random;
 
 const NONE: Overhead = Overhead::new(Duration::ZERO, Duration::ZERO);
@@ -43,7 +43,7 @@ pub(super) fn suite(rows: &[Row], solo: &[bool]) -> Suite {
     let mut suite = Suite::new(solo.iter().enumerate().map(group).collect());
     let mut known = HashMap::new();
     for Row { group, file, id, millis } in rows {
-        suite.add(GroupIndex(*group), id.as_str().into(), file.as_deref().map(Into::into));
+        suite.add(Listed::new(GroupIndex(*group), id.as_str(), file.as_deref().map(Into::into)));
         known.extend(millis.map(|millis| (id.clone(), Duration::from_millis(millis))));
     }
     estimate(&mut suite, &known, Duration::from_secs(1));

@@ -57,6 +57,9 @@ pub(super) fn blocks<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Vec<Block<
     for entry in entries {
         let last_bad = entry.attempts.iter().rev().find(|attempt| attempt.result.outcome.is_bad());
         let Some(word) = word(entry.verdict, last_bad) else { continue };
+        // Where the runner ran a test again itself, the attempt that passed has the texts of the failure.
+        let last_bad =
+            last_bad.or_else(|| entry.attempts.iter().find(|attempt| attempt.result.flaky_in_runner));
         let (reason, batch) = match entry.verdict {
             Verdict::NotRun(reason) => (&*reason.text, reason.batch),
             _ => (

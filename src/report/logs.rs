@@ -36,10 +36,14 @@ impl Logs<'_> {
 }
 
 impl Log {
+    /// The last few kilobytes.
+    pub(super) fn end(&self) -> String {
+        files::tail(&self.path, TAIL)
+    }
+
     /// The last lines that are not blank, without control characters.
     pub(super) fn tail(&self) -> Vec<String> {
-        let text = files::tail(&self.path, TAIL);
-        let lines: Vec<String> = text.lines().map(shown).filter(|line| !line.is_empty()).collect();
+        let lines: Vec<String> = self.end().lines().map(shown).filter(|line| !line.is_empty()).collect();
         lines[lines.len().saturating_sub(LINES)..].to_vec()
     }
 }

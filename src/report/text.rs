@@ -19,6 +19,8 @@ pub(super) struct Text<'a> {
     pub(super) report: &'a Report<'a>,
     pub(super) palette: Palette,
     pub(super) output: &'a mut dyn Write,
+    /// Whether something was said about addresses.
+    pub(super) is_advised: bool,
 }
 
 impl Text<'_> {
@@ -29,6 +31,9 @@ impl Text<'_> {
         let mut quoted = HashSet::new();
         for block in shown {
             self.block(block, &mut quoted)?;
+            if circumstances.machines > 1 {
+                self.advise(block.reason, &block.batches, block.ids.first().copied())?;
+            }
         }
         let more: usize = blocks[shown.len()..].iter().map(Block::tests).sum();
         if more > 0 {
@@ -44,6 +49,9 @@ impl Text<'_> {
         for error in &incidents(&report.summary.errors) {
             self.incident("ERROR", error)?;
             self.quote(&error.batches, &mut quoted)?;
+            if circumstances.machines > 1 {
+                self.advise(error.reason, &error.batches, None)?;
+            }
         }
         self.totals(circumstances)?;
         if let Some(Forecast { predicted, took }) = circumstances.forecast {
@@ -92,6 +100,20 @@ impl Text<'_> {
         }
         match self.report.first_logs(&block.batches).first() {
             Some(log) => self.dim(format!("    log: {}", log.path.display())),
+            None => Ok(()),
+        }
+    }
+
+    /// Says what to do where an address was taken, once in a summary.
+    fn advise(&mut self, reason: &str, batches: &[u32], id: Option<&str>) -> io::Result<()> {
+        if self.is_advised {
+            return Ok(());
+        }
+        match self.report.advice(reason, batches, id) {
+            Some(advice) => {
+                self.is_advised = true;
+                self.line(format!("    hint: {advice}"))
+            }
             None => Ok(()),
         }
     }

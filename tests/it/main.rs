@@ -1,6 +1,8 @@
 //! Whole runs of the built program on real tools. One binary, so that it is linked once.
 
 #[cfg(test)]
+mod ctest;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod examples;
@@ -33,10 +35,16 @@ mod safety;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
+mod sharing;
+#[cfg(test)]
 mod speculation;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod support_itself;
 #[cfg(test)]
+mod verdicts;
+#[cfg(test)]
 mod vitest;
+#[cfg(test)]
+mod witness;

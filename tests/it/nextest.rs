@@ -5,6 +5,9 @@ use std::path::Path;
 
 use crate::support::{Project, nextest};
 
+mod builds;
+mod faults;
+
 /// A crate that leans on nothing; each test notes in `$RAN` that it ran.
 const LIBRARY: &str = r##"
 pub fn ran(name: &str) {

@@ -9,7 +9,7 @@ mod tools;
 pub use emulator::Emulator;
 pub use processes::{Outcome, Running, survivors, wait_until};
 pub use project::Project;
-pub use tools::{modal, nextest, note_skipped, python, python_old, vitest};
+pub use tools::{cmake, modal, nextest, note_skipped, python, python_old, vitest, vitest_of};
 
 /// Whether to run everything at full size instead of the usual sample.
 pub fn is_full() -> bool {

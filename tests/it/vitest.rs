@@ -5,6 +5,10 @@ use std::path::Path;
 
 use crate::support::{Project, vitest};
 
+mod collections;
+mod errors;
+mod versions;
+
 /// Names that are hard to carry to vitest and back; each test fails the first time.
 const ODD: &str = r##"
 import { describe, expect, it, test } from 'vitest'
@@ -57,6 +61,8 @@ fn config(framework: &str, groups: &str) -> String {
 /// A project with the tool; `$RAN` is its file `ran`.
 fn project(modules: &Path) -> Project {
     let project = Project::new().link("node_modules", modules).file("package.json", "{\"type\": \"module\"}");
+    // The Node that a version needs is there, too.
+    let project = project.tool(&modules.join(".bin"));
     let ran = project.path().join("ran");
     project.env("RAN", &ran.to_string_lossy())
 }
@@ -169,23 +175,28 @@ fn every_outcome_is_told_apart() {
 }
 
 #[test]
-fn a_file_that_does_not_load_is_named_and_nothing_runs() {
+fn a_file_that_does_not_load_is_an_error_of_the_run_and_the_other_files_run() {
     let Some(modules) = vitest() else { return };
     let broken = [
         ("import './nowhere.js'\n", "nowhere"),
-        ("const = 1\n", "bad.test.js"),
+        ("const = 1\n", "Parse"),
         ("throw new Error('on loading')\n", "on loading"),
-        ("", "no test suite found"),
+        ("", "No test suite found"),
+        ("import { describe } from 'vitest'\ndescribe('d', () => {})\n", "No test found in suite"),
     ];
-    for (content, reason) in broken {
-        let project = project(modules)
-            .file("good.test.js", &noting("good", &["runs"]))
-            .file("src/bad.test.js", content)
-            .config(&config("", "[groups.all]"));
-        let outcome = project.offload(&["run"]).expect_code(4);
-        has_all(&outcome.stderr, &["src/bad.test.js", reason]);
-        assert!(!ran(&project).contains(&"runs:1".to_owned()), "{reason}");
+    let mut project = project(modules)
+        .file("good.test.js", &noting("good", &["runs"]))
+        .config(&config("", "[groups.all]\nretry_count = 1"));
+    for (number, (content, _)) in broken.iter().enumerate() {
+        project = project.file(&format!("src/bad{number}.test.js"), content);
     }
+    let outcome = project.offload(&["run"]).expect_code(1);
+    has_all(&outcome.stdout, &["1 test: 1 passed in"]);
+    let errors = project.offload(&["logs", "--errors"]).expect_code(0).stdout;
+    for (number, (_, reason)) in broken.iter().enumerate() {
+        has_all(&errors, &[&format!("src/bad{number}.test.js"), reason]);
+    }
+    assert_eq!(ran(&project), ["loaded good:2", "runs:1"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::Execution;
-use crate::model::{Estimate, Exit, Group, GroupIndex, TestIndex};
+use crate::model::{Estimate, Exit, Group, GroupIndex, Listed, TestIndex};
 
 const SECOND: Duration = Duration::from_secs(1);
 const RULE: SpeculationRule = SpeculationRule { overhead: SECOND };
@@ -12,7 +12,7 @@ fn suite(tests: u32, unmeasured: Option<u32>) -> Suite {
     let group = Group { name: "g".into(), filters: String::new(), max_attempts: 1, solo: true };
     let mut suite = Suite::new(vec![group]);
     for number in 0..tests {
-        suite.add(GroupIndex(0), format!("{number}").into(), None);
+        suite.add(Listed::new(GroupIndex(0), format!("{number}"), None));
     }
     let name = unmeasured.map(|number| number.to_string());
     suite.expect(|test| Estimate { duration: SECOND, measured: name.as_deref() != Some(test.id.as_str()) });

@@ -203,3 +203,82 @@ fn without_a_report_failures_errors_and_timeouts_are_told_apart() {
         assert_eq!(collector.finish().attempts[0][0].result.outcome, outcome);
     }
 }
+
+/// A report of failures that the runner gave to tests when it had to end itself.
+fn ended(found: &[(u32, u64)]) -> Reading {
+    let failed = |(test, seconds): &(u32, u64)| {
+        let result = CaseResult::stated(Outcome::Failed, Duration::from_secs(*seconds), "aborted by SIGTERM");
+        (TestIndex(*test), result)
+    };
+    let ended = found.iter().map(|(test, _)| TestIndex(*test)).collect();
+    Reading { found: found.iter().map(failed).collect(), ended, ..Reading::default() }
+}
+
+#[test]
+fn a_test_that_its_runner_ended_timed_out_unless_it_was_only_the_last_one() {
+    let suite = suite(3, 1);
+    let mut collector = Collector::new(&suite, policy(false), 1);
+    let slow = Execution { elapsed: Duration::from_secs(10), ..execution(Exit::TimedOut) };
+    let mut report = ended(&[(0, 9), (1, 2)]);
+    report.found.push((TestIndex(2), CaseResult::new(Outcome::Passed, SECOND)));
+    let step = collector.finished(&all(&suite), &slow, Results::Report(report));
+    assert_eq!(step.batches.iter().map(|batch| &batch.tests[..]).collect::<Vec<_>>(), [&[TestIndex(1)]]);
+    // Alone, it is the one that takes too long.
+    let step = collector.finished(&step.batches[0], &slow, Results::Report(ended(&[(1, 2)])));
+    assert!(step.batches.is_empty());
+    let summary = collector.finish();
+    assert_eq!((summary.counts.passed, summary.counts.failed, summary.errors.len()), (1, 2, 0));
+    for test in 0..2 {
+        let result = &summary.attempts[test][0].result;
+        assert_eq!((result.outcome, result.message()), (Outcome::TimedOut, Some("timed out after 10.0 s")));
+        assert_eq!(result.details.as_ref().unwrap().text.as_deref(), Some("aborted by SIGTERM"));
+    }
+}
+
+#[test]
+fn a_test_that_its_runner_ended_failed_if_nobody_asked_the_runner_to_end() {
+    for (exit, failed, not_run) in [(Exit::Code(100), 1, 0), (Exit::Cancelled, 0, 1)] {
+        let suite = suite(1, 1);
+        let mut collector = Collector::new(&suite, policy(false), 1);
+        finish(&mut collector, &all(&suite), exit, ended(&[(0, 1)]));
+        let counts = collector.finish().counts;
+        assert_eq!((counts.failed, counts.not_run), (failed, not_run));
+    }
+}
+
+#[test]
+fn what_keeps_a_runner_from_running_tests_is_their_reason_and_is_not_divided() {
+    let blocked = Reading { blocked: Some("setup failed".into()), ..Reading::default() };
+    let refused = Reading { meaning: Meaning::Refused("it is too old"), ..broken(&[]) };
+    let last = Reading { meaning: Meaning::Broken(Some("no list")), ..broken(&[]) };
+    for (meaning, reading, batches, reason) in [
+        (Meaning::Refused("a script failed"), blocked.clone(), 0, "setup failed"),
+        (Meaning::Unknown, blocked, 0, "setup failed"),
+        (refused.meaning, refused, 0, "the runner ended with exit code 9 (it is too old); it left no report"),
+        (last.meaning, last, 2, "the runner ended with exit code 9 (no list); it left no report"),
+    ] {
+        let suite = suite(4, 3);
+        let mut collector = Collector::new(&suite, policy(false), 1);
+        let step = finish(&mut collector, &all(&suite), Exit::Code(9), Reading { meaning, ..reading });
+        assert_eq!(step.batches.len(), batches, "{reason}");
+        assert_eq!(reason_of(&collector.finish(), 3), reason);
+    }
+}
+
+#[test]
+fn a_failure_explains_an_exit_code_unless_the_runner_means_something_else_by_it() {
+    for (meaning, error) in [
+        (Meaning::Unknown, None),
+        (Meaning::TestsFailed, None),
+        (Meaning::Broken(None), Some("the runner ended with exit code 9 after its tests")),
+        (Meaning::Refused("no disk"), Some("the runner ended with exit code 9 (no disk) after its tests")),
+    ] {
+        let suite = suite(1, 2);
+        let mut collector = Collector::new(&suite, policy(false), 1);
+        let failing = Reading { meaning, ..reading(&[(0, Outcome::Failed)]) };
+        let step = finish(&mut collector, &all(&suite), Exit::Code(9), failing);
+        finish(&mut collector, &step.batches[0], Exit::Code(0), reading(&[(0, Outcome::Passed)]));
+        let errors = collector.finish().errors;
+        assert_eq!(errors.first().map(|reason| &*reason.text), error);
+    }
+}

@@ -20,7 +20,8 @@ fn run_on(
     let cancel = Cancel::new();
     let provider = Provider(site);
     let executor = Script(|slot, batch: &Batch, _: &Cancel| script(slot, batch));
-    let pool = Pool { provider: &provider, machines, spare, executor: &executor, cancel: &cancel };
+    let pool =
+        Pool { provider: &provider, machines, limits: &[], spare, executor: &executor, cancel: &cancel };
     run(&pool, batches(count), observe);
     assert_eq!(site.living.load(Ordering::SeqCst), 0, "a sandbox outlives the run");
     cancel

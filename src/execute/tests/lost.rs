@@ -22,7 +22,8 @@ fn losing(site: &'static Site, size: Size, times: usize, script: impl Fn(&Batch)
                 if script(batch) { Err(ProviderError::Lost("gone".into())) } else { Ok(Exit::Code(0)) }
             },
         );
-    let pool = Pool { provider: &provider, machines, spare: 0, executor: &bench, cancel: &cancel };
+    let pool =
+        Pool { provider: &provider, machines, limits: &[], spare: 0, executor: &bench, cancel: &cancel };
     let mut losses = Losses::default();
     let mut left: HashMap<u32, usize> = (0..count).map(|index| (index, times)).collect();
     run(&pool, batches(count), |event| {

@@ -1,11 +1,17 @@
 //! Sorts the arguments of a nextest command line: those that select tests, those for cargo's build, and those for
 //! nextest's runner.
 
+use anyhow::{Result, ensure};
+
 /// The sorted arguments of group filters, `run_args` or settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Arguments {
-    /// For cargo's build; cannot be combined with `--binaries-metadata`.
+    /// For cargo's build, or the names of an earlier build; cannot be combined with our own `--binaries-metadata`.
     pub build: Vec<String>,
+    /// What names an earlier build, which is run instead of building.
+    pub prebuilt: Option<Prebuilt>,
+    /// The value of `--workspace-remap`.
+    pub workspace: Option<String>,
     /// Those of `build` that `cargo metadata` needs too.
     pub metadata: Vec<String>,
     /// The value of `--target`.
@@ -18,7 +24,29 @@ pub(super) struct Arguments {
     pub config_file: Option<String>,
     /// Whether there is a filterset, a test name or a partition.
     pub selects: bool,
+    /// All that does more than select tests, in one form.
+    pub more: Vec<String>,
 }
+
+/// An earlier build that is run instead of building.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Prebuilt {
+    /// It is there, described by `--cargo-metadata` and `--binaries-metadata`.
+    Metadata,
+    /// It has to be extracted from `--archive-file` first.
+    Archive,
+}
+
+/// Options with a value that name an earlier build.
+const PREBUILT_VALUES: &[&str] = &[
+    "--archive-file",
+    "--archive-format",
+    "--cargo-metadata",
+    "--workspace-remap",
+    "--binaries-metadata",
+    "--target-dir-remap",
+    "--build-dir-remap",
+];
 
 /// Cargo options with a value.
 const BUILD_VALUES: &[&str] = &[
@@ -66,10 +94,36 @@ const BUILD_FLAGS: &[&str] = &[
 ];
 
 /// Cargo options that `cargo metadata` needs too.
-const METADATA: &[&str] = &["--manifest-path", "--frozen", "--locked", "--offline"];
+const METADATA: &[&str] = &["--manifest-path", "--frozen", "--locked", "--offline", "--config"];
 
 /// Options that select tests, all with a value.
-const SELECTION: &[&str] = &["-E", "--filterset", "--filter-expr", "--partition", "-R", "--rerun"];
+const SELECTION: &[&str] = &[
+    "-E",
+    "--filterset",
+    "--filter-expr",
+    "--filter-expression",
+    "--partition",
+    "-R",
+    "--rerun",
+    "--run-id",
+];
+
+/// Other options that only select: what is built is the same, or a part of it.
+const ALSO_SELECTION: &[&str] = &[
+    "--lib",
+    "--bin",
+    "--bins",
+    "--example",
+    "--examples",
+    "--test",
+    "--tests",
+    "--bench",
+    "--benches",
+    "--all-targets",
+    "--run-ignored",
+    "--platform-filter",
+    "--ignore-default-filter",
+];
 
 /// Nextest options with a value.
 const RUNNER_VALUES: &[&str] = &[
@@ -81,6 +135,7 @@ const RUNNER_VALUES: &[&str] = &[
     "--flaky-result",
     "-j",
     "--jobs",
+    "--list-type",
     "--max-progress-running",
     "--message-format",
     "--message-format-version",
@@ -93,18 +148,42 @@ const RUNNER_VALUES: &[&str] = &[
     "--stress-count",
     "--stress-duration",
     "--success-output",
+    "-T",
     "--test-threads",
     "--tool-config-file",
     "--tracer",
     "--user-config-file",
 ];
 
-/// Options that are set per batch and therefore dropped.
-const OURS: &[&str] = &["--fail-fast", "--ff", "--no-fail-fast", "--nff", "--no-run"];
+/// Nextest options without a value.
+const RUNNER_FLAGS: &[&str] = &[
+    "--ignore-default-filter",
+    "--no-capture",
+    "--nocapture",
+    "--no-pager",
+    "--no-output-indent",
+    "--hide-progress-bar",
+    "--no-input-handler",
+    "--override-version-check",
+    "-v",
+    "--verbose",
+];
+
+/// Options that are set per batch and therefore dropped, without a value.
+const OUR_FLAGS: &[&str] = &["--fail-fast", "--ff", "--no-fail-fast", "--nff", "--no-run"];
+
+/// The same, with a value.
+const OUR_VALUES: &[&str] = &["--max-fail"];
+
+/// Where an archive is extracted to: two commands at once cannot use one directory.
+const EXTRACTION: &[&str] = &["--extract-to", "--extract-overwrite", "--persist-extract-tempdir"];
 
 impl Arguments {
     /// Sorts `words`.
-    pub fn parse(words: &[String]) -> Arguments {
+    ///
+    /// # Errors
+    /// If it cannot be told whether a word is the value of an option or the name of a test.
+    pub fn parse(words: &[String]) -> Result<Arguments> {
         let mut sorted = Arguments::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -119,39 +198,62 @@ impl Arguments {
                 value = next.cloned();
                 taken.extend(next.cloned());
             }
+            let is_clear = value.is_some() || !name.starts_with('-') || is_flag(name);
+            if let (false, Some(next)) = (is_clear, words.as_slice().first()) {
+                ensure!(
+                    next.starts_with('-'),
+                    "`{word} {next}`: unknown option; if `{next}` is its value, write `{name}={next}`, and if it is \
+                     the name of a test, put it before `{name}`"
+                );
+            }
             sorted.place(name, value, taken);
         }
-        sorted
+        Ok(sorted)
     }
 
     /// Combines two command lines; the profile and configuration file of `other` take precedence.
     pub fn join(mut self, other: Arguments) -> Arguments {
         self.build.extend(other.build);
+        self.prebuilt = self.prebuilt.max(other.prebuilt);
+        self.workspace = other.workspace.or(self.workspace);
         self.metadata.extend(other.metadata);
         self.target = other.target.or(self.target);
         self.runner.extend(other.runner);
         self.profile = other.profile.or(self.profile);
         self.config_file = other.config_file.or(self.config_file);
         self.selects |= other.selects;
+        self.more.extend(other.more);
         self
     }
 
     fn place(&mut self, name: &str, value: Option<String>, taken: Vec<String>) {
+        let only_selects = !name.starts_with('-') || [SELECTION, ALSO_SELECTION].concat().contains(&name);
+        if !only_selects && ![OUR_FLAGS, OUR_VALUES, EXTRACTION].concat().contains(&name) {
+            self.more.push(value.iter().fold(name.to_owned(), |name, value| format!("{name}={value}")));
+        }
+        if METADATA.contains(&name) {
+            self.metadata.extend(taken.iter().cloned());
+        }
         if !name.starts_with('-') || SELECTION.contains(&name) {
             self.selects = true;
         } else if matches!(name, "-P" | "--profile") {
             self.profile = value;
         } else if name == "--config-file" {
             self.config_file = value;
-        } else if BUILD_VALUES.contains(&name) || BUILD_FLAGS.contains(&name) {
-            if METADATA.contains(&name) {
-                self.metadata.extend(taken.iter().cloned());
+        } else if PREBUILT_VALUES.contains(&name) {
+            let is_archive = name == "--archive-file";
+            self.prebuilt =
+                self.prebuilt.max(Some(if is_archive { Prebuilt::Archive } else { Prebuilt::Metadata }));
+            if name == "--workspace-remap" {
+                self.workspace = value;
             }
+            self.build.extend(taken);
+        } else if BUILD_VALUES.contains(&name) || BUILD_FLAGS.contains(&name) {
             if name == "--target" {
                 self.target = value;
             }
             self.build.extend(taken);
-        } else if !OURS.contains(&name) && name != "--max-fail" {
+        } else if ![OUR_FLAGS, OUR_VALUES, EXTRACTION].concat().contains(&name) {
             self.runner.extend(taken);
         }
     }
@@ -163,7 +265,10 @@ impl Arguments {
             match word.as_str() {
                 "--ignored" => self.runner.push("--run-ignored=ignored-only".to_owned()),
                 "--include-ignored" => self.runner.push("--run-ignored=all".to_owned()),
-                "--nocapture" | "--no-capture" => self.runner.push("--no-capture".to_owned()),
+                "--nocapture" | "--no-capture" => {
+                    self.runner.push("--no-capture".to_owned());
+                    self.more.push("--no-capture".to_owned());
+                }
                 "--skip" => {
                     words.next();
                     self.selects = true;
@@ -192,10 +297,33 @@ fn parts(word: &str) -> (&str, Option<String>) {
 }
 
 fn has_value(name: &str) -> bool {
-    BUILD_VALUES.contains(&name)
-        || RUNNER_VALUES.contains(&name)
-        || SELECTION.contains(&name)
-        || matches!(name, "-P" | "--profile" | "--config-file" | "--max-fail")
+    [BUILD_VALUES, PREBUILT_VALUES, RUNNER_VALUES, SELECTION, OUR_VALUES].concat().contains(&name)
+        || matches!(name, "-P" | "--profile" | "--config-file" | "--extract-to")
+}
+
+fn is_flag(name: &str) -> bool {
+    [BUILD_FLAGS, RUNNER_FLAGS, OUR_FLAGS].concat().contains(&name)
+        || EXTRACTION.contains(&name) && !has_value(name)
+}
+
+/// `words` without those that say where an archive is extracted to.
+pub(super) fn without_extraction(words: &[String]) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            kept.push(word.clone());
+            break;
+        }
+        let (name, value) = parts(word);
+        let next = if value.is_none() && has_value(name) { words.next() } else { None };
+        if !EXTRACTION.contains(&name) {
+            kept.push(word.clone());
+            kept.extend(next.cloned());
+        }
+    }
+    kept.extend(words.cloned());
+    kept
 }
 
 #[cfg(test)]
@@ -203,7 +331,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Arguments {
-        Arguments::parse(&shell_words::split(text).unwrap())
+        Arguments::parse(&shell_words::split(text).unwrap()).unwrap()
     }
 
     #[test]
@@ -240,5 +368,51 @@ mod tests {
     #[test]
     fn options_to_stop_early_are_dropped() {
         assert_eq!(parse("--no-fail-fast --max-fail 3 --max-fail=all"), Arguments::default());
+    }
+
+    #[test]
+    fn an_unknown_option_keeps_its_value_or_is_refused() {
+        for flag in
+            ["--new", "--new --lib", "--new=1 name", "name --new", "-x", "--no-capture name", "-v name"]
+        {
+            let words = shell_words::split(flag).unwrap();
+            let sorted = Arguments::parse(&words).unwrap();
+            let kept = sorted.build.len() + sorted.runner.len() + usize::from(sorted.selects);
+            assert_eq!(kept, words.len(), "{flag}");
+        }
+        for unclear in ["--new 1", "-x 1", "-rp name"] {
+            let words = shell_words::split(unclear).unwrap();
+            let error = Arguments::parse(&words).unwrap_err().to_string();
+            let expected = format!("`{unclear}`: unknown option; if `{}` is its value, write `", words[1]);
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_does_more_than_select_is_told_from_what_selects() {
+        let selecting = "name -E all() --filterset=all() --partition count:1/2 --run-ignored all --lib --test it \
+                         --no-fail-fast -- --skip x --ignored";
+        assert_eq!(parse(selecting).more, [""; 0]);
+        let more =
+            "-F a,b --profile=ci -p x --release -j2 --config-file c --target t --brand-new=1 -- --nocapture";
+        let expected =
+            "-F=a,b --profile=ci -p=x --release -j=2 --config-file=c --target=t --brand-new=1 --no-capture";
+        assert_eq!(parse(more).more.join(" "), expected);
+        assert_eq!(parse("--features a").more, parse("--features=a").more);
+    }
+
+    #[test]
+    fn an_earlier_build_is_named_as_a_whole_except_where_it_is_extracted_to() {
+        let text = "--archive-file a.tar.zst --workspace-remap=. --target-dir-remap t --archive-format auto \
+                    --extract-to x --extract-overwrite --persist-extract-tempdir";
+        let sorted = parse(text);
+        assert_eq!((sorted.prebuilt, sorted.workspace.as_deref()), (Some(Prebuilt::Archive), Some(".")));
+        let rest = shell_words::split(text).unwrap()[..7].to_vec();
+        assert_eq!((sorted.build, sorted.runner, sorted.selects), (rest.clone(), Vec::new(), false));
+        assert_eq!(without_extraction(&shell_words::split(text).unwrap()), rest);
+        let metadata = parse("--cargo-metadata=c.json --binaries-metadata b.json --build-dir-remap d");
+        assert_eq!((metadata.prebuilt, metadata.build.len()), (Some(Prebuilt::Metadata), 5));
+        let after = shell_words::split("--lib -- --extract-to x").unwrap();
+        assert_eq!(without_extraction(&after), after);
     }
 }

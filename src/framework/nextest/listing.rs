@@ -62,8 +62,7 @@ pub(super) fn read(stdout: &str, id: impl Fn(&str, &str) -> String, group: Group
         let file: Arc<str> = binary_id.as_str().into();
         for (name, test) in &binary.testcases {
             if test.filter_match.status == "matches" {
-                let id = id(&binary_id, name).into();
-                tests.push(Listed { group, id, file: Some(file.clone()) });
+                tests.push(Listed::new(group, id(&binary_id, name), Some(file.clone())));
             }
         }
         let mut facts = binary.rest;

@@ -3,7 +3,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::command::Executable;
 use crate::framework::Facts;
 use crate::junit;
 
@@ -43,24 +42,26 @@ fn listing(nextest: &Nextest, file: &str) -> Listing {
 fn suite(filters: &str) -> Suite {
     let mut suite = Suite::new(vec![group(filters)]);
     for test in listing(&nextest(None, false), "list.json").tests {
-        suite.add(test.group, test.id, test.file);
+        suite.add(test);
     }
     suite
 }
 
 fn facts(config: Option<&str>) -> Facts {
-    let known = [(METADATA, "cargo-metadata.json"), ("nextest.binaries.0", "binaries-0.json")];
-    let config = config.map(|config| (CONFIG, config));
+    let known =
+        [("nextest.cargo-metadata.0", "cargo-metadata-0.json"), ("nextest.binaries.0", "binaries-0.json")];
+    let config = config.map(|config| ("nextest.config.0", config));
     known.into_iter().chain(config).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 fn run(nextest: &Nextest, suite: &Suite, ids: &[&str], facts: &Facts, shared: bool) -> (Vec<String>, String) {
     let scratch = Path::new("/scratch");
     let shared = shared.then_some(Path::new("/shared"));
-    let context = BatchContext { suite, facts, shared, root: ".", scratch, fail_fast: false };
+    let group = GroupIndex(0);
+    let context = BatchContext { suite, group, facts, shared, root: ".", scratch, fail_fast: false };
     let tests: Vec<TestIndex> = ids.iter().map(|id| suite.find(id).unwrap()).collect();
-    let run = nextest.run_command(&tests, GroupIndex(0), &context);
-    assert_eq!(run.report, Some(PathBuf::from("/scratch/junit.xml")));
+    let run = nextest.run_command(&tests, &context);
+    assert_eq!(run.report, Some(ReportFile::junit("/scratch/junit.xml")));
     let files: Vec<_> = run.command.files.into_iter().map(|file| file.content).collect();
     match run.command.executable {
         Executable::Program(words) => (words, files.concat()),
@@ -93,8 +94,15 @@ fn the_report_names_the_listed_tests() {
     let nextest = nextest(None, false);
     let facts = Facts::new();
     let scratch = Path::new("/scratch");
-    let context =
-        BatchContext { suite: &suite, facts: &facts, shared: None, root: ".", scratch, fail_fast: false };
+    let context = BatchContext {
+        suite: &suite,
+        group: GroupIndex(0),
+        facts: &facts,
+        shared: None,
+        root: ".",
+        scratch,
+        fail_fast: false,
+    };
     let matcher = nextest.matcher(&[], &context);
     let mut found = BTreeSet::new();
     junit::read::read(recorded("junit.xml").as_bytes(), &mut |case| found.extend(matcher.find(&case)));
@@ -125,7 +133,7 @@ fn listing_takes_settings_before_filters() {
     let Executable::Program(words) = &commands[0].command.executable else { panic!() };
     let rest = ["--package=a", "--features=x,y", "--run-ignored=all", "-p", "b", "--", "--skip", "x"];
     assert_eq!(words[5..], rest);
-    assert_eq!((commands.len(), commands[1].groups.len(), commands[1].output.is_none()), (2, 0, true));
+    assert_eq!((commands.len(), commands[1].groups.len(), commands[1].output.is_none()), (2, 0, false));
     let ignored = nextest(None, true).list_commands(&[group("--run-ignored only")], Path::new("/s")).unwrap();
     assert!(!ignored[0].command.to_shell().contains("all"));
 }
@@ -135,7 +143,7 @@ fn local_batches_reuse_the_build_and_remote_ones_build() {
     let suite = suite("");
     let (local, tool) = run(&nextest(None, false), &suite, &["b one"], &facts(None), true);
     let reuse = [
-        "--cargo-metadata=/shared/cargo-metadata.json",
+        "--cargo-metadata=/shared/cargo-metadata-0.json",
         "--binaries-metadata=/shared/binaries-0.json",
         "--profile=offload",
         "--tool-config-file=offload:/scratch/offload-nextest.toml",
@@ -186,7 +194,7 @@ fn a_named_profile_keeps_its_name_and_only_its_report_moves() {
 fn arguments_override_an_inherited_profile() {
     let inherited = nextest(None, false).with_profile(Some("ci".to_owned()));
     let copied = inherited.list_commands(&[group("")], Path::new("/s")).unwrap().remove(1);
-    assert_eq!(copied.output, Some(PathBuf::from("/s/nextest-project.toml")));
+    assert_eq!(copied.output, Some(PathBuf::from("/s/nextest-project-0.toml")));
     let (words, _) = run(&inherited, &suite("--profile=deep"), &["b one"], &facts(None), true);
     assert!(words.contains(&"--profile=deep".to_owned()));
     let (words, _) = run(&inherited, &suite("-P default"), &["b one"], &facts(None), true);
@@ -201,4 +209,67 @@ fn a_command_for_the_user_needs_none_of_our_files() {
         "cargo nextest run '--package=a' '--features=x,y' '--run-ignored=all' \
          '--filterset=(binary_id(=a) & (test(=tests::cwd)))'"
     );
+}
+
+#[test]
+fn an_archive_is_extracted_for_each_batch_and_nothing_else_is_reused() {
+    let bare = Nextest::new(&config::Framework {
+        kind: config::FrameworkKind::Nextest {
+            package: None,
+            features: Vec::new(),
+            bin: None,
+            include_ignored: false,
+            run_args: None,
+        },
+        env: Vec::new(),
+        prepend_path: Vec::new(),
+        discovery_args: None,
+        test_id_format: "{classname} {name}".to_owned(),
+    })
+    .unwrap();
+    let filters = "--archive-file a.tar.zst --extract-to=x --workspace-remap w";
+    let commands = bare.list_commands(&[group(filters)], Path::new("/s")).unwrap();
+    assert_eq!(commands.len(), 1);
+    let Executable::Program(words) = &commands[0].command.executable else { panic!() };
+    let own = ["--archive-file", "a.tar.zst", "--workspace-remap", "w"];
+    assert_eq!(words[5..], own);
+    let (words, _) = run(&bare, &suite(filters), &["b one"], &facts(None), true);
+    assert_eq!(words[3..8], [&own[..], &["--extract-to=/scratch"]].concat());
+    assert!(!words.iter().any(|word| word.contains("metadata")), "{words:?}");
+    // The project's configuration is that of the workspace that is named.
+    let commands = bare.list_commands(&[group(&format!("{filters} -P ci"))], Path::new("/s")).unwrap();
+    let Executable::Shell(script) = &commands[1].command.executable else { panic!() };
+    assert_eq!(
+        script,
+        "if [ -f w/.config/nextest.toml ]; then cp w/.config/nextest.toml /s/nextest-project-0.toml; fi; "
+    );
+    let nothing =
+        ListOutput { exit: Exit::Code(0), stdout: String::new(), stderr: String::new(), file: None };
+    let listing = bare.parse_list(&commands[1], &nothing).unwrap();
+    assert_eq!((listing.warnings.len(), listing.facts.len()), (0, 0));
+}
+
+#[test]
+fn groups_share_facts_only_if_these_come_from_the_same_place() {
+    let groups = [group("-p a"), group("--config-file x.toml"), group("-p b -P ci")];
+    let commands = nextest(None, false).list_commands(&groups, Path::new("/s")).unwrap();
+    let copies: Vec<_> = commands[3..].iter().map(|command| command.output.clone().unwrap()).collect();
+    assert_eq!(copies, ["/s/nextest-project-0.toml", "/s/nextest-project-1.toml"].map(PathBuf::from));
+    let scripts: Vec<String> = commands[3..].iter().map(|command| command.command.to_shell()).collect();
+    assert!(scripts[0].contains("locate-project") && !scripts[1].contains("x.toml"), "{scripts:?}");
+    let output = ListOutput {
+        exit: Exit::Code(0),
+        stdout: "{}".to_owned(),
+        stderr: String::new(),
+        file: Some("own".to_owned()),
+    };
+    let listing = nextest(None, false).parse_list(&commands[4], &output).unwrap();
+    let keys: Vec<&str> = listing.facts.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["nextest.cargo-metadata.1", "nextest.config.1"]);
+}
+
+#[test]
+fn an_unknown_option_whose_value_is_unclear_is_an_error() {
+    let error = nextest(None, false).list_commands(&[group("--new 1")], Path::new("/s")).unwrap_err();
+    assert!(format!("{error:#}").starts_with("the filters of group `all`: `--new 1`: unknown option;"));
 }

@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use serde_json::json;
-
 use crate::model::{GroupIndex, Suite, TestCase, TestIndex};
 
 /// The tests of a batch, by name.
@@ -39,7 +37,7 @@ pub(super) struct Name<'a> {
 impl<'a> Name<'a> {
     /// The name of a test.
     pub(super) fn of(test: &'a TestCase) -> Name<'a> {
-        Name { file: test.file.as_deref(), id: Some(test.id.as_str()) }
+        Name { file: test.file.as_deref(), id: Some(&*test.native) }
     }
 
     fn of_file(test: &'a TestCase) -> Name<'a> {
@@ -85,36 +83,14 @@ impl<'a> Selection<'a> {
     }
 
     /// Whether the batch consists of whole files.
-    pub(super) fn is_whole(&self) -> bool {
+    fn is_whole(&self) -> bool {
         self.wanted.keys().filter(|name| name.id.is_none()).all(|name| self.is_ours(*name))
     }
 
-    /// The files, in the order of the tests.
-    pub(super) fn files(&self) -> Vec<String> {
-        self.unique(Name::of_file)
-    }
-
-    /// Arguments that work without the plugin: either only files, or only names in them. pytest imports the files of
-    /// arguments with `::` before others, and a suite may depend on the order of imports.
+    /// Either only files, or only names in them, in the order of the tests. pytest imports the files of arguments with
+    /// `::` before others, and a suite may depend on the order of imports.
     pub(super) fn arguments(&self) -> Vec<String> {
-        if self.is_whole() { self.files() } else { self.unique(|test| self.shortest(test)) }
-    }
-
-    /// The input of the plugin: the files to run completely, and the names to run in other files.
-    pub(super) fn to_json(&self) -> String {
-        let part = |test| !self.is_ours(Name::of_file(test));
-        let (mut whole, mut names, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for test in &self.tests {
-            let id = test.id.as_str();
-            if part(test) {
-                let name = self.shortest(test).id.unwrap_or(id);
-                names.extend(seen.insert(name).then_some(name));
-            } else {
-                let file = id.split("::").next().unwrap_or_default();
-                whole.extend(seen.insert(file).then_some(file));
-            }
-        }
-        json!({"whole": whole, "names": names}).to_string()
+        if self.is_whole() { self.unique(Name::of_file) } else { self.unique(|test| self.shortest(test)) }
     }
 
     fn unique(&self, name: impl Fn(&'a TestCase) -> Name<'a>) -> Vec<String> {
@@ -131,7 +107,7 @@ impl<'a> Selection<'a> {
 
 /// The classes and the function around a test, from the outermost.
 fn names(test: &TestCase) -> impl Iterator<Item = Name<'_>> {
-    let family = test.family();
+    let family = test.native.split('[').next().unwrap_or_default();
     let ends = family.match_indices("::").skip(1).map(|(place, _)| place);
     ends.chain([family.len()]).map(move |end| Name { id: Some(&family[..end]), ..Name::of(test) })
 }
@@ -149,7 +125,7 @@ fn count<'a>(tests: impl Iterator<Item = &'a TestCase>) -> HashMap<Name<'a>, usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Group;
+    use crate::model::{Group, Listed};
 
     fn suite() -> Suite {
         let group =
@@ -169,31 +145,25 @@ mod tests {
         ];
         for id in ids {
             let file = id.split("::").next().unwrap().trim_start_matches("pkg/");
-            suite.add(GroupIndex(0), id.into(), Some(file.into()));
+            suite.add(Listed::new(GroupIndex(0), id, Some(file.into())));
         }
-        suite.add(GroupIndex(1), "e.py::f".into(), Some("e.py".into()));
-        suite.add(GroupIndex(1), "a.py::g".into(), Some("a.py".into()));
+        suite.add(Listed::new(GroupIndex(1), "e.py::f", Some("e.py".into())));
+        suite.add(Listed::new(GroupIndex(1), "a.py::g", Some("a.py".into())));
         suite
     }
 
-    fn names(tests: &[u32], group: u16) -> (String, String) {
+    fn names(tests: &[u32], group: u16) -> String {
         let suite = suite();
         let tests: Vec<TestIndex> = tests.iter().map(|test| TestIndex(*test)).collect();
         let selection = Selection::new(&tests, GroupIndex(group), &suite, Naming::Short);
-        (selection.arguments().join(" "), selection.to_json())
+        selection.arguments().join(" ")
     }
 
     #[test]
     fn a_batch_names_files_classes_and_functions_if_it_has_all_their_tests() {
-        assert_eq!(names(&[0, 1, 2, 3, 4, 5, 6], 0).0, "a.py b.py");
-        assert_eq!(names(&[0, 1, 2, 3, 4, 5], 0).0, "a.py::f a.py::g b.py::C");
-        assert_eq!(names(&[0, 2, 5, 7, 9], 0).0, "a.py::f[1] a.py::g b.py::C::g c.py::f[1] ./-d.py::f");
-        assert_eq!(names(&[0, 1], 0).0, "a.py::f[1] a.py::f[2]", "so few are named one by one");
-    }
-
-    #[test]
-    fn the_plugin_knows_which_files_are_incomplete() {
-        let expected = json!({"whole": ["a.py"], "names": ["b.py::C", "pkg/c.py::f[2]"]});
-        assert_eq!(names(&[0, 1, 2, 3, 4, 5, 8], 0).1, expected.to_string());
+        assert_eq!(names(&[0, 1, 2, 3, 4, 5, 6], 0), "a.py b.py");
+        assert_eq!(names(&[0, 1, 2, 3, 4, 5], 0), "a.py::f a.py::g b.py::C");
+        assert_eq!(names(&[0, 2, 5, 7, 9], 0), "a.py::f[1] a.py::g b.py::C::g c.py::f[1] ./-d.py::f");
+        assert_eq!(names(&[0, 1], 0), "a.py::f[1] a.py::f[2]", "so few are named one by one");
     }
 }

@@ -5,7 +5,7 @@
 pub(super) struct Arguments {
     /// Options for both discovery and batches.
     pub options: Vec<String>,
-    /// Arguments that select files: substrings of paths, `--changed`, `--shard`.
+    /// Arguments that select files: substrings of paths, `--changed`, `--exclude`, `--shard`.
     pub selection: Vec<String>,
     /// The value of `-t`.
     pub pattern: Option<String>,
@@ -75,7 +75,7 @@ impl Arguments {
     fn place(&mut self, name: &str, value: Option<String>, taken: Vec<String>) {
         match name {
             _ if is_pattern(name) => self.pattern = value,
-            "changed" | "shard" => self.selection.extend(taken),
+            "changed" | "exclude" | "shard" => self.selection.extend(taken),
             "reporter" => self.reporters.extend(taken),
             // Batches have their own output file and must not watch.
             "outputfile" | "run" | "watch" | "w" => {}
@@ -110,8 +110,10 @@ mod tests {
 
     #[test]
     fn paths_and_shards_select_and_the_rest_is_kept() {
-        let sorted = parse("src/ --project unit --no-isolate lib --shard=1/2 -c v.ts --coverage x.test.ts");
-        assert_eq!(sorted.selection, ["src/", "lib", "--shard=1/2", "x.test.ts"]);
+        let sorted = parse(
+            "src/ --project unit --no-isolate lib --shard=1/2 --exclude z -c v.ts --coverage x.test.ts",
+        );
+        assert_eq!(sorted.selection, ["src/", "lib", "--shard=1/2", "--exclude", "z", "x.test.ts"]);
         assert_eq!(sorted.options, ["--project", "unit", "--no-isolate", "-c", "v.ts"]);
         assert_eq!(sorted.coverage, ["--coverage"]);
     }

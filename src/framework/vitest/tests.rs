@@ -1,12 +1,11 @@
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::*;
 use crate::command::Executable;
 use crate::framework::Facts;
-use crate::junit;
-use crate::model::CaseResult;
+use crate::model::Exit;
+use crate::record::{self, Event};
 
 fn vitest(run_args: Option<&str>) -> Vitest {
     Vitest::new(&config::Framework {
@@ -26,30 +25,39 @@ fn group(filters: &str) -> Group {
     Group { name: "all".into(), filters: filters.to_owned(), max_attempts: 1, solo: false }
 }
 
-fn suite(filters: &str, ids: &[&str]) -> Suite {
+fn suite(filters: &str, tests: Vec<Listed>) -> Suite {
     let mut suite = Suite::new(vec![group(filters)]);
-    for id in ids {
-        let file = id.split(" > ").next().map(Into::into);
-        suite.add(GroupIndex(0), (*id).into(), file);
+    for test in tests {
+        assert!(suite.add(test));
     }
     suite
 }
 
-fn words(vitest: &Vitest, suite: &Suite, tests: &[u32], fail_fast: bool) -> Vec<String> {
-    let facts = Facts::new();
-    let scratch = Path::new("/scratch");
-    let context = BatchContext { suite, facts: &facts, shared: None, root: ".", scratch, fail_fast };
-    let tests: Vec<TestIndex> = tests.iter().copied().map(TestIndex).collect();
-    let run = vitest.run_command(&tests, GroupIndex(0), &context);
-    assert_eq!(run.report, Some(PathBuf::from("/scratch/junit.xml")));
-    match run.command.executable {
-        Executable::Program(words) => words,
-        other => panic!("{other:?}"),
-    }
+/// A list with one file for each name and its titles.
+fn list(files: &[(&str, &[&str])]) -> String {
+    let files = files.iter().map(|(name, titles)| {
+        let path = name.rsplit(' ').next().unwrap();
+        let tests = titles.iter().enumerate().map(|(number, title)| {
+            let native = json!([name, false, path, [title], number]).to_string();
+            json!({ "native": native, "titles": [title], "line": 3, "isChosen": !title.contains("left out") })
+        });
+        json!({ "name": name, "path": path, "tests": Vec::from_iter(tests) })
+    });
+    let files: Vec<_> = files.collect();
+    json!({ "whole": true, "collection": "--root x", "files": files, "errors": [] }).to_string()
 }
 
-fn value<'a>(words: &'a [String], option: &str) -> Option<&'a str> {
-    words.iter().find_map(|word| word.strip_prefix(option))
+fn words(vitest: &Vitest, suite: &Suite, fail_fast: bool) -> (Vec<String>, Vec<InputFile>) {
+    let facts = Facts::new();
+    let scratch = Path::new("/scratch");
+    let group = GroupIndex(0);
+    let context = BatchContext { suite, group, facts: &facts, shared: None, root: ".", scratch, fail_fast };
+    let run = vitest.run_command(&[TestIndex(0)], &context);
+    assert_eq!(run.report, Some(ReportFile::record("/scratch/record.jsonl")));
+    match run.command.executable {
+        Executable::Program(words) => (words, run.command.files),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn listing(file: Option<String>, exit: Exit) -> Result<Listing> {
@@ -59,6 +67,10 @@ fn listing(file: Option<String>, exit: Exit) -> Result<Listing> {
     vitest.parse_list(&command, &output)
 }
 
+fn ids(listing: &Listing) -> Vec<&str> {
+    listing.tests.iter().map(|test| test.id.as_str()).collect()
+}
+
 fn versions() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/vitest");
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -66,143 +78,116 @@ fn versions() -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_version_lists_what_its_report_names() {
+fn every_version_lists_the_same_tests_and_records_them_by_their_native_ids() {
+    let mut before = None;
     for version in versions() {
         let text = fs::read_to_string(version.join("list.json")).unwrap();
         let listing = listing(Some(text), Exit::Code(0)).unwrap();
-        assert_eq!((listing.tests.len(), listing.warnings.len()), (23, 1), "{version:?}");
-        let mut suite = Suite::new(vec![group("")]);
-        for test in listing.tests {
-            suite.add(test.group, test.id, test.file);
-        }
-        let vitest = vitest(None);
-        let matcher = Titles { suite: &suite, vitest: &vitest };
-        let report = fs::read(version.join("junit.xml")).unwrap();
-        let mut found = BTreeSet::new();
-        let mut above = Vec::new();
-        junit::read::read(report.as_slice(), &mut |case| match matcher.find(&case) {
-            Some(test) => {
-                found.insert(test);
-            }
-            None => above.push(case),
+        let names: Vec<String> = ids(&listing).into_iter().map(str::to_owned).collect();
+        assert_eq!((names.len(), listing.errors.len()), (24, 0), "{version:?}");
+        assert!(names.contains(&"src/a.test.ts > dup (2)".to_owned()), "{names:#?}");
+        assert_eq!(*before.get_or_insert(names.clone()), names, "{version:?}");
+        let suite = suite("", listing.tests);
+        let find =
+            |native: &str| suite.find_native(GroupIndex(0), native).unwrap_or_else(|| panic!("{native}"));
+        let (mut ended, mut lost) = (BTreeSet::new(), Vec::new());
+        let record = fs::read(version.join("record.jsonl")).unwrap();
+        let error = record::read(record.as_slice(), &mut |event| match event {
+            Event::End(end) => assert!(ended.insert(find(&end.id))),
+            Event::Error(error) => lost.extend(error.tests.iter().map(|test| find(test))),
+            _ => {}
         });
-        assert_eq!(found.len(), 23, "{version:?}");
-        assert_eq!(above.len(), 1, "{version:?}");
-        let covered = matcher.covers(&above[0]).into_iter().map(|index| suite.test(index).id.as_str());
-        let wanted = ["src/hook.test.ts > d > x", "src/hook.test.ts > d > y"];
-        assert_eq!(covered.collect::<Vec<_>>(), wanted, "{version:?}");
+        assert_eq!((error, ended.len()), (None, 22), "{version:?}");
+        let lost = lost.into_iter().map(|index| suite.test(index).id.as_str());
+        assert_eq!(Vec::from_iter(lost), ["src/hook.test.ts > d > x", "src/hook.test.ts > d > y"]);
     }
 }
 
 #[test]
-fn a_file_that_does_not_load_is_an_error_that_names_it() {
+fn a_file_that_does_not_load_is_an_error_and_the_other_files_are_listed() {
     for version in versions() {
         let text = fs::read_to_string(version.join("broken.json")).unwrap();
-        let error = listing(Some(text), Exit::Code(1)).unwrap_err().to_string();
-        for file in ["src/syn.test.ts: ", "src/thr.test.ts: in describe", "src/zero.test.ts: no test suite"] {
-            assert!(error.contains(file), "{error}");
+        let listing = listing(Some(text), Exit::Code(1)).unwrap();
+        let errors: Vec<(&str, &str)> =
+            listing.errors.iter().map(|error| (error.file.as_str(), error.message.as_str())).collect();
+        let reasons = [
+            ("src/syn.test.ts", "Transform failed"),
+            ("src/thr.test.ts", "in describe"),
+            ("src/zero.test.ts", "No test suite found"),
+        ];
+        assert_eq!((listing.tests.len(), errors.len()), (24, 3), "{version:?}");
+        for ((file, message), (wanted, reason)) in errors.into_iter().zip(reasons) {
+            assert!(file == wanted && message.starts_with(reason), "{file}: {message}");
+            assert!(!message.contains('\x1B'), "{message}");
         }
-        assert!(!error.contains('\x1B'));
     }
 }
 
 #[test]
-fn a_command_that_failed_or_wrote_nothing_is_an_error() {
-    let none = r#"{"files":[]}"#.to_owned();
-    assert!(listing(Some(none.clone()), Exit::Code(1)).unwrap_err().to_string().contains("it hurts"));
+fn a_list_that_is_not_whole_is_an_error_and_a_whole_one_outranks_the_exit_status() {
+    let list = list(&[("a.ts", &["x"])]);
+    let cut = list.replace("\"whole\":true", "\"whole\":false");
+    assert!(listing(Some(cut), Exit::Code(0)).unwrap_err().to_string().contains("it hurts"));
     assert!(listing(None, Exit::Code(0)).is_err());
-    assert_eq!(listing(Some(none), Exit::Code(0)).unwrap().tests, []);
+    assert!(listing(Some(list[..20].to_owned()), Exit::Code(0)).is_err());
+    let listing = listing(Some(list), Exit::Code(1)).unwrap();
+    assert_eq!((ids(&listing), listing.collection.as_str()), (vec!["a.ts > x"], "--root x"));
+    let test = &listing.tests[0];
+    assert_eq!((test.file.as_deref(), test.line), (Some("a.ts"), Some(3)));
+    assert_eq!(&*test.native, r#"["a.ts",false,"a.ts",["x"],0]"#);
 }
 
 #[test]
-fn discovery_runs_nothing_and_tries_again_with_isolation() {
+fn tests_of_one_name_are_numbered_and_nothing_else_is() {
+    let files: [(&str, &[&str]); 2] =
+        [("a.ts", &["x", "x", "x (2)", "x", "y", "left out"]), ("|lib| a.ts", &["x"])];
+    let listing = listing(Some(list(&files)), Exit::Code(0)).unwrap();
+    let wanted = ["a.ts > x", "a.ts > x (3)", "a.ts > x (2)", "a.ts > x (4)", "a.ts > y", "|lib| a.ts > x"];
+    assert_eq!(ids(&listing), wanted);
+}
+
+#[test]
+fn discovery_runs_nothing_and_changes_no_setting() {
     let vitest = vitest(None);
-    let commands = vitest.list_commands(&[group("src/ -t 'a|b' --project one")], Path::new("/s")).unwrap();
-    let shell = commands[0].command.to_shell();
-    let (quick, careful) = shell.split_once(" || ").unwrap();
-    assert!(quick.starts_with("npx vitest --run src/ --no-isolate "), "{quick}");
-    assert!(careful.starts_with("npx vitest --run src/ "), "{careful}");
-    assert!(!careful.contains("isolate"));
-    for half in [quick, careful] {
-        let words = shell_words::split(half).unwrap();
-        assert_eq!(value(&words, "--testNamePattern="), Some("(?!)"));
-        assert_eq!(value(&words, "--reporter="), Some("/s/vitest-0.mjs"));
-        assert!(words.ends_with(&["--project".to_owned(), "one".to_owned()]));
-    }
-    let script = &commands[0].command.files[0];
-    assert!(script.content.starts_with(r#"const settings = {"list":"/s/vitest-0.json","pattern":"a|b"}"#));
+    let groups = [group("src/ -t 'a|b' --project one --exclude z")];
+    let command = vitest.list_commands(&groups, Path::new("/s")).unwrap().remove(0).command;
+    let line = "npx vitest --run src/ --exclude z '--coverage.enabled=false' \
+                '--reporter=/s/vitest-0/vitest_reporter.mjs' '--testNamePattern=(?!)' --project one";
+    assert_eq!(command.to_shell(), line);
+    let first = command.files[0].content.lines().next().unwrap();
+    let settings = r#"{"collection":"--project one","list":"/s/vitest-0/list.json","pattern":"a|b"}"#;
+    assert_eq!(first, format!("const settings = {settings}"));
+    assert_eq!(command.files[1].path, Path::new("/s/vitest-0/vitest_runner.mjs"));
 }
 
 #[test]
-fn isolation_stays_as_the_user_chose() {
-    let commands = vitest(None).list_commands(&[group("--isolate")], Path::new("/s")).unwrap();
-    let shell = commands[0].command.to_shell();
-    assert!(shell.ends_with(" --isolate") && !shell.contains("||"), "{shell}");
+fn a_batch_gets_the_native_ids_of_its_tests_and_the_options_of_its_group() {
+    let tests = listing(Some(list(&[("src/a.ts", &["one", "two"])])), Exit::Code(0)).unwrap().tests;
+    let suite = suite("src/ -t x -c v.ts --shard=1/2", tests);
+    let (words, files) = words(&vitest(None), &suite, false);
+    let line = ["npx", "vitest", "--run", "-c", "v.ts", "--coverage.enabled=false"];
+    let reporters = ["--reporter=/scratch/vitest_reporter.mjs", "--reporter=default"];
+    assert_eq!(words, [&line[..], &reporters].concat());
+    let settings =
+        json!({ "record": "/scratch/record.jsonl", "wanted": [&*suite.test(TestIndex(0)).native] });
+    assert_eq!(files[0].content.lines().next().unwrap(), format!("const settings = {settings}"));
 }
 
 #[test]
-fn whole_files_are_named_without_their_tests() {
-    let suite = suite("src/ -c v.ts", &["src/a.test.ts > one", "src/a.test.ts > two", "b.test.ts > x"]);
-    let words = words(&vitest(None), &suite, &[0, 1], false);
-    let start = ["npx", "vitest", "--run", "src/a.test.ts", "-c", "v.ts", "--coverage.enabled=false"];
-    assert_eq!(&words[..start.len()], start);
-    assert_eq!(value(&words, "--outputFile="), Some("/scratch/junit.xml"));
-    assert_eq!(value(&words, "--testNamePattern="), None);
-}
-
-#[test]
-fn part_of_a_file_is_chosen_by_whole_titles() {
-    let suite = suite("-t x", &["a.ts > d (1) > a > b", "a.ts > other x"]);
+fn reporters_and_coverage_of_the_user_stay_and_a_failure_may_end_the_batch() {
+    let tests = listing(Some(list(&[("a.ts", &["one"])])), Exit::Code(0)).unwrap().tests;
     let vitest = vitest(Some("--coverage --reporter=verbose --outputFile=mine"));
-    let some = words(&vitest, &suite, &[0], true);
-    let pattern = r"^ ?(?:d\s\(1\)(?: >)? a(?: >)? b)$";
-    assert_eq!(value(&some, "--testNamePattern="), Some(pattern));
-    assert!(some.contains(&"--bail=1".to_owned()) && some.contains(&"--coverage".to_owned()));
-    assert!(
-        some.contains(&"--reporter=verbose".to_owned()) && !some.contains(&"--outputFile=mine".to_owned())
-    );
-    let all = words(&vitest, &suite, &[0, 1], false);
-    assert_eq!(value(&all, "--testNamePattern="), Some("x"));
-}
-
-#[test]
-fn tests_with_characters_missing_from_the_report_can_be_selected() {
-    let text = r#"{"files":[{"file":"a.ts","tests":["\u001b[1mbold","plain\n"]}]}"#;
-    let listing = listing(Some(text.to_owned()), Exit::Code(0)).unwrap();
-    let ids: Vec<&str> = listing.tests.iter().map(|test| test.id.as_str()).collect();
-    assert_eq!((ids.as_slice(), listing.facts.len()), (["a.ts > [1mbold", "a.ts > plain "].as_slice(), 1));
-    let suite = suite("", &["a.ts > [1mbold", "a.ts > plain "]);
-    let pattern = |index| vitest(None).pattern(&[TestIndex(index)], GroupIndex(0), &suite, &listing.facts);
-    assert_eq!(pattern(0).as_deref(), Some(r"^ ?(?:\u001b\[1mbold)$"));
-    assert_eq!(pattern(1).as_deref(), Some(r"^ ?(?:plain\s)$"));
-}
-
-#[test]
-fn other_files_that_match_the_arguments_are_excluded() {
-    let tests = ["src/a.test.ts > x", "lib/src/A.test.ts > x", "src/a.test.tsx > x", "z/[id].ts > x"];
-    let suite = suite("", &tests);
-    let words = words(&vitest(None), &suite, &[0], false);
-    let excluded: Vec<_> = words.iter().filter_map(|word| word.strip_prefix("--exclude=")).collect();
-    assert_eq!(excluded, ["lib/src/A.test.ts", "src/a.test.tsx"]);
-    assert_eq!(escape_glob("z/[id].ts"), r"z/\[id\].ts");
-}
-
-#[test]
-fn tests_that_the_selection_excluded_are_not_extras() {
-    let suite = suite("", &[]);
-    let vitest = vitest(None);
-    let matcher = Titles { suite: &suite, vitest: &vitest };
-    let case = |outcome| {
-        let result = CaseResult::new(outcome, Duration::ZERO);
-        Case { classname: "a.ts".to_owned(), name: "x".to_owned(), file: None, result }
-    };
-    assert!(!matcher.is_extra(&case(Outcome::Skipped)));
-    assert!(matcher.is_extra(&case(Outcome::Passed)));
+    let (words, _) = words(&vitest, &suite("", tests), true);
+    let rest = ["--coverage", "--bail=1", "--reporter=/scratch/vitest_reporter.mjs", "--reporter=verbose"];
+    assert_eq!(words[3..], rest);
 }
 
 #[test]
 fn a_command_for_the_user_needs_none_of_our_files() {
-    let suite = suite("", &["a.ts > one", "a.ts > two"]);
-    let text = vitest(None).by_hand(&[TestIndex(0)], &suite);
-    assert_eq!(text, "npx vitest --run a.ts '--testNamePattern=^ ?(?:one)$'");
+    let tests = listing(Some(list(&[("a.ts", &["d (1) > a", "two\n"])])), Exit::Code(0)).unwrap().tests;
+    let suite = suite("--project p", tests);
+    let by_hand = |index| vitest(None).by_hand(&[TestIndex(index)], &suite);
+    let pattern = r"'--testNamePattern=^ ?(?:d\s\(1\)(?: >)? a)$'";
+    assert_eq!(by_hand(0), format!("npx vitest --run a.ts --project p {pattern}"));
+    assert!(by_hand(1).ends_with(r"'--testNamePattern=^ ?(?:two\s)$'"));
 }

@@ -1,16 +1,4 @@
-//! How vitest reads and writes names: in globs, in `-t` expressions and in its XML.
-
-/// A glob that matches only `file`.
-pub(super) fn escape_glob(file: &str) -> String {
-    let mut glob = String::with_capacity(file.len());
-    for letter in file.chars() {
-        if "\\[](){}!*?+@|".contains(letter) {
-            glob.push('\\');
-        }
-        glob.push(letter);
-    }
-    glob
-}
+//! How vitest reads and writes names: in `-t` expressions and in its XML.
 
 /// An expression for `-t` that matches joined titles. vitest joins titles with a space up to version 4 and with ` >
 /// ` since version 5. A space may stand for any white space in the title.
@@ -42,23 +30,4 @@ pub(super) fn clean(text: &str) -> String {
             && (u32::from(letter) & 0xFFFE) != 0xFFFE
     });
     kept.map(|letter| if matches!(letter, '\n' | '\r' | '\t') { ' ' } else { letter }).collect()
-}
-
-/// Whether [`clean`] removes characters, so that the text cannot be restored from the report.
-pub(super) fn loses_letters(text: &str) -> bool {
-    clean(text).chars().count() < text.chars().count()
-}
-
-/// The text without terminal colors.
-pub(super) fn plain(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        if letter != '\x1B' {
-            kept.push(letter);
-        } else if letters.next() == Some('[') {
-            letters.by_ref().find(|letter| letter.is_ascii_alphabetic());
-        }
-    }
-    kept
 }

@@ -13,10 +13,13 @@ use super::skips;
 
 const PYTEST: &str = "pytest==9.1.1";
 const PYTEST_OLD: &str = "pytest==7.4.4";
-const VITEST: &str = r#"{"private": true, "type": "module", "dependencies": {"vitest": "4.1.12"}}"#;
+/// The versions of vitest, with what else they need. Version 5 does not run on every Node.
+const VITESTS: [(&str, &str); 5] =
+    [("1.6.1", ""), ("2.1.9", ""), ("3.2.7", ""), ("4.1.12", ""), ("5.1.2", r#", "node": "22.23.3""#)];
 const MODAL: &str = "modal==1.6.4";
 const MODAL_OLD: &str = "modal==1.5.4";
 const UV: &str = "uv==0.13.9";
+const CMAKE: &str = "cmake==4.4.5";
 const NEXTEST: &str = "0.9.143";
 
 type Made = OnceLock<Result<PathBuf, String>>;
@@ -33,16 +36,29 @@ pub fn python_old() -> Option<&'static Path> {
     found("pytest-old", MADE.get_or_init(|| environment("pytest-old", PYTEST_OLD)))
 }
 
-/// A `node_modules` directory with vitest, to be linked into a project.
+/// A `node_modules` directory with a recent vitest, to be linked into a project.
 pub fn vitest() -> Option<&'static Path> {
-    static MADE: Made = Made::new();
+    vitest_of("4.1.12")
+}
+
+/// A `node_modules` directory with a version of vitest, its coverage provider, TypeScript, and a Node that serves, to
+/// be linked into a project.
+pub fn vitest_of(version: &str) -> Option<&'static Path> {
+    static MADE: [Made; VITESTS.len()] = [const { Made::new() }; VITESTS.len()];
+    let place = VITESTS.iter().position(|(known, _)| *known == version).expect("a known version");
+    let name = format!("vitest-{version}");
     let make = || {
-        provide("vitest", VITEST, |directory| {
-            fs::write(directory.join("package.json"), VITEST).map_err(|error| error.to_string())?;
+        let needs = format!(
+            r#""vitest": "{version}", "@vitest/coverage-v8": "{version}", "typescript": "5.9.3"{}"#,
+            VITESTS[place].1
+        );
+        let package = format!(r#"{{"private": true, "type": "module", "dependencies": {{{needs}}}}}"#);
+        provide(&name, &package, |directory| {
+            fs::write(directory.join("package.json"), &package).map_err(|error| error.to_string())?;
             execute(Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(directory))
         })
     };
-    found("vitest", MADE.get_or_init(|| make().map(|directory| directory.join("node_modules"))))
+    found(&name, MADE[place].get_or_init(|| make().map(|directory| directory.join("node_modules"))))
 }
 
 /// A directory that holds `cargo-nextest`.
@@ -62,6 +78,13 @@ pub fn nextest() -> Option<&'static Path> {
         made.map(|directory| directory.join("bin"))
     };
     found("nextest", MADE.get_or_init(make))
+}
+
+/// A directory that holds `cmake` and `ctest`.
+pub fn cmake() -> Option<&'static Path> {
+    static MADE: Made = Made::new();
+    let make = || environment("cmake", CMAKE).map(|python| python.with_file_name(""));
+    found("cmake", MADE.get_or_init(make))
 }
 
 /// A virtual environment with Modal's SDK and uv, which has fetched all that the bundled script asks for.
