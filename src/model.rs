@@ -58,6 +58,18 @@ pub struct Group {
     pub solo: bool,
 }
 
+/// Which tests of a group run in one batch, in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepTogether {
+    /// Only those of which the project itself says so.
+    #[default]
+    Test,
+    /// Those of a class too, or what is a class to the framework; of a file, where they are in none.
+    Class,
+    /// Those of a file too.
+    File,
+}
+
 /// Why a batch exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
