@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{GroupIndex, KeepTogether};
+use crate::model::{GroupIndex, GroupLimit, KeepTogether};
 
 mod check;
 mod cost;
@@ -77,10 +77,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// The groups that have a maximum number of batches at once, and this number.
-    pub fn group_limits(&self) -> Vec<(GroupIndex, usize)> {
+    /// The groups that have a maximum number of batches at once.
+    pub fn group_limits(&self) -> Vec<GroupLimit> {
         let limits = (0..).map(GroupIndex).zip(self.groups.iter().map(|group| group.max_parallel));
-        limits.filter_map(|(group, limit)| Some((group, limit?))).collect()
+        limits.filter_map(|(group, most)| Some(GroupLimit { group, most: most? })).collect()
     }
 
     /// The environment variables that the provider sets for tests.

@@ -12,7 +12,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::cancel::Cancel;
 use crate::event::{Event, Execution, Reaction};
-use crate::model::{Batch, GroupIndex};
+use crate::model::{Batch, GroupLimit};
 use crate::provider::{Provider, ProviderError, Sandbox};
 
 mod creates;
@@ -50,8 +50,8 @@ pub struct Pool<'a> {
     pub provider: &'a dyn Provider,
     /// Maximum number of sandboxes.
     pub machines: usize,
-    /// The most batches at once of groups that have a limit.
-    pub limits: &'a [(GroupIndex, usize)],
+    /// The groups that have a maximum number of batches at once.
+    pub limits: &'a [GroupLimit],
     /// How many idle ones are kept beside those that may be needed, while anything runs.
     pub spare: usize,
     /// What they do.

@@ -120,6 +120,15 @@ pub struct Gathered<'a> {
     pub facts: &'a Facts,
 }
 
+/// A test that has a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ran<'a> {
+    /// What its tool calls it.
+    pub native: &'a str,
+    /// Whether it failed.
+    pub has_failed: bool,
+}
+
 /// What a runner means by an exit status that is not 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Meaning {
@@ -197,6 +206,16 @@ pub trait Framework: Send + Sync {
     /// A command that judges the whole run by files that came with the results of its batches. It runs on this machine,
     /// in the root of the project. Its stdout is for users; if it does not end with status 0, the run has failed.
     fn conclude(&self, _gathered: &Gathered<'_>) -> Option<CommandLine> {
+        None
+    }
+
+    /// The file on this machine in which the tool keeps which tests failed last, for its own commands.
+    fn failures_file(&self, _facts: &Facts) -> Option<PathBuf> {
+        None
+    }
+
+    /// The new content of that file; `None` if it stays as it is. `old` is empty if there is no file.
+    fn failures_content(&self, _old: &str, _tests: &[Ran<'_>]) -> Option<String> {
         None
     }
 

@@ -70,6 +70,15 @@ pub enum KeepTogether {
     File,
 }
 
+/// A group that has a maximum number of batches at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupLimit {
+    /// The group.
+    pub group: GroupIndex,
+    /// The maximum, at least 1.
+    pub most: usize,
+}
+
 /// Why a batch exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

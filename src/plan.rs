@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::framework::Grain;
-use crate::model::{Batch, GroupIndex, Origin, Suite, TestIndex};
+use crate::model::{Batch, GroupIndex, GroupLimit, Origin, Suite, TestIndex};
 
 mod choose;
 mod estimate;
@@ -100,16 +100,16 @@ impl Plan {
     }
 
     /// How many of the batches can run at once if these groups have such a maximum.
-    pub fn width(&self, limits: &[(GroupIndex, usize)]) -> usize {
+    pub fn width(&self, limits: &[GroupLimit]) -> usize {
         let in_group = |group| self.batches.iter().filter(|batch| batch.group == group).count();
-        let idle = limits.iter().map(|(group, most)| in_group(*group).saturating_sub(*most));
+        let idle = limits.iter().map(|limit| in_group(limit.group).saturating_sub(limit.most));
         self.batches.len() - idle.sum::<usize>()
     }
 
     /// The plan with a prediction that respects how many batches of these groups may run at once.
     #[must_use]
-    pub fn limited(mut self, limits: &[(GroupIndex, usize)]) -> Plan {
-        for (group, most) in limits {
+    pub fn limited(mut self, limits: &[GroupLimit]) -> Plan {
+        for GroupLimit { group, most } in limits {
             let batches = self.batches.iter().filter(|batch| batch.group == *group);
             let least = makespan(batches.map(|batch| batch.load.as_secs_f64()), *most);
             self.predicted = self.predicted.max(least);

@@ -1,11 +1,15 @@
 """The part of offload's pytest plugin that runs a batch and writes its record. PYTEST_DONT_REWRITE"""
 
+import atexit
 import json
 import os
+import sys
 import time
 
+import offload_coverage
+import offload_snapshots
 import pytest
-from offload_pytest import CollectionErrors, first_line
+from offload_pytest import CollectionErrors, first_line, with_headline
 
 RANKS = ["passed", "xfailed", "skipped", "failed", "error"]
 
@@ -15,6 +19,7 @@ class Record:
     whatever ends this process. Tests may replace functions and close descriptors."""
 
     LIMIT = 64 * 1024
+    TEXTS = ("message", "text", "stdout", "stderr")
 
     def __init__(self, path):
         self.path = path
@@ -28,7 +33,7 @@ class Record:
         if self.own() != self.process:
             return
         told = {"event": event}
-        told.update((key, self.cut(value)) for key, value in fields.items() if value is not None)
+        told.update((key, self.cut(value) if key in self.TEXTS else value) for key, value in fields.items() if value is not None)
         line = (self.dumps(told) + "\n").encode("ascii")
         try:
             if self.where() != self.place:
@@ -43,7 +48,7 @@ class Record:
         return status.st_dev, status.st_ino
 
     def cut(self, value):
-        if not isinstance(value, str) or len(value) * 4 <= self.LIMIT:
+        if value is None or len(value) * 4 <= self.LIMIT:
             return value
         data = value.encode("utf-8", "surrogatepass")
         left_out = len(data) - self.LIMIT
@@ -80,6 +85,10 @@ class Status(int):
 
     name = property(lambda self: pytest.ExitCode(int(self)).name)
 
+    def __or__(self, other):
+        both = int(self) | other
+        return self if both == self else both
+
 
 class Runner(CollectionErrors):
     def __init__(self, order, config, record):
@@ -89,15 +98,21 @@ class Runner(CollectionErrors):
         self.wanted = order["tests"]
         files = order.get("files")
         self.wanted_files = files and {os.path.normpath(os.path.join(self.files.here, file)) for file in files}
+        self.order = order
+        self.starts_again = False
         self.kept = None
-        self.running = {}
+        self.running, self.outcomes = {}, {}
         self.errors = self.failures = self.counted = 0
         arguments = [str(argument).split("::", 1) for argument in config.args]
         parts = {os.path.abspath(os.path.join(self.files.here, path)) for path, *rest in arguments if rest}
         # Of such a file pytest asks for a part by name: without it, it would not run at all.
         self.named_in_part = parts if not config.option.pyargs else None
+        cache = getattr(config, "cache", None)
+        if cache and not cache._cachedir.is_dir():
+            # pytest puts a file beside it that hides it from git.
+            cache.set("cache/nodeids", [])
         for name in ("lfplugin", "nfplugin"):
-            # Of the results of one batch they would make those of the run.
+            # What they keep of one batch would look like all of the run.
             if config.pluginmanager.hasplugin(name):
                 config.pluginmanager.unregister(name=name)
 
@@ -109,7 +124,7 @@ class Runner(CollectionErrors):
 
     def note(self, file, text):
         self.counted += 1
-        self.error("collection", text.splitlines()[-1] if text else "", name=file, text=text, files=[file])
+        self.error("collection", text, name=file, text=text, files=[file])
 
     def is_wanted(self, path):
         if self.wanted_files is None or os.path.basename(path) in ("__init__.py", "conftest.py"):
@@ -150,12 +165,19 @@ class Runner(CollectionErrors):
         earlier = {}
         for item in self.kept:
             earlier.setdefault(item.nodeid, []).append(item)
-        chosen = {}
+        chosen, missing = {}, []
         for wanted in self.wanted:
-            items = found.get(wanted) or earlier.get(wanted) or ()
-            chosen.update((id(item), item) for item in items)
+            items = found.get(wanted) or earlier.get(wanted)
+            chosen.update((id(item), item) for item in items or ())
             if not items and not self.errors:
-                self.record.say("missing", id=wanted)
+                missing.append(wanted)
+        self.starts_again = bool(missing) and self.wanted_files is not None and hasattr(sys, "orig_argv")
+        if self.starts_again:
+            # Ids may depend on what else is there, as where a plugin numbers tests.
+            chosen = {}
+            atexit.register(start_again, self.order)
+        for wanted in () if self.starts_again else missing:
+            self.record.say("missing", id=wanted)
         others = [item for item in session.items if id(item) not in chosen]
         session.items[:] = chosen.values()
         if others:
@@ -258,6 +280,7 @@ class Runner(CollectionErrors):
             # It is to run again, or nothing was said of it.
             return
         del self.running[nodeid]
+        self.outcomes[nodeid] = test.outcome
         file, line, _ = location
         about = dict(test.about, file=self.files.name(file), line=None if line is None else line + 1)
         properties = [[str(name), str(value)] for name, value in test.report.user_properties]
@@ -289,7 +312,7 @@ class Runner(CollectionErrors):
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_internalerror(self, excrepr, excinfo):
-        self.error("hook", excinfo.exconly(), text=str(excrepr))
+        self.error("hook", excinfo.exconly(), text=with_headline(str(excrepr)))
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session):
@@ -300,14 +323,17 @@ class Runner(CollectionErrors):
             excinfo = pytest.ExceptionInfo.from_exc_info(outcome.excinfo)
             exit_of = getattr(excinfo.value, "returncode", None)
             session.exitstatus = before if exit_of is None else exit_of
-            self.error("hook", excinfo.exconly(), name="pytest_sessionfinish", text=str(excinfo.getrepr(style="native")))
+            text = with_headline(str(excinfo.getrepr(style="native")))
+            self.error("hook", excinfo.exconly(), name="pytest_sessionfinish", text=text)
         elif session.exitstatus is status:
             session.exitstatus = before
-        elif session.exitstatus:
+        elif session.exitstatus and not self.starts_again:
             self.error("session", "a plugin set the exit status to %d" % session.exitstatus)
         self.tell_rest(session)
 
     def tell_rest(self, session):
+        if self.starts_again and not self.errors:
+            return
         uncounted = session.testsfailed - self.counted
         if uncounted > 0 and not self.errors:
             self.error("session", "a plugin counted %d more failures than tests have" % uncounted)
@@ -383,6 +409,18 @@ def separate_base(config, worker):
     factory.getbasetemp = getbasetemp
 
 
+def start_again(order):
+    """Starts this command once more when all of it has ended, to collect all files."""
+    with open(order["path"], "w", encoding="ascii") as file:
+        json.dump(dict(order, files=None), file)
+    for name, part, mark in (("PYTHONPATH", os.path.dirname(__file__), os.pathsep), ("PYTEST_PLUGINS", "offload_pytest", ",")):
+        os.environ[name] = mark.join(filter(None, [part, os.environ.get(name)]))
+    os.environ["OFFLOAD_PYTEST"] = order["path"]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execvp(sys.orig_argv[0], sys.orig_argv)
+
+
 def register(order, config):
     record = Record(order["record"])
     register = config.pluginmanager.register
@@ -393,4 +431,9 @@ def register(order, config):
         names = (SharedFixtures if has_xdist else SharedNames)(int(number), int(count), order["run"])
         register(names, "offload-names")
         separate_base(config, names.worker["workerid"])
-    register(Runner(order, config, record), "offload-runner")
+    runner = Runner(order, config, record)
+    for name, part in (("_cov", offload_coverage.Batch), ("syrupy", offload_snapshots.Snapshots)):
+        if config.pluginmanager.hasplugin(name):
+            register(part(config, runner), "offload-" + name)
+    # What is registered last has the last word on how the session ends.
+    register(runner, "offload-runner")

@@ -1,8 +1,9 @@
 """A pytest plugin that lists tests for offload, and runs those of a batch. PYTEST_DONT_REWRITE
 
-`PYTEST_PLUGINS` loads it; `OFFLOAD_PYTEST` names a JSON file, its order. `mode` is `list` or `run`:
+`PYTEST_PLUGINS` loads it; `OFFLOAD_PYTEST` names a JSON file, its order. `mode` is `list`, `run` or `conclude`:
 `list` writes what `--collect-only` collected to the file `output`; `run` collects in the same way, keeps the
-tests of its batch, and appends what happens to the file `record`, one line of JSON an event.
+tests of its batch, and appends what happens to the file `record`, one line of JSON an event; `conclude` runs no
+tests, and joins the coverage of batches in the folder `data`.
 """
 
 import gc
@@ -24,11 +25,17 @@ def take_order():
         if any(rest):
             os.environ[name] = mark.join(rest)
     with open(path, encoding="utf-8") as file:
-        return json.load(file)
+        return dict(json.load(file), path=path)
 
 
 def first_line(text):
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def with_headline(text):
+    """A traceback has its reason at the end; readers see the beginning first."""
+    last = first_line("\n".join(reversed(text.splitlines())))
+    return (last[1:].strip() if last.startswith("E ") else last) + "\n" + text
 
 
 class Files:
@@ -64,7 +71,7 @@ class CollectionErrors:
     def pytest_collectreport(self, report):
         if report.failed:
             file = self.failing.get(report.nodeid) or self.files.name(report.nodeid.split("::", 1)[0])
-            self.note(file, str(report.longrepr))
+            self.note(file, with_headline(str(report.longrepr)))
 
 
 class Lister(CollectionErrors):
@@ -120,8 +127,13 @@ class Lister(CollectionErrors):
                     numbers[item.nodeid] = len(numbers)
                     chosen.append(item)
         files, tests, keys = {}, [], Keys(config, chosen)
+        places = {}
+        for item in (item for items in selections for item in items):
+            places.setdefault(item.nodeid, set()).add(self.files.of(item))
         for number, item in enumerate(chosen):
-            file = files.setdefault(self.files.of(item), len(files))
+            # A plugin may give tests of several files one id: no file has them all.
+            file, *others = places[item.nodeid]
+            file = None if others else files.setdefault(file, len(files))
             line = item.location[1]
             tests.append([item.nodeid, file, None if line is None else line + 1, keys.of(number)])
         has = config.pluginmanager.hasplugin
@@ -131,7 +143,6 @@ class Lister(CollectionErrors):
             "filters": self.filters,
             "run": uuid.uuid4().hex,
             "xdist": has("xdist"),
-            "coverage": has("_cov"),
             "failures": str(config.cache._getvaluepath("cache/lastfailed")) if has("lfplugin") else None,
             "goes_on": bool(config.option.continue_on_collection_errors),
             "files": list(files),
@@ -156,6 +167,8 @@ class Keys:
             self.tie_as_xdist(config.getoption("dist", "no"), items)
         if has("dependency"):
             self.tie_dependencies(items)
+        if has("syrupy"):
+            self.tie_snapshots(items)
         for ties in self.ties:
             for tie in sorted(ties):
                 self.leaders[self.leader(tie)] = self.leader(min(ties))
@@ -179,6 +192,13 @@ class Keys:
                 ties.add("scope " + item.nodeid.rsplit("::", 1)[0])
             elif names:
                 ties.add("group " + "_".join(sorted(names)))
+
+    def tie_snapshots(self, items):
+        """syrupy judges snapshots by file."""
+        users = {item.path for item in items if "snapshot" in getattr(item, "fixturenames", ())}
+        for ties, item in zip(self.ties, items):
+            if item.path in users:
+                ties.add("snapshots %s" % item.path)
 
     def tie_dependencies(self, items):
         """By the names under which pytest-dependency knows results: one that is waited for ties both."""
@@ -205,6 +225,14 @@ class Keys:
 ORDER = take_order()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config):
+    if ORDER is not None and ORDER["mode"] == "run":
+        from offload_coverage import separate
+
+        separate(early_config.known_args_namespace, ORDER["record"] + ".coverage")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
     global ORDER
@@ -216,7 +244,11 @@ def pytest_configure(config):
             # Collecting makes many objects and little garbage: a fifth of its time is saved.
             gc.disable()
             config.pluginmanager.register(Lister(order, config), "offload-lister")
-    else:
+    elif order["mode"] == "run":
         from offload_batch import register
 
         register(order, config)
+    else:
+        from offload_coverage import Conclusion
+
+        config.pluginmanager.register(Conclusion(order, config), "offload-conclusion")

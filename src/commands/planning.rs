@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::estimates::Estimates;
 use crate::command::CommandLine;
 use crate::framework::{Commands, Place};
-use crate::model::{GroupIndex, TestIndex};
+use crate::model::{GroupLimit, TestIndex};
 use crate::plan::{Limits, Plan};
 
 /// Everything that a plan depends on, except the number of sandboxes.
@@ -19,8 +19,8 @@ pub struct Planning<'a> {
     pub estimates: &'a Estimates,
     /// The deadline of a batch.
     pub timeout: Duration,
-    /// The groups that have a maximum number of batches at once, and this number.
-    pub limits: &'a [(GroupIndex, usize)],
+    /// The groups that have a maximum number of batches at once.
+    pub limits: &'a [GroupLimit],
     /// A directory like that of a batch; it need not exist.
     pub scratch: &'a Path,
 }
@@ -30,7 +30,7 @@ impl Planning<'_> {
     fn width(&self) -> usize {
         let tests = self.commands.suite.tests();
         let in_group = |group| tests.iter().filter(|test| test.group == group).count();
-        let idle = self.limits.iter().map(|(group, most)| in_group(*group).saturating_sub(*most));
+        let idle = self.limits.iter().map(|limit| in_group(limit.group).saturating_sub(limit.most));
         tests.len() - idle.sum::<usize>()
     }
 

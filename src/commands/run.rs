@@ -39,6 +39,7 @@ use crate::trace::{Trace, Track};
 use crate::words::count;
 
 mod conclude;
+mod failures;
 mod start;
 
 use conclude::Conclusion;
@@ -171,6 +172,17 @@ fn hear(observer: &mut Observer<'_>, progress: &mut Progress, event: Event) -> R
     reaction
 }
 
+/// An error if a run was interrupted, or ran no tests because of `nothing`.
+fn finished(cancel: &Cancel, nothing: Option<String>) -> Result<(), Problem> {
+    if cancel.is_raised() {
+        return Err(Problem::new(Status::Interrupted, anyhow::anyhow!("the run was interrupted")));
+    }
+    match nothing {
+        Some(error) => Err(anyhow::anyhow!("no tests could be run in any sandbox: {error}").into()),
+        None => Ok(()),
+    }
+}
+
 /// Everything that a run consists of once its tests are known.
 struct Parts<'a> {
     config: &'a Config,
@@ -192,21 +204,18 @@ impl Parts<'_> {
         let stop = cancel.child();
         let mut bench = self.bench(discovery, &stop);
         let plan = self.plan(&bench);
-        let limits = self.config.group_limits();
-        let machines = self.config.offload.max_parallel.min(plan.width(&limits));
+        let machines = self.machines(&plan)?;
         bench.site.commands.sandboxes = machines;
-        limits::check(machines)?;
         let predicted = self.foretell(&plan, &discovery.suite, machines);
         let policy = Policy { machines, fail_fast: self.options.fail_fast, speculation: self.speculation() };
         let next = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
         let mut progress = Progress::new(self.options.screen.clone(), discovery.suite.tests().len());
         let mut observer = Some(Observer::new(&bench.site, policy, next).with_errors(load_errors(discovery)));
-        let spare = usize::from(policy.speculation.is_some());
         let pool = Pool {
             provider: self.provider,
             machines,
-            limits: &limits,
-            spare,
+            limits: &self.config.group_limits(),
+            spare: usize::from(policy.speculation.is_some()),
             executor: &bench,
             cancel: &stop,
         };
@@ -246,16 +255,17 @@ impl Parts<'_> {
         if self.options.show_cost {
             self.write_cost(&usage, output).context("cannot write the cost")?;
         }
-        if let Some(error) = fatal {
-            return Err(error.into());
+        match fatal {
+            Some(error) => Err(error.into()),
+            None => finished(cancel, nothing).map(|()| status),
         }
-        if cancel.is_raised() {
-            return Err(Problem::new(Status::Interrupted, anyhow::anyhow!("the run was interrupted")));
-        }
-        if let Some(error) = nothing {
-            return Err(anyhow::anyhow!("no tests could be run in any sandbox: {error}").into());
-        }
-        Ok(status)
+    }
+
+    /// The maximum number of sandboxes for the batches of `plan`.
+    fn machines(&self, plan: &Plan) -> Result<usize, Problem> {
+        let machines = self.config.offload.max_parallel.min(plan.width(&self.config.group_limits()));
+        limits::check(machines)?;
+        Ok(machines)
     }
 
     /// The estimated cost of the sandboxes, based on their lifetime and size.
@@ -267,8 +277,11 @@ impl Parts<'_> {
         output.flush()
     }
 
-    /// Adds what the framework finds wrong with the whole.
+    /// Adds what the framework finds wrong with the whole, and tells its tool what failed.
     fn conclude(&self, bench: &BatchExecutor<'_>, end: &mut Ended, output: &mut dyn Write) {
+        if self.provider.shares_files() {
+            failures::note(&bench.site.commands, &end.summary);
+        }
         let conclusion = Conclusion { run: &bench.site, site: &self.setup.site, cancel: bench.site.stop };
         if let Err(error) = conclusion.draw(end, output) {
             log::warn!("cannot show what was found out about the whole run: {error}");

@@ -7,12 +7,12 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender};
 
 use super::creates::Creates;
-use super::queue::{Job, Queue};
+use super::queue::{Job, Queue, Tests};
 use super::slot::{Busy, FAILURE_BUDGET, Slot, State};
 use super::{Ended, Message, Order, Pool, TICK};
 use crate::cancel::Cancel;
 use crate::event::{Event, Execution, Reaction};
-use crate::model::{Batch, Exit, GroupIndex};
+use crate::model::{Batch, Exit};
 use crate::provider::ProviderError;
 
 /// The loss of a batch that was lost before is blamed on its tests, not on its worker, but only up to this many
@@ -31,9 +31,8 @@ pub(super) struct Dispatcher<'a> {
     slots: Vec<Slot>,
     /// Workers that have not left.
     living: usize,
-    /// Batches that have ended, and the collector has not said yet what follows: their groups, and how many tests each
-    /// has.
-    unanswered: HashMap<u32, (GroupIndex, usize)>,
+    /// Batches that have ended, and the collector has not said yet what follows.
+    unanswered: HashMap<u32, Tests>,
     /// What happens, for the collector.
     events: Sender<Event>,
     creates: Creates,
@@ -207,7 +206,7 @@ impl<'a> Dispatcher<'a> {
     /// needed.
     fn kept(&self) -> usize {
         let running = self.slots.iter().filter_map(Slot::busy);
-        let running = running.map(|busy| (busy.group, busy.tests.saturating_sub(1)));
+        let running = running.map(|busy| Tests { group: busy.group, count: busy.tests.saturating_sub(1) });
         let may_come = self.queue.demand(running.chain(self.unanswered.values().copied()));
         may_come + self.pool.spare + usize::from(self.any_lost)
     }
@@ -305,7 +304,7 @@ impl<'a> Dispatcher<'a> {
         self.queue.ended(busy.group);
         let emptied = (!is_usable).then_some(Event::Emptied { slot });
         if !self.is_broken {
-            self.unanswered.insert(busy.batch, (busy.group, busy.tests));
+            self.unanswered.insert(busy.batch, Tests { group: busy.group, count: busy.tests });
         }
         match result {
             Ok(execution) => {

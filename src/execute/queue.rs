@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Ended;
-use crate::model::{Batch, GroupIndex, Origin};
+use crate::model::{Batch, GroupIndex, GroupLimit, Origin};
 
 /// A batch that waits.
 #[derive(Debug)]
@@ -14,6 +14,13 @@ pub(super) struct Job {
     pub(super) avoid: Option<usize>,
     /// It follows from a batch whose sandbox was lost: its tests may be why.
     pub(super) is_suspect: bool,
+}
+
+/// Tests of a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tests {
+    pub(super) group: GroupIndex,
+    pub(super) count: usize,
 }
 
 /// How many batches of a group there may be at once, and are.
@@ -34,15 +41,14 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// The plan in its order; `limits` has the most batches at once of groups that have a limit.
-    pub(super) fn new(batches: Vec<Batch>, limits: &[(GroupIndex, usize)]) -> Queue {
+    /// The plan in its order; `limits` says which groups have a maximum of batches at once.
+    pub(super) fn new(batches: Vec<Batch>, limits: &[GroupLimit]) -> Queue {
         let mut planned: BTreeMap<GroupIndex, VecDeque<Job>> = BTreeMap::new();
         for batch in batches {
             let job = Job { batch, avoid: None, is_suspect: false };
             planned.entry(job.batch.group).or_default().push_back(job);
         }
-        let share =
-            |(group, most): &(GroupIndex, usize)| (*group, Share { running: 0, most: (*most).max(1) });
+        let share = |limit: &GroupLimit| (limit.group, Share { running: 0, most: limit.most.max(1) });
         Queue { urgent: VecDeque::new(), planned, shares: limits.iter().map(share).collect() }
     }
 
@@ -65,11 +71,11 @@ impl Queue {
 
     /// How many sandboxes beside those at work batches that wait could use, now or later: at most one for each test,
     /// since each of these may come back alone. `more` has tests that may come back besides.
-    pub(super) fn demand(&self, more: impl Iterator<Item = (GroupIndex, usize)>) -> usize {
+    pub(super) fn demand(&self, more: impl Iterator<Item = Tests>) -> usize {
         let mut tests: BTreeMap<GroupIndex, usize> = BTreeMap::new();
         let jobs = self.urgent.iter().chain(self.planned.values().flatten());
-        let waiting = jobs.map(|job| (job.batch.group, job.batch.tests.len()));
-        waiting.chain(more).for_each(|(group, count)| *tests.entry(group).or_default() += count);
+        let waiting = jobs.map(|job| Tests { group: job.batch.group, count: job.batch.tests.len() });
+        waiting.chain(more).for_each(|more| *tests.entry(more.group).or_default() += more.count);
         tests.into_iter().map(|(group, count)| count.min(self.room(group))).sum()
     }
 

@@ -1,7 +1,7 @@
 //! pytest, on unmodified projects.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::json;
@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::command::{CommandLine, InputFile, StopSignal};
 use crate::event::{ReportFile, ReportFormat};
 use crate::framework::{
-    BatchContext, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand, indexed,
-    split_words,
+    BatchContext, Facts, Framework, Gathered, ListCommand, ListOutput, Listed, Listing, Matcher, Ran,
+    RunCommand, indexed, split_words,
 };
 use crate::model::{Group, Suite, TestCase, TestIndex};
 
@@ -25,9 +25,11 @@ use selection::{Name, Naming, Selection};
 /// The module that pytest loads.
 const PLUGIN: &str = "offload_pytest";
 /// The files of our plugin, which lists tests, selects those of a batch and writes its record; see there.
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 4] = [
     ("offload_pytest.py", include_str!("../../scripts/bundled/offload_pytest.py")),
     ("offload_batch.py", include_str!("../../scripts/bundled/offload_batch.py")),
+    ("offload_coverage.py", include_str!("../../scripts/bundled/offload_coverage.py")),
+    ("offload_snapshots.py", include_str!("../../scripts/bundled/offload_snapshots.py")),
 ];
 
 /// pytest ends without a report on SIGTERM, and with one on SIGINT.
@@ -88,19 +90,15 @@ impl Pytest {
     }
 
     /// The words of the command that listed a group, and those that only runs have.
-    fn words(&self, context: &BatchContext<'_>) -> Vec<String> {
+    fn words(&self, group: &Group, facts: &Facts) -> Vec<String> {
         // The filters could be split during discovery.
-        let filters =
-            split_words(&context.suite.group(context.group).filters, "the filters").unwrap_or_default();
+        let filters = split_words(&group.filters, "the filters").unwrap_or_default();
         let only_lists = |word: &&String| ["--collect-only", "--co"].contains(&word.as_str());
         let discovery_args = self.discovery_args.iter().filter(|word| !only_lists(word));
         let words = self.command.iter().chain(&self.paths).chain(&filters).chain(discovery_args);
         let mut words: Vec<String> = words.chain(&self.run_args).cloned().collect();
-        if context.facts.contains_key("xdist") {
-            words.extend(["-n".into(), "0".into()]);
-        }
-        if context.fail_fast {
-            words.push("-x".into());
+        if facts.contains_key("xdist") {
+            words.extend(["-n", "0", "--dist", "no"].map(Into::into));
         }
         words
     }
@@ -117,7 +115,11 @@ impl Pytest {
             "files": files,
             "run": context.facts.get("run"),
         });
-        let mut command = CommandLine { stop: STOP, ..CommandLine::program(self.words(context)) };
+        let mut words = self.words(context.suite.group(context.group), context.facts);
+        if context.fail_fast {
+            words.push("-x".into());
+        }
+        let mut command = CommandLine { stop: STOP, ..CommandLine::program(words) };
         // Where sandboxes share it, Python compiles the plugin once.
         let own = context.scratch.join("plugin");
         let directory = context.shared.unwrap_or(&own);
@@ -195,6 +197,37 @@ impl Framework for Pytest {
         let (_, inside) = test.native.split_once("::")?;
         let class = inside.split('[').next().and_then(|function| function.rsplit_once("::"));
         Some(class.map_or_else(|| file.to_owned(), |(class, _)| format!("{file}::{class}")))
+    }
+
+    fn conclude(&self, gathered: &Gathered<'_>) -> Option<CommandLine> {
+        if gathered.name != "coverage" {
+            return None;
+        }
+        let words = self.words(gathered.group, gathered.facts);
+        let mut command = CommandLine { stop: STOP, ..CommandLine::program(words) };
+        command.files.extend(plugin_in(gathered.scratch));
+        let order = json!({"mode": "conclude", "data": gathered.directory}).to_string();
+        let order = InputFile { path: gathered.scratch.join("order.json"), content: order };
+        self.load_plugin(&mut command, gathered.scratch, order, true);
+        Some(command)
+    }
+
+    fn failures_file(&self, facts: &Facts) -> Option<PathBuf> {
+        facts.get("failures").map(PathBuf::from)
+    }
+
+    /// As pytest's cache provider does: what did not run stays as it is.
+    fn failures_content(&self, old: &str, tests: &[Ran<'_>]) -> Option<String> {
+        let before: BTreeMap<String, bool> = serde_json::from_str(old).unwrap_or_default();
+        let mut failed = before.clone();
+        for test in tests {
+            if test.has_failed {
+                failed.insert(test.native.to_owned(), true);
+            } else {
+                failed.remove(test.native);
+            }
+        }
+        (failed != before).then(|| serde_json::to_string_pretty(&failed).unwrap_or_default())
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use crate::support::{Project, python, python_old};
+use crate::support::{Outcome, Project, python, python_old, python_oldest};
+
+mod collections;
+mod record;
+mod shared;
 
 /// A configuration for the Python at `python`; `more` may hold any tables after [framework].
 fn config(python: &Path, framework: &str, groups: &str) -> String {
@@ -53,6 +57,16 @@ def late():
 def test_teardown(late): pass
 "#;
 
+/// Runs the same project with one sandbox, two and four: what comes out must not depend on that.
+#[track_caller]
+fn at_each_width(code: i32, make: impl Fn() -> Project, check: impl Fn(&Project, &Outcome)) {
+    for width in ["1", "2", "4"] {
+        let project = make();
+        let outcome = project.offload(&["run", "--ci", "--parallel", width]).expect_code(code);
+        check(&project, &outcome);
+    }
+}
+
 fn has_all(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
@@ -61,7 +75,7 @@ fn has_all(text: &str, parts: &[&str]) {
 
 #[test]
 fn odd_ids_and_all_outcomes_survive_on_every_supported_pytest() {
-    for python in [python(), python_old()].into_iter().flatten() {
+    for python in [python(), python_old(), python_oldest()].into_iter().flatten() {
         // Two files of one name, options that change what pytest prints and reports.
         let project = Project::new()
             .file(

@@ -9,7 +9,10 @@ mod tools;
 pub use emulator::Emulator;
 pub use processes::{Outcome, Running, survivors, wait_until};
 pub use project::Project;
-pub use tools::{cmake, modal, nextest, note_skipped, python, python_old, vitest, vitest_of};
+pub use tools::{
+    cmake, modal, nextest, note_skipped, python, python_eight, python_old, python_oldest, python_plugins,
+    vitest, vitest_of,
+};
 
 /// Whether to run everything at full size instead of the usual sample.
 pub fn is_full() -> bool {

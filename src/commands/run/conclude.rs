@@ -76,10 +76,15 @@ impl Conclusion<'_> {
         let captured = capture.run(&command)?;
         let exit = captured.finished.exit;
         let shown = site.mask.hide(&captured.stdout_tail(SHOWN));
-        let told =
-            ListOutput { exit, stdout: String::new(), stderr: captured.stderr_tail(SHOWN), file: None };
-        let error = (exit != Exit::Code(0))
-            .then(|| site.mask.hide(&format!("{name}: the command ended with {exit}{}", last_lines(&told))));
+        let stderr = captured.stderr_tail(SHOWN);
+        let error = (exit != Exit::Code(0)).then(|| {
+            // Warnings come before the verdict.
+            let last = stderr.lines().rev().map(str::trim).find(|line| !line.is_empty());
+            let reason = last.map(|line| format!(": {line}")).unwrap_or_default();
+            let told = ListOutput { exit, stdout: String::new(), stderr: stderr.clone(), file: None };
+            let lines = last_lines(&told);
+            site.mask.hide(&format!("{name}{reason} (the command ended with {exit}){lines}"))
+        });
         Ok(Some(Judged { shown, error }))
     }
 }

@@ -47,7 +47,7 @@ fn run_limited(
     }
     let provider = Provider(site);
     let executor = Script(|_, batch: &Batch, _: &Cancel| script(batch));
-    let (cancel, limits) = (Cancel::new(), [(GroupIndex(0), limit)]);
+    let (cancel, limits) = (Cancel::new(), [GroupLimit { group: GroupIndex(0), most: limit }]);
     let pool = Pool {
         provider: &provider,
         machines: 4,
@@ -159,7 +159,7 @@ fn a_cancel_drops_what_the_limit_keeps_waiting() {
     let provider = Provider(site(Site::default()));
     let cancel = Cancel::new();
     let executor = Script(|_, _: &Batch, cancel: &Cancel| hang(cancel));
-    let limits = [(GroupIndex(0), 1)];
+    let limits = [GroupLimit { group: GroupIndex(0), most: 1 }];
     let pool = Pool {
         provider: &provider,
         machines: 4,

@@ -28,19 +28,21 @@ struct Collected {
     /// What of the filters does more than select.
     filters: Vec<String>,
     xdist: bool,
-    coverage: bool,
     failures: Option<String>,
     run: String,
     /// Whether the project's own settings let tests run beside files that cannot be collected.
     goes_on: bool,
     /// Relative to the working directory.
     files: Vec<Arc<str>>,
-    /// Node ID, number of the file, line, key.
-    tests: Vec<(Arc<str>, usize, Option<u32>, Option<Arc<str>>)>,
+    tests: Vec<CollectedTest>,
     /// The numbers of tests, for each group.
     groups: Vec<Vec<usize>>,
     errors: Vec<CollectionError>,
 }
+
+/// Node ID, number of the file, line, key.
+#[derive(Deserialize)]
+struct CollectedTest(Arc<str>, Option<usize>, Option<u32>, Option<Arc<str>>);
 
 /// A file that cannot be collected.
 #[derive(Deserialize)]
@@ -118,15 +120,16 @@ pub(super) fn parse(command: &ListCommand, output: &ListOutput) -> Result<Listin
         bail!("pytest cannot collect {}", errors.iter().map(describe).collect::<Vec<_>>().join("\n  and "));
     }
     let mut facts = Facts::from([("root".into(), collected.root.clone()), ("run".into(), collected.run)]);
-    let named = [("xdist", collected.xdist), ("coverage", collected.coverage)];
-    facts.extend(named.into_iter().filter(|fact| fact.1).map(|(name, _)| (name.into(), String::new())));
+    facts.extend(collected.xdist.then(|| ("xdist".into(), String::new())));
     facts.extend(collected.failures.map(|path| ("failures".into(), path)));
     let collection = json!([collected.root, collected.config, collected.filters]).to_string();
     let shared = FILES.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect();
     let mut listing = Listing { facts, errors, collection, shared, ..Listing::default() };
     for (&group, members) in command.groups.iter().zip(&collected.groups) {
-        for (id, file, line, key) in members.iter().filter_map(|&member| collected.tests.get(member)) {
-            let file = collected.files.get(*file).cloned();
+        for CollectedTest(id, file, line, key) in
+            members.iter().filter_map(|&member| collected.tests.get(member))
+        {
+            let file = file.and_then(|file| collected.files.get(file)).cloned();
             let test = Listed::new(group, Arc::clone(id), file);
             listing.tests.push(Listed { line: *line, key: key.clone(), ..test });
         }

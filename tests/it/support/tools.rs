@@ -13,6 +13,10 @@ use super::skips;
 
 const PYTEST: &str = "pytest==9.1.1";
 const PYTEST_OLD: &str = "pytest==7.4.4";
+const PYTEST_OLDEST: &str = "pytest==7.0.1";
+const PYTEST_EIGHT: &str = "pytest==8.4.2";
+const PYTEST_PLUGINS: &str = "pytest==9.2.0 pytest-xdist==3.8.0 pytest-cov==7.1.0 pytest-dependency==0.6.1 \
+    pytest-rerunfailures==16.7 pytest-timeout==2.4.0 syrupy==7.0.2";
 /// The versions of vitest, with what else they need. Version 5 does not run on every Node.
 const VITESTS: [(&str, &str); 5] =
     [("1.6.1", ""), ("2.1.9", ""), ("3.2.7", ""), ("4.1.12", ""), ("5.1.2", r#", "node": "22.23.3""#)];
@@ -34,6 +38,24 @@ pub fn python() -> Option<&'static Path> {
 pub fn python_old() -> Option<&'static Path> {
     static MADE: Made = Made::new();
     found("pytest-old", MADE.get_or_init(|| environment("pytest-old", PYTEST_OLD)))
+}
+
+/// A Python with the oldest pytest that is supported.
+pub fn python_oldest() -> Option<&'static Path> {
+    static MADE: Made = Made::new();
+    found("pytest-oldest", MADE.get_or_init(|| environment("pytest-oldest", PYTEST_OLDEST)))
+}
+
+/// A Python with the pytest before the recent one, whose node ids can be changed.
+pub fn python_eight() -> Option<&'static Path> {
+    static MADE: Made = Made::new();
+    found("pytest-eight", MADE.get_or_init(|| environment("pytest-eight", PYTEST_EIGHT)))
+}
+
+/// A Python with the newest pytest and plugins that many projects have.
+pub fn python_plugins() -> Option<&'static Path> {
+    static MADE: Made = Made::new();
+    found("pytest-plugins", MADE.get_or_init(|| environment("pytest-plugins", PYTEST_PLUGINS)))
 }
 
 /// A `node_modules` directory with a recent vitest, to be linked into a project.
@@ -112,7 +134,11 @@ pub fn modal() -> Option<&'static Path> {
 fn environment(name: &str, requirement: &str) -> Result<PathBuf, String> {
     let made = provide(name, requirement, |directory| {
         execute(Command::new("python3").args(["-m", "venv"]).arg(directory))?;
-        execute(Command::new(directory.join("bin/python")).args(["-m", "pip", "install", "-q", requirement]))
+        execute(
+            Command::new(directory.join("bin/python"))
+                .args(["-m", "pip", "install", "-q"])
+                .args(requirement.split_whitespace()),
+        )
     });
     made.map(|directory| directory.join("bin/python"))
 }
