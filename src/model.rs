@@ -101,10 +101,22 @@ pub struct Batch {
     pub group: GroupIndex,
     /// The tests, in discovery order.
     pub tests: Vec<TestIndex>,
+    /// Other tests that run with them, since they come before some of them and stay together with these. Their results
+    /// do not count. In discovery order.
+    pub companions: Vec<TestIndex>,
     /// The expected duration.
     pub load: Duration,
     /// Why it exists.
     pub origin: Origin,
+}
+
+impl Batch {
+    /// All tests that run, in discovery order.
+    pub fn all(&self) -> Vec<TestIndex> {
+        let mut all = [&self.tests[..], &self.companions].concat();
+        all.sort_unstable();
+        all
+    }
 }
 
 /// The outcome of an attempt, in ascending rank.

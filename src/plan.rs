@@ -93,6 +93,7 @@ impl Plan {
             index,
             group: draft.group,
             tests: tests(&work, &draft.pieces),
+            companions: Vec::new(),
             load: seconds(*load),
             origin: Origin::Planned,
         });
