@@ -147,7 +147,7 @@ fn snapshots_of_other_batches_are_not_unused() {
         assert!(written.status.success(), "{written:?}");
         project
     };
-    at_each_width(0, &make, |_, outcome| has_all(&outcome.stdout, &["6 tests: 6 passed"]));
+    at_each_width(0, make, |_, outcome| has_all(&outcome.stdout, &["6 tests: 6 passed"]));
     let orphaned = || {
         let project = make();
         std::fs::remove_file(project.path().join("test_2.py")).unwrap();
