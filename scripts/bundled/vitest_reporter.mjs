@@ -1,11 +1,14 @@
 // A reporter for vitest 1 to 5. A line in front of this text defines `settings`:
 // `list`: a file for the tests that were collected; `pattern`: the `-t` that selects among them; `collection`: a text
 // to repeat there;
-// `record`: a file to which a batch is recorded; `wanted`: the native ids of its tests.
-import { readFileSync, writeFileSync } from 'node:fs'
+// `record`: a file to which a batch is recorded; `wanted`: the native ids of its tests; `home`: the working directory
+// of the list;
+// `merge`: a directory with the coverage of all batches, to be reported as one.
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stripVTControlCharacters } from 'node:util'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import {
   Record, Text, describe, fileKey, isPlanned, isTypeTest, keyOf, nameOf, nativeIds, outcomeOf,
 } from './vitest_runner.mjs'
@@ -15,6 +18,9 @@ function joined(titles, major) {
   return (major < 2 ? ' ' : '') + titles.join(major < 5 ? ' ' : ' > ')
 }
 
+// Bytes of a file in one line of the record; without a rest in base64.
+const PART = 768 * 1024
+
 const projects = (vitest) => vitest.projects ?? [vitest]
 
 const isSuite = (task) => task.type === 'suite'
@@ -22,6 +28,7 @@ const isSuite = (task) => task.type === 'suite'
 class Lister {
   onInit({ vitest, version }) {
     this.vitest = vitest
+    this.version = version
     this.major = parseInt(version, 10)
     this.root = vitest.config.root
     for (const { config } of projects(vitest)) config.includeTaskLocation = true
@@ -36,8 +43,14 @@ class Lister {
     }
   }
 
+  facts() {
+    // vitest 1 keeps here what the project configured.
+    const coverage = this.vitest.server?.config.test?.coverage?.enabled === true
+    return { collection: settings.collection, version: this.version, directory: process.cwd(), coverage }
+  }
+
   write(whole, files, errors) {
-    writeFileSync(settings.list, JSON.stringify({ whole, collection: settings.collection, files, errors }))
+    writeFileSync(settings.list, JSON.stringify({ whole, ...this.facts(), files, errors }))
   }
 
   async finish(errors) {
@@ -51,13 +64,16 @@ class Lister {
       })
       const key = keyOf(file, this.root)
       const name = (labels.get(key) ?? '') + relative(this.root, file.filepath)
-      return { key, name, path: relative(process.cwd(), file.filepath), error: whyNothing(file), tests }
+      const [project, types] = JSON.parse(key)
+      const together = types ? `types ${project}` : undefined
+      return { key, name, together, path: relative(process.cwd(), file.filepath), error: whyNothing(file), tests }
     })
-    const files = all.sort((one, other) => one.path === other.path ? one.key < other.key ? -1 : 1 : one.path < other.path ? -1 : 1)
+    const order = ({ path, key }) => `${path}\0${key}`
+    const files = all.sort((one, other) => order(one) < order(other) ? -1 : 1)
     // What runs will say it again.
     const again = new Set(files.filter(({ error, tests }) => !error && tests.length).map(({ name }) => name))
     const isTyped = (error) => ['Unhandled Source Error', 'Typecheck Error'].includes(error?.type)
-    const told = errors.filter((error) => !isTyped(error) || !files.some(({ key }) => JSON.parse(key)[1]))
+    const told = errors.filter((error) => !isTyped(error) || !files.some(({ together }) => together))
     const left = told.map((error) => unhandled(error, this.root)).filter(({ name }) => !again.has(name))
     const keys = new Set(files.map(({ key }) => key))
     const isThere = (specification) => specificationKeys(specification, this.root).some((key) => keys.has(key))
@@ -120,6 +136,7 @@ class Recorder {
     this.narrow()
     this.install(home, parseInt(version, 10))
     this.listen()
+    this.cover()
   }
 
   // Of the files that vitest finds, only those of the batch run.
@@ -141,12 +158,13 @@ class Recorder {
     const place = (name) => fileURLToPath(new URL(name, import.meta.url))
     const shared = { ...this.place, wanted: settings.wanted, record: settings.record, begin: this.begin }
     writeFileSync(place('wanted.mjs'), `export default ${JSON.stringify(shared)}\n`)
-    const [file, name] = major < 4 ? ['dist/runners.js', 'VitestTestRunner'] : ['dist/index.js', 'TestRunner']
+    const [file, name] = major < 4 ? ['runners', 'VitestTestRunner'] : ['index', 'TestRunner']
     const quoted = JSON.stringify
     projects(this.vitest).forEach(({ config }, index) => {
       if (config.browser?.enabled) return
-      const base = config.runner ? `import Base from ${quoted(config.runner)}` : `import { ${name} as Base } from ${quoted(home + file)}`
-      const text = `${base}\nimport { recording } from ${quoted(place('vitest_runner.mjs'))}\n` +
+      const [what, where] = config.runner ? ['Base', config.runner] : [`{ ${name} as Base }`, `${home}dist/${file}.js`]
+      const text = `import ${what} from ${quoted(where)}\n` +
+        `import { recording } from ${quoted(place('vitest_runner.mjs'))}\n` +
         `import settings from ${quoted(place('wanted.mjs'))}\nexport default recording(Base, settings)\n`
       // vitest transforms a `.js` file, as a runner in TypeScript needs it.
       config.runner = place(`runner-${index}.js`)
@@ -154,12 +172,42 @@ class Recorder {
     })
   }
 
+  // Keeps the coverage for the end of the run instead of reporting it: no batch alone reaches a threshold.
+  cover() {
+    const provider = this.vitest.coverageProvider
+    if (!provider) return
+    const generate = provider.generateCoverage
+    provider.generateCoverage = async (context) => {
+      const map = await generate.call(provider, { ...context, allTestsRun: false })
+      const quoted = (path) => JSON.stringify(`${path}/`).slice(0, -1)
+      const [here, home] = [this.place.directory, settings.home ?? this.place.directory].map(quoted)
+      const bytes = gzipSync(JSON.stringify(map).replaceAll(here, home) + '\n')
+      for (let place = 0; place < bytes.length; place += PART) {
+        const content = bytes.subarray(place, place + PART).toString('base64')
+        this.record.write({ event: 'data', name: 'coverage', content })
+      }
+      return map
+    }
+    provider.reportCoverage = async () => {}
+  }
+
   listen() {
-    const { logger } = this.vitest
-    const error = logger.error
-    logger.error = (...given) => {
-      this.said.add(given.map(String).join(' ') + '\n')
-      return error.apply(logger, given)
+    const { stderr } = process
+    const write = stderr.write
+    stderr.write = (text, ...rest) => {
+      this.said.add(String(text))
+      return write.call(stderr, text, ...rest)
+    }
+    // What goes wrong from here on has a status of its own, beside that of the tests.
+    const { vitest } = this
+    const close = vitest.close
+    vitest.close = (...given) => {
+      if (!this.closing) {
+        this.closing = { status: process.exitCode ?? 0, said: this.said }
+        this.said = new Text()
+        process.exitCode = undefined
+      }
+      return close.apply(vitest, given)
     }
     const keep = (error) => this.caught.push(error)
     process.on('uncaughtExceptionMonitor', keep)
@@ -177,15 +225,18 @@ class Recorder {
     for (const file of this.vitest.state.getFiles()) {
       const broken = file.result?.errors ?? []
       const isForeign = isTypeTest(file) || !known.loaded.has(relative(this.place.directory, file.filepath))
+      const isTold = known.told.has(nameOf(file, this.root))
       if (isForeign) this.foreign(file)
-      else if (!known.told.has(nameOf(file, this.root))) for (const error of broken) this.tell('collection', file, error)
+      else if (!isTold) for (const error of broken) this.tell('collection', file, error)
       // What a file has is known only if it was loaded.
       const key = keyOf(file, this.root)
       const has = new Set(nativeIds(file, this.root).values())
       if (broken.length || !has.size) for (const id of missing) if (fileKey(id) === key) missing.delete(id)
       for (const id of has) missing.delete(id)
     }
-    for (const error of this.lost(errors, known)) this.record.write({ event: 'error', ...unhandled(error, this.root) })
+    for (const error of this.lost(errors, known)) {
+      this.record.write({ event: 'error', ...unhandled(error, this.root) })
+    }
     const collected = new Set(this.vitest.state.getFiles().map((file) => keyOf(file, this.root)))
     for (const id of missing) {
       const isNowhere = this.found && !this.found.has(fileKey(id))
@@ -203,7 +254,8 @@ class Recorder {
       const texts = deaths.map(describe)
       const message = `its worker died: ${texts[0].message}`
       const text = texts.map((each) => each.text).join('\n')
-      for (const id of open) this.record.write({ event: 'end', id, at: this.record.at(), outcome: 'error', message, text })
+      const line = { event: 'end', at: this.record.at(), outcome: 'error', message, text }
+      for (const id of open) this.record.write({ ...line, id })
     }
     const own = open.length ? errors.filter((error) => !deaths.includes(error)) : errors
     if (this.vitest.config.dangerouslyIgnoreUnhandledErrors) return []
@@ -258,7 +310,8 @@ class Recorder {
       if (line.event === 'end') known.ended.add(line.id)
       if (line.event === 'loading') known.loaded.add(line.file)
       if (line.event === 'error') known.told.add(line.name)
-      known.isBad ||= line.event === 'error' || line.event === 'failure' || line.outcome === 'failed' || line.outcome === 'error'
+      const isBad = line.event === 'error' || line.outcome === 'failed' || line.outcome === 'error'
+      known.isBad ||= isBad && !line.retried
     }
     return known
   }
@@ -267,14 +320,20 @@ class Recorder {
     this.finish(this.caught)
     // vitest ends so when it is interrupted.
     if (code > 128) return
-    if (code !== 0 && !this.known().isBad) {
-      const said = stripVTControlCharacters(String(this.said)).trim()
-      const caught = this.caught.map((error) => describe(error).text).join('\n')
-      const text = said || caught || 'it does not say why'
-      const message = text.split('\n').find((line) => line.trim()).trim()
-      this.record.write({ event: 'error', what: 'session', name: 'vitest', message, text })
-    }
-    this.record.write({ event: 'finish', exit: code })
+    const { closing } = this
+    if (closing && code !== 0) this.explain(code, this.said)
+    const status = code || (closing?.status ?? 0)
+    if (status !== 0 && !this.known().isBad) this.explain(status, closing?.said ?? this.said)
+    this.record.write({ event: 'finish', exit: status })
+    process.exitCode = status
+  }
+
+  // Records that vitest failed for a reason that only its output tells.
+  explain(status, said) {
+    const caught = this.caught.map((error) => describe(error).text).join('\n')
+    const text = stripVTControlCharacters(String(said)).trim() || caught || `it ended with exit code ${status} and does not say why`
+    const message = text.split('\n').find((line) => /^[^⎯]*\w[^⎯]*$/.test(line))?.trim()
+    this.record.write({ event: 'error', what: 'session', name: 'vitest', message, text })
   }
 }
 
@@ -286,7 +345,8 @@ function finder(vitest) {
     : { owner: vitest, name: 'globTestFiles' }
 }
 
-// What the native ids of the tests of a specification begin with. vitest 1 does not say yet whether it will check types.
+// What the native ids of the tests of a specification begin with. vitest 1 does not say yet whether it will check
+// types.
 function specificationKeys(specification, root) {
   // Until vitest 3 it is an array.
   const project = specification.project ?? specification[0]
@@ -302,7 +362,37 @@ function caller() {
   return fileURLToPath(found[0])
 }
 
-const role = settings.list ? new Lister() : new Recorder()
+// Runs nothing, and has vitest report the coverage of all batches.
+class Merger {
+  onInit({ vitest }) {
+    const { owner, name } = finder(vitest)
+    owner[name] = async () => []
+    vitest.logger.printNoTestFound = () => {}
+    const provider = vitest.coverageProvider
+    const make = provider.createCoverageMap
+    provider.createCoverageMap = () => {
+      // Only the first one is that of the run.
+      provider.createCoverageMap = make
+      const map = make.call(provider)
+      for (const file of readdirSync(settings.merge)) {
+        const lines = gunzipSync(readFileSync(`${settings.merge}/${file}`)).toString().split('\n')
+        for (const line of lines.filter(Boolean)) map.merge(JSON.parse(line))
+      }
+      return map
+    }
+    const report = provider.reportCoverage
+    provider.reportCoverage = async (...given) => {
+      await report.apply(provider, given)
+      // vitest 2 forgets then that a threshold was not met, since there are no tests.
+      const code = process.exitCode
+      process.prependListener('exit', () => { process.exitCode ||= code })
+    }
+  }
+
+  finish() {}
+}
+
+const role = settings.list ? new Lister() : settings.merge ? new Merger() : new Recorder()
 
 export default class Offload {
   onInit(vitest) {

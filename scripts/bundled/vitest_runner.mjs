@@ -12,7 +12,10 @@ const now = Date.now.bind(Date)
 const KEPT = 64 * 1024
 
 // Frames of a stack that say nothing about the tests.
-const MACHINERY = /vitest_runner\.mjs|\(?node:|\(<anonymous>\)|\(index \d+\)|node_modules\/(@vitest|vitest|vite-node|vite|esbuild|rollup|rolldown|tinypool|tinyspy|chai)\//
+const PACKAGES = '@vitest|vitest|vite-node|vite|esbuild|rollup|rolldown|tinypool|tinyspy|chai'
+const MACHINERY = new RegExp(
+  `vitest_runner\\.mjs|\\(?node:|\\(<anonymous>\\)|\\(index \\d+\\)|node_modules/(${PACKAGES})/`,
+)
 
 export const isPlanned = (task) => task.mode === 'run' || task.mode === 'queued'
 
@@ -249,7 +252,8 @@ class Observer {
     if (!running) return
     const { duration, note } = test.result ?? {}
     const outcome = outcomeOf(test)
-    const line = { event: 'end', id: this.ids.get(test), at: this.record.at(), seconds: (duration ?? 0) / 1000, outcome }
+    const times = { at: this.record.at(), seconds: (duration ?? 0) / 1000 }
+    const line = { event: 'end', id: this.ids.get(test), ...times, outcome }
     if (outcome === 'failed') {
       this.fail(test, false)
       for (const stream of ['stdout', 'stderr']) {

@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    BatchContext, ByFormat, Framework, Grain, ListCommand, ListOutput, Listed, Listing, LoadError, Matcher,
-    RunCommand, describe_failure, format_id, indexed, split_words,
+    BatchContext, ByFormat, Facts, Framework, Gathered, Grain, ListCommand, ListOutput, Listed, Listing,
+    LoadError, Matcher, RunCommand, describe_failure, format_id, indexed, split_words,
 };
 use crate::command::{CommandLine, InputFile};
 use crate::config;
@@ -36,6 +36,13 @@ const RUNNER: &str = include_str!("../../scripts/bundled/vitest_runner.mjs");
 /// A regular expression that matches nothing.
 const NOTHING: &str = "(?!)";
 
+/// Turns coverage off.
+const NO_COVERAGE: &str = "--coverage.enabled=false";
+
+/// The facts with the version of vitest, and with the directory where it listed the tests.
+const VERSION: &str = "vitest.version";
+const DIRECTORY: &str = "vitest.directory";
+
 /// vitest, versions 1 to 5.
 #[derive(Clone, Debug)]
 pub struct Vitest {
@@ -52,6 +59,12 @@ struct Collected {
     whole: bool,
     /// What the list command was told.
     collection: String,
+    /// The version of vitest.
+    version: String,
+    /// Where the list command ran.
+    directory: String,
+    /// Whether the project wants coverage, as far as version 1 tells.
+    coverage: bool,
     files: Vec<CollectedFile>,
     errors: Vec<CollectionError>,
 }
@@ -63,6 +76,8 @@ struct CollectedFile {
     /// Relative to the working directory.
     path: String,
     error: Option<String>,
+    /// What its tests share with those of other files: to check the types of one is to check those of all.
+    together: Option<Arc<str>>,
     tests: Vec<CollectedTest>,
 }
 
@@ -121,7 +136,7 @@ impl Vitest {
         let mut line = self.command.clone();
         line.push("--run".to_owned());
         line.extend(filters.selection);
-        line.push("--coverage.enabled=false".to_owned());
+        line.push(NO_COVERAGE.to_owned());
         line.push(reporter.argument);
         line.push(format!("--testNamePattern={NOTHING}"));
         line.extend(filters.options);
@@ -142,8 +157,8 @@ impl Vitest {
         for (file, test) in tests() {
             let mut name = id(file, test);
             if !seen.insert(name.clone()) {
-                let numbered = (2_u64..).map(|number| format!("{name} ({number})"));
-                name = numbered.filter(|name| !taken.contains(name)).next().unwrap_or(name);
+                let mut numbered = (2_u64..).map(|number| format!("{name} ({number})"));
+                name = numbered.find(|name| !taken.contains(name)).unwrap_or(name);
                 taken.insert(name.clone());
             }
             ids.insert(Arc::clone(&test.native), TestId::from(name));
@@ -182,26 +197,35 @@ impl Framework for Vitest {
             bail!("vitest cannot collect tests: it {}", describe_failure(output));
         };
         let mut listing = Listing { collection: collected.collection, ..Listing::default() };
+        listing.facts.insert(VERSION.to_owned(), collected.version);
+        listing.facts.insert(DIRECTORY.to_owned(), collected.directory);
+        let wants_coverage = collected.coverage || !Arguments::parse(&self.run_args).coverage.is_empty();
+        if wants_coverage && !merges_coverage(&listing.facts) {
+            listing
+                .warnings
+                .push("vitest 1 cannot merge the coverage of batches: tests run without it".into());
+        }
         let ids = self.ids(&collected.files);
         for file in collected.files {
-            let path: Arc<str> = file.path.into();
             if let Some(message) = file.error {
                 listing.errors.push(LoadError { file: file.name, message });
                 continue;
             }
+            let path: Arc<str> = file.path.into();
             for test in file.tests.into_iter().filter(|test| test.is_chosen) {
                 let Some(id) = ids.get(&test.native) else { continue };
-                for &group in &command.groups {
-                    let (id, file) = (id.clone(), Some(Arc::clone(&path)));
-                    let native = Arc::clone(&test.native);
-                    listing.tests.push(Listed { group, id, native, file, line: test.line, key: None });
-                }
+                listing.tests.extend(command.groups.iter().map(|&group| Listed {
+                    group,
+                    id: id.clone(),
+                    native: Arc::clone(&test.native),
+                    file: Some(Arc::clone(&path)),
+                    line: test.line,
+                    key: file.together.clone(),
+                }));
             }
         }
         let errors = collected.errors.into_iter();
-        listing
-            .errors
-            .extend(errors.map(|CollectionError { name: file, text: message }| LoadError { file, message }));
+        listing.errors.extend(errors.map(|error| LoadError { file: error.name, message: error.text }));
         Ok(listing)
     }
 
@@ -211,18 +235,24 @@ impl Framework for Vitest {
         let run_args = Arguments::parse(&self.run_args);
         let record = context.scratch.join("record.jsonl");
         let wanted: Vec<&str> = tests.iter().map(|&index| &*suite.test(index).native).collect();
-        let settings = json!({ "record": record.to_string_lossy(), "wanted": wanted });
+        let settings = json!({
+            "record": record.to_string_lossy(),
+            "wanted": wanted,
+            "home": context.facts.get(DIRECTORY),
+        });
         let reporter = Reporter::new(context.scratch, &settings);
 
         let mut words = self.command.clone();
         words.push("--run".to_owned());
         words.extend(Arguments::parse(&filters).options);
         words.extend(run_args.options);
-        // Parallel batches would write to the same directory, and none would reach a threshold.
-        if run_args.coverage.is_empty() {
-            words.push("--coverage.enabled=false".to_owned());
+        if merges_coverage(context.facts) {
+            let directory = context.scratch.join("coverage");
+            words.extend(run_args.coverage);
+            words.push(format!("--coverage.reportsDirectory={}", directory.display()));
+        } else {
+            words.push(NO_COVERAGE.to_owned());
         }
-        words.extend(run_args.coverage);
         if context.fail_fast {
             words.push("--bail=1".to_owned());
         }
@@ -245,6 +275,21 @@ impl Framework for Vitest {
         Grain::File
     }
 
+    fn conclude(&self, gathered: &Gathered<'_>) -> Option<CommandLine> {
+        let filters = shell_words::split(&gathered.group.filters).unwrap_or_default();
+        let run_args = Arguments::parse(&self.run_args);
+        let reporter =
+            Reporter::new(gathered.scratch, &json!({ "merge": gathered.directory.to_string_lossy() }));
+        let mut words = self.command.clone();
+        words.extend(["--run".to_owned(), "--passWithNoTests".to_owned()]);
+        words.extend(Arguments::parse(&filters).options);
+        words.extend([run_args.options, run_args.coverage, run_args.coverage_directory].concat());
+        words.push(reporter.argument);
+        let mut command = CommandLine::program(words).with_env("NO_COLOR", "1");
+        command.files.extend(reporter.files);
+        Some(command)
+    }
+
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
         let mut words = self.command.clone();
         words.push("--run".to_owned());
@@ -258,6 +303,11 @@ impl Framework for Vitest {
         words.extend(Arguments::parse(&self.run_args).options);
         shell_words::join(words)
     }
+}
+
+/// Whether this vitest gives the coverage of a run in a form that can be merged. What is unknown is a newer version.
+fn merges_coverage(facts: &Facts) -> bool {
+    facts.get(VERSION).is_none_or(|version| !version.starts_with("1."))
 }
 
 /// The value of `-t` that selects `tests`.

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::support::{Project, vitest};
 
 mod collections;
+mod coverage;
 mod errors;
 mod versions;
 

@@ -9,8 +9,10 @@ pub(super) struct Arguments {
     pub selection: Vec<String>,
     /// The value of `-t`.
     pub pattern: Option<String>,
-    /// Coverage options.
+    /// Coverage options, without the directory of reports.
     pub coverage: Vec<String>,
+    /// The option for the directory of coverage reports.
+    pub coverage_directory: Vec<String>,
     /// Reporter options.
     pub reporters: Vec<String>,
 }
@@ -80,6 +82,7 @@ impl Arguments {
             // Batches have their own output file and must not watch.
             "outputfile" | "run" | "watch" | "w" => {}
             _ if name.starts_with("outputfile.") => {}
+            "coverage.reportsdirectory" => self.coverage_directory.extend(taken),
             _ if name == "coverage" || name.starts_with("coverage.") => self.coverage.extend(taken),
             _ => self.options.extend(taken),
         }
@@ -111,11 +114,12 @@ mod tests {
     #[test]
     fn paths_and_shards_select_and_the_rest_is_kept() {
         let sorted = parse(
-            "src/ --project unit --no-isolate lib --shard=1/2 --exclude z -c v.ts --coverage x.test.ts",
+            "src/ --project unit --no-isolate lib --shard=1/2 --exclude z -c v.ts --coverage x.test.ts \
+             --coverage.reportsDirectory=d",
         );
         assert_eq!(sorted.selection, ["src/", "lib", "--shard=1/2", "--exclude", "z", "x.test.ts"]);
         assert_eq!(sorted.options, ["--project", "unit", "--no-isolate", "-c", "v.ts"]);
-        assert_eq!(sorted.coverage, ["--coverage"]);
+        assert_eq!((sorted.coverage, sorted.coverage_directory.len()), (vec!["--coverage".to_owned()], 1));
     }
 
     #[test]

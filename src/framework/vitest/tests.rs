@@ -44,11 +44,15 @@ fn list(files: &[(&str, &[&str])]) -> String {
         json!({ "name": name, "path": path, "tests": Vec::from_iter(tests) })
     });
     let files: Vec<_> = files.collect();
-    json!({ "whole": true, "collection": "--root x", "files": files, "errors": [] }).to_string()
+    let facts =
+        json!({ "collection": "--root x", "version": "4.1.12", "directory": "/project", "coverage": false });
+    let mut list = json!({ "whole": true, "files": files, "errors": [] });
+    list.as_object_mut().unwrap().extend(facts.as_object().unwrap().clone());
+    list.to_string()
 }
 
 fn words(vitest: &Vitest, suite: &Suite, fail_fast: bool) -> (Vec<String>, Vec<InputFile>) {
-    let facts = Facts::new();
+    let facts = Facts::from([(DIRECTORY.to_owned(), "/project".to_owned())]);
     let scratch = Path::new("/scratch");
     let group = GroupIndex(0);
     let context = BatchContext { suite, group, facts: &facts, shared: None, root: ".", scratch, fail_fast };
@@ -165,11 +169,11 @@ fn a_batch_gets_the_native_ids_of_its_tests_and_the_options_of_its_group() {
     let tests = listing(Some(list(&[("src/a.ts", &["one", "two"])])), Exit::Code(0)).unwrap().tests;
     let suite = suite("src/ -t x -c v.ts --shard=1/2", tests);
     let (words, files) = words(&vitest(None), &suite, false);
-    let line = ["npx", "vitest", "--run", "-c", "v.ts", "--coverage.enabled=false"];
+    let line = ["npx", "vitest", "--run", "-c", "v.ts", "--coverage.reportsDirectory=/scratch/coverage"];
     let reporters = ["--reporter=/scratch/vitest_reporter.mjs", "--reporter=default"];
     assert_eq!(words, [&line[..], &reporters].concat());
-    let settings =
-        json!({ "record": "/scratch/record.jsonl", "wanted": [&*suite.test(TestIndex(0)).native] });
+    let wanted = [&*suite.test(TestIndex(0)).native];
+    let settings = json!({ "record": "/scratch/record.jsonl", "wanted": wanted, "home": "/project" });
     assert_eq!(files[0].content.lines().next().unwrap(), format!("const settings = {settings}"));
 }
 
@@ -178,8 +182,35 @@ fn reporters_and_coverage_of_the_user_stay_and_a_failure_may_end_the_batch() {
     let tests = listing(Some(list(&[("a.ts", &["one"])])), Exit::Code(0)).unwrap().tests;
     let vitest = vitest(Some("--coverage --reporter=verbose --outputFile=mine"));
     let (words, _) = words(&vitest, &suite("", tests), true);
-    let rest = ["--coverage", "--bail=1", "--reporter=/scratch/vitest_reporter.mjs", "--reporter=verbose"];
+    let coverage = "--coverage.reportsDirectory=/scratch/coverage";
+    let rest =
+        ["--coverage", coverage, "--bail=1", "--reporter=/scratch/vitest_reporter.mjs", "--reporter=verbose"];
     assert_eq!(words[3..], rest);
+}
+
+#[test]
+fn coverage_is_reported_once_where_the_user_wants_it() {
+    let vitest = vitest(Some("--coverage --coverage.reportsDirectory=mine --reporter=verbose"));
+    let facts = Facts::new();
+    let directory = Path::new("/gathered");
+    let scratch = Path::new("/scratch");
+    let group = group("src/ -c v.ts");
+    let gathered = Gathered { name: "coverage", directory, scratch, group: &group, facts: &facts };
+    let command = vitest.conclude(&gathered).unwrap();
+    let line = "npx vitest --run --passWithNoTests -c v.ts --coverage '--coverage.reportsDirectory=mine' \
+                '--reporter=/scratch/vitest_reporter.mjs'";
+    assert_eq!(command.to_shell(), line);
+    assert!(command.files[0].content.starts_with(r#"const settings = {"merge":"/gathered"}"#));
+}
+
+#[test]
+fn version_1_runs_without_coverage_and_says_so() {
+    let text = list(&[("a.ts", &["one"])]).replace("4.1.12", "1.6.1");
+    let quiet = listing(Some(text.clone()), Exit::Code(0)).unwrap();
+    assert!(!merges_coverage(&quiet.facts) && quiet.warnings.is_empty());
+    let text = text.replace("\"coverage\":false", "\"coverage\":true");
+    let warnings = listing(Some(text), Exit::Code(0)).unwrap().warnings;
+    assert!(warnings[0].contains("tests run without it"), "{warnings:?}");
 }
 
 #[test]

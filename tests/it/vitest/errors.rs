@@ -42,14 +42,30 @@ fn a_set_up_that_fails_is_told_with_its_text() {
 }
 
 #[test]
-fn a_run_that_vitest_itself_fails_is_never_green() {
-    let Some(modules) = vitest() else { return };
-    let project = project(modules)
-        .file("a.test.js", "import { it } from 'vitest'\nit('one', () => {})\n")
-        .file("down.js", "export const teardown = () => { process.exitCode = 3 }\n")
-        .file("vitest.config.js", "export default { test: { globalSetup: './down.js' } }\n")
-        .config(&config("", "[groups.all]"));
-    project.offload(&["run"]).expect_code(1);
+fn a_tear_down_that_fails_is_an_error_of_the_run_beside_a_flaky_test() {
+    let flaky = "import { expect, it } from 'vitest'\nimport { existsSync, writeFileSync } from 'node:fs'\n\
+                 it('flaky', () => { const seen = existsSync('seen'); writeFileSync('seen', ''); expect(seen).toBe(true) })\n";
+    // Version 4 alone ends with status 0 if a tear-down raises.
+    let downs = [
+        ("2.1.9", "throw new Error('no way down')", "no way down"),
+        ("4.1.12", "process.exitCode = 3", "exit code 3"),
+        ("5.1.2", "throw new Error('no way down')", "no way down"),
+    ];
+    for (version, down, reason) in downs {
+        let Some(modules) = vitest_of(version) else { return };
+        // Only the run whose test fails goes wrong in its tear-down.
+        let setup = format!(
+            "import {{ existsSync }} from 'node:fs'\nlet first\nexport const setup = () => {{ first = !existsSync('seen') }}\n\
+             export const teardown = () => {{ if (first && existsSync('seen')) {{ {down} }} }}\n"
+        );
+        let project = project(modules)
+            .file("a.test.js", flaky)
+            .file("down.js", &setup)
+            .file("vitest.config.js", "export default { test: { globalSetup: './down.js' } }\n")
+            .config(&config("", "[groups.all]\nretry_count = 1"));
+        let outcome = project.offload(&["run"]).expect_code(1);
+        has_all(&outcome.stdout, &["1 test: 0 passed, 1 flaky in", "ERROR", reason]);
+    }
 }
 
 #[test]
