@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::{at_each_width, config, has_all};
-use crate::support::{Outcome, Project, python, python_oldest, python_plugins};
+use crate::support::{Project, python, python_oldest, python_plugins};
 
 #[test]
 fn batches_side_by_side_have_their_own_base_folders() {
@@ -147,8 +147,7 @@ fn snapshots_of_other_batches_are_not_unused() {
         assert!(written.status.success(), "{written:?}");
         project
     };
-    let all_pass = |_: &Project, outcome: &Outcome| has_all(&outcome.stdout, &["6 tests: 6 passed"]);
-    at_each_width(0, make, all_pass);
+    at_each_width(0, make, |_, outcome| has_all(&outcome.stdout, &["6 tests: 6 passed"]));
     let orphaned = || {
         let project = make();
         std::fs::remove_file(project.path().join("test_2.py")).unwrap();
