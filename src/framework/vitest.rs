@@ -273,6 +273,13 @@ impl Framework for Vitest {
         Box::new(ByFormat { suite: context.suite, group: context.group, format: &self.format })
     }
 
+    /// The outermost suite.
+    fn class(&self, test: &Listed) -> Option<String> {
+        let file = test.file.as_deref()?;
+        let titles = titles(&test.native).unwrap_or_default();
+        Some(if titles.len() > 1 { json!([file, titles[0]]).to_string() } else { file.to_owned() })
+    }
+
     fn grain(&self) -> Grain {
         Grain::File
     }
