@@ -143,6 +143,15 @@ impl Outcome {
     }
 }
 
+/// Where a runner says that a test is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as the runner names it.
+    pub file: String,
+    /// The line in it, from 1.
+    pub line: Option<u32>,
+}
+
 /// The texts of a result; most results have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
@@ -156,6 +165,8 @@ pub struct Details {
     pub stdout: Option<String>,
     /// The stderr of the test, possibly shortened.
     pub stderr: Option<String>,
+    /// Its file and line, if its runner reports them.
+    pub place: Option<Place>,
     /// What the test recorded: names and values.
     pub properties: Vec<(String, String)>,
     /// Whether this comes from `offload`, because the runner did not report the test.
