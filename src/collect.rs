@@ -15,6 +15,7 @@ use crate::summary::{self, Extra, Summary};
 mod again;
 mod end;
 mod follow;
+mod keys;
 mod lost;
 pub mod observer;
 mod pairs;
@@ -25,6 +26,7 @@ mod step;
 
 use again::Doubt;
 use end::{End, by_exit_status, merge, settle_ended};
+use keys::Keys;
 use pairs::SpeculativePairs;
 pub use reading::Reading;
 pub use speculation::{Speculation, SpeculationRule};
@@ -90,6 +92,7 @@ impl Tree {
 pub struct Collector<'a> {
     suite: &'a Suite,
     policy: Policy,
+    keys: Keys<'a>,
     states: Vec<State>,
     /// The original of each batch that is a part or a repetition of another.
     roots: HashMap<u32, u32>,
@@ -121,6 +124,7 @@ impl<'a> Collector<'a> {
         Collector {
             suite,
             policy,
+            keys: keys::keys(suite),
             states: vec![State::default(); suite.tests().len()],
             roots: HashMap::new(),
             trees: HashMap::new(),
@@ -205,6 +209,14 @@ impl<'a> Collector<'a> {
                 self.attempt(index, batch.index, CaseResult::stated(Outcome::Errored, Duration::ZERO, error));
                 self.settle(batch, &mut step);
             }
+            _ if self.is_one_key(&batch.tests) => {
+                let error = format!("{error}; tests that stay together are not divided");
+                for index in &batch.tests {
+                    let result = CaseResult::stated(Outcome::Errored, Duration::ZERO, error.as_str());
+                    self.attempt(*index, batch.index, result);
+                }
+                self.settle(batch, &mut step);
+            }
             _ => step.batches = self.divide(batch.group, &batch.tests, 2, self.root(batch.index)),
         }
         step
@@ -264,7 +276,8 @@ impl<'a> Collector<'a> {
     /// cases the report has.
     fn take(&mut self, batch: &Batch, reading: &Reading) -> (Vec<TestIndex>, usize) {
         let mut merged: HashMap<TestIndex, CaseResult> = HashMap::with_capacity(reading.found.len());
-        for (index, result) in &reading.found {
+        let counts = |index: &TestIndex| batch.companions.binary_search(index).is_err();
+        for (index, result) in reading.found.iter().filter(|(index, _)| counts(index)) {
             match merged.entry(*index) {
                 std::collections::hash_map::Entry::Vacant(place) => {
                     place.insert(result.clone());
@@ -346,7 +359,7 @@ impl<'a> Collector<'a> {
     /// Queues those of `tests` that have attempts left, spread over the sandboxes.
     fn retry(&mut self, batch: &Batch, mut tests: Vec<TestIndex>, step: &mut Step) {
         tests.retain(|index| self.may_run_again(*index));
-        for part in split(&tests, self.policy.machines) {
+        for part in self.split(&tests, self.policy.machines) {
             let new = self.batch(batch.group, part, Origin::Retry, None);
             step.batches.push(new);
         }
@@ -388,18 +401,14 @@ impl<'a> Collector<'a> {
         root: Option<u32>,
     ) -> Batch {
         let index = self.number(root.unwrap_or(self.next_batch));
-        let load = tests.iter().map(|index| self.suite.test(*index).expected).sum();
-        Batch { index, group, tests, load, origin }
+        let companions = self.companions(&tests);
+        let all = tests.iter().chain(&companions);
+        let load = all.map(|index| self.suite.test(*index).expected).sum();
+        Batch { index, group, tests, companions, load, origin }
     }
 }
 
 const STOPPED: &str = "stopped after the first failure (`--fail-fast`)";
-
-/// Splits tests into at most `parts` groups of neighbors.
-fn split(tests: &[TestIndex], parts: usize) -> Vec<Vec<TestIndex>> {
-    let size = tests.len().div_ceil(parts.max(1)).max(1);
-    tests.chunks(size).map(<[TestIndex]>::to_vec).collect()
-}
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{GroupIndex, GroupLimit};
+use crate::model::{GroupIndex, GroupLimit, KeepTogether};
 
 mod check;
 mod cost;
@@ -331,6 +331,8 @@ pub struct GroupConfig {
     pub schedule_individual: bool,
     /// Maximum number of its batches at once.
     pub max_parallel: Option<usize>,
+    /// Which of its tests run in one batch.
+    pub keep_together: KeepTogether,
 }
 
 /// `[report]`.

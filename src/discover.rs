@@ -13,12 +13,13 @@ use crate::framework::{
     Facts, Framework, ListCommand, ListOutput, Listing, LoadError, Surroundings, last_lines,
 };
 use crate::mask::Mask;
-use crate::model::{Exit, Group, GroupIndex, Suite};
+use crate::model::{Exit, Group, GroupIndex, KeepTogether, Suite};
 use crate::process::guard::Guard;
 use crate::process::{self, Capture, Captured};
 use crate::trace::{Trace, Track};
 
 mod join;
+mod keys;
 
 /// So many bytes of what a list command prints are kept for messages.
 const TAIL: u64 = 64 * 1024;
@@ -36,6 +37,8 @@ pub struct Site {
     pub timeout: Duration,
     /// How many commands run side by side, at least 1.
     pub parallel: usize,
+    /// Which tests of each group stay together.
+    pub kept: Vec<KeepTogether>,
     /// An existing private directory.
     pub scratch: PathBuf,
     /// Values that no message may show. Lists are read as they are.
@@ -78,6 +81,9 @@ pub fn discover(
         again.extend(lister.apart(&answer.groups)?);
     }
     answers.extend(lister.list_all(&again)?);
+    for answer in &mut answers {
+        keys::keep_together(&|test| framework.class(test), &site.kept, &mut answer.listing.tests);
+    }
     join::join(groups, answers, &site.mask, shared)
 }
 

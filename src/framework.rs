@@ -192,6 +192,12 @@ pub trait Framework: Send + Sync {
         Meaning::Unknown
     }
 
+    /// The class of a test, or what is one to the framework: a text that only tests of this class share. Those in none
+    /// have their file. `None` if the framework has neither.
+    fn class(&self, _test: &Listed) -> Option<String> {
+        None
+    }
+
     /// How finely tests may be spread.
     fn grain(&self) -> Grain {
         Grain::Test

@@ -26,8 +26,6 @@ pub struct Case {
     pub classname: String,
     /// The attribute `name`.
     pub name: String,
-    /// The attribute `file`, if present.
-    pub file: Option<String>,
     /// The outcome with its duration and texts.
     pub result: CaseResult,
 }

@@ -58,6 +58,18 @@ pub struct Group {
     pub solo: bool,
 }
 
+/// Which tests of a group run in one batch, in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepTogether {
+    /// Only those of which the project itself says so.
+    #[default]
+    Test,
+    /// Those of a class too, or what is a class to the framework; of a file, where they are in none.
+    Class,
+    /// Those of a file too.
+    File,
+}
+
 /// A group that has a maximum number of batches at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupLimit {
@@ -89,10 +101,22 @@ pub struct Batch {
     pub group: GroupIndex,
     /// The tests, in discovery order.
     pub tests: Vec<TestIndex>,
+    /// Other tests that run with them, since they come before some of them and stay together with these. Their results
+    /// do not count. In discovery order.
+    pub companions: Vec<TestIndex>,
     /// The expected duration.
     pub load: Duration,
     /// Why it exists.
     pub origin: Origin,
+}
+
+impl Batch {
+    /// All tests that run, in discovery order.
+    pub fn all(&self) -> Vec<TestIndex> {
+        let mut all = [&self.tests[..], &self.companions].concat();
+        all.sort_unstable();
+        all
+    }
 }
 
 /// The outcome of an attempt, in ascending rank.
@@ -119,6 +143,15 @@ impl Outcome {
     }
 }
 
+/// Where a runner says that a test is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as the runner names it.
+    pub file: String,
+    /// The line in it, from 1.
+    pub line: Option<u32>,
+}
+
 /// The texts of a result; most results have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
@@ -132,6 +165,8 @@ pub struct Details {
     pub stdout: Option<String>,
     /// The stderr of the test, possibly shortened.
     pub stderr: Option<String>,
+    /// Its file and line, if its runner reports them.
+    pub place: Option<Place>,
     /// What the test recorded: names and values.
     pub properties: Vec<(String, String)>,
     /// Whether this comes from `offload`, because the runner did not report the test.

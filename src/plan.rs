@@ -69,7 +69,8 @@ pub struct Limits<'a> {
 }
 
 impl Plan {
-    /// Plans `suite`, whose tests must have estimates. A batch exceeds `limits` only if it has a single test.
+    /// Plans `suite`, whose tests must have estimates. A batch exceeds `limits` only if it has a single
+    /// test, or tests that all have the same key.
     pub fn new(suite: &Suite, conditions: &Conditions, limits: &Limits<'_>) -> Plan {
         let machines = conditions.machines.clamp(1, suite.tests().len().max(1));
         let conditions = Conditions { machines, ..*conditions };
@@ -92,6 +93,7 @@ impl Plan {
             index,
             group: draft.group,
             tests: tests(&work, &draft.pieces),
+            companions: Vec::new(),
             load: seconds(*load),
             origin: Origin::Planned,
         });
@@ -155,7 +157,7 @@ fn weigh(work: &Work<'_>, drafts: Vec<Draft>, overhead: Overhead) -> Vec<Weighed
     weighed
 }
 
-/// Halves a batch until its parts are within the limits.
+/// Halves a batch until its parts are within the limits, or single atoms.
 fn cut(work: &Work<'_>, draft: Draft, conditions: &Conditions, limits: &Limits<'_>) -> Vec<Draft> {
     let mut within = Vec::new();
     let mut waiting = vec![draft];
@@ -166,33 +168,28 @@ fn cut(work: &Work<'_>, draft: Draft, conditions: &Conditions, limits: &Limits<'
         let load: f64 = pieces.iter().map(|piece| work.load(*piece)).sum();
         let load = conditions.overhead.batch(seconds(load), work.count_files(&pieces));
         let slow = measured && load > limits.timeout / 2;
-        if count < 2 || (!slow && (limits.fits)(&tests(work, &pieces), group)) {
+        let atoms: Vec<Piece> = pieces.iter().flat_map(|piece| work.atoms(*piece)).collect();
+        if atoms.len() < 2 || (!slow && (limits.fits)(&tests(work, &pieces), group)) {
             within.push(Draft { pieces, group });
             continue;
         }
-        let (first, second) = halve(pieces, count / 2);
+        let (first, second) = halve(atoms, count / 2);
         waiting.push(Draft { pieces: second, group });
         waiting.push(Draft { pieces: first, group });
     }
     within
 }
 
-/// The first `count` tests of `pieces`, and the others.
-fn halve(pieces: Vec<Piece>, mut count: u32) -> (Vec<Piece>, Vec<Piece>) {
-    let (mut first, mut second) = (Vec::new(), Vec::new());
-    for piece in pieces {
-        let taken = piece.count().min(count);
-        count -= taken;
-        let middle = piece.start + taken;
-        for (part, half) in
-            [(Piece { end: middle, ..piece }, &mut first), (Piece { start: middle, ..piece }, &mut second)]
-        {
-            if part.count() > 0 {
-                half.push(part);
-            }
-        }
-    }
-    (first, second)
+/// About `count` tests of these atoms, and the others; some on either side.
+fn halve(mut atoms: Vec<Piece>, count: u32) -> (Vec<Piece>, Vec<Piece>) {
+    let mut taken = 0;
+    let fits = |atom: &&Piece| {
+        taken += atom.count();
+        taken <= count
+    };
+    let middle = atoms.iter().take_while(fits).count().clamp(1, atoms.len() - 1);
+    let second = atoms.split_off(middle);
+    (atoms, second)
 }
 
 fn bound(work: &Work<'_>, conditions: &Conditions) -> Bound {

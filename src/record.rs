@@ -4,6 +4,7 @@
 use std::io::BufRead;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// The version of records that this program reads.
 pub const VERSION: u32 = 1;
@@ -195,7 +196,7 @@ pub fn read(mut input: impl BufRead, each: &mut dyn FnMut(Event)) -> Option<Stri
             Err(failure) => return error.or(Some(format!("cannot read it: {failure}"))),
         };
         let parsed = match is_whole {
-            true => serde_json::from_slice::<Event>(&line).map_err(|failure| failure.to_string()),
+            true => parse::<Event>(&line).map_err(|failure| failure.to_string()),
             false => Err(format!("it has more than {LONGEST_LINE} bytes")),
         };
         match parsed {
@@ -207,6 +208,47 @@ pub fn read(mut input: impl BufRead, each: &mut dyn FnMut(Event)) -> Option<Stri
         }
     }
     error
+}
+
+/// Parses what a reporter wrote. JSON may escape halves of characters, which are no text: each becomes U+FFFD.
+///
+/// # Errors
+/// If it is not JSON, or something else than wanted.
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(text).or_else(|error| match without_halves(text) {
+        Some(text) => serde_json::from_slice(&text),
+        None => Err(error),
+    })
+}
+
+/// The text with U+FFFD in place of escaped halves of characters; `None` if there are none.
+fn without_halves(text: &[u8]) -> Option<Vec<u8>> {
+    let code = |place: usize| {
+        let escape = text.get(place..place + 6)?;
+        let digits = std::str::from_utf8(escape.strip_prefix(b"\\u")?).ok()?;
+        u32::from_str_radix(digits, 16).ok()
+    };
+    let (mut mended, mut place, mut is_changed) = (Vec::with_capacity(text.len()), 0, false);
+    while let Some(next) = memchr::memchr(b'\\', &text[place..]) {
+        mended.extend_from_slice(&text[place..place + next]);
+        place += next;
+        let length = match (code(place), code(place + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => 0,
+            _ => 2,
+        };
+        if length == 0 {
+            mended.extend_from_slice(b"\\ufffd");
+            is_changed = true;
+            place += 6;
+        } else {
+            let end = (place + length).min(text.len());
+            mended.extend_from_slice(&text[place..end]);
+            place = end;
+        }
+    }
+    mended.extend_from_slice(&text[place..]);
+    is_changed.then_some(mended)
 }
 
 enum Line {
@@ -266,6 +308,21 @@ mod tests {
             let (events, error) = events(&format!("{line}\n{{\"event\":\"finish\",\"exit\":0}}\n"));
             assert_eq!(events, [Event::Finish { exit: 0 }]);
             assert!(error.unwrap().starts_with("line 1: "));
+        }
+    }
+
+    #[test]
+    fn halves_of_characters_are_replaced_and_nothing_else() {
+        let parsed = |text: &str| parse::<String>(text.as_bytes()).ok();
+        for (text, wanted) in [
+            (r#""a\ud800b""#, Some("a\u{fffd}b")),
+            (r#""\udc00\ud83d\ude00\ud83d""#, Some("\u{fffd}\u{1f600}\u{fffd}")),
+            (r#""\\ud800 \udfff""#, Some("\\ud800 \u{fffd}")),
+            (r#""\ud83d\ude00""#, Some("\u{1f600}")),
+            (r#""\ud80""#, None),
+            (r#""\ud800"#, None),
+        ] {
+            assert_eq!(parsed(text).as_deref(), wanted, "{text}");
         }
     }
 

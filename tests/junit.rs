@@ -42,12 +42,12 @@ fn picture(cases: &[Case], end: &ReadEnd) -> String {
         let word = Word::of(&case.result);
         let seconds = case.result.duration.as_secs_f64();
         writeln!(text, "{word} {:?} of {:?} in {seconds}", case.name, case.classname).unwrap();
-        if let Some(file) = &case.file {
-            writeln!(text, "    file: {file}").unwrap();
-        }
         let Some(details) = &case.result.details else {
             continue;
         };
+        if let Some(place) = &details.place {
+            writeln!(text, "    file: {}", place.file).unwrap();
+        }
         let parts = [
             ("kind", &details.kind),
             ("message", &details.message),

@@ -122,7 +122,8 @@ pub fn junit(bytes: &[u8]) {
     let end = read_within(Caps { text: 100 }, bytes, &mut |case| {
         cases += 1;
         let texts = case.result.details.map(|details| {
-            let Details { kind, message, text, stdout, stderr, is_stated: _, properties: _ } = *details;
+            let Details { kind, message, text, stdout, stderr, is_stated: _, properties: _, place: _ } =
+                *details;
             [kind, message, text, stdout, stderr]
         });
         let longest = texts.into_iter().flatten().flatten().map(|text| text.len()).max();
@@ -247,7 +248,7 @@ fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
             for id in tests.iter().map(|index| suite.test(*index).id.as_str()) {
                 let (classname, name) = id.rsplit_once("::").unwrap_or(("", id));
                 let result = CaseResult::new(Outcome::Errored, Duration::ZERO);
-                let case = Case { classname: classname.into(), name: name.into(), file: None, result };
+                let case = Case { classname: classname.into(), name: name.into(), result };
                 _ = matcher.find(&case);
                 _ = (matcher.name(&case), matcher.is_extra(&case), matcher.covers(&case));
             }

@@ -2,7 +2,7 @@
 
 use super::end::End;
 use super::recorded::{Running, Session};
-use super::{Collector, PARTS, PATIENCE, Step, split};
+use super::{Collector, PARTS, PATIENCE, Step};
 use crate::framework::Meaning;
 use crate::model::{Batch, CaseResult, Exit, GroupIndex, Origin, Outcome, Reason, TestIndex};
 
@@ -173,7 +173,12 @@ impl Collector<'_> {
         parts: usize,
         root: u32,
     ) -> Vec<Batch> {
-        let parts = split(tests, parts.clamp(2, PARTS));
+        let parts = parts.clamp(2, PARTS);
+        // Within a key, each part brings along what comes before it.
+        let parts = match self.is_one_key(tests) {
+            true => tests.chunks(tests.len().div_ceil(parts)).map(<[TestIndex]>::to_vec).collect(),
+            false => self.split(tests, parts),
+        };
         parts.into_iter().map(|part| self.batch(group, part, Origin::Isolated, Some(root))).collect()
     }
 

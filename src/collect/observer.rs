@@ -193,14 +193,14 @@ impl<'a> Observer<'a> {
             ReportFormat::JUnit => {
                 let scratch = self.site.inside(batch.index);
                 let context = commands.context(batch.group, &scratch);
-                reading::read(&report.path, &*commands.framework.matcher(&batch.tests, &context), mask)
+                reading::read(&report.path, &*commands.framework.matcher(&batch.all(), &context), mask)
             }
             ReportFormat::Record => recorded::read(&report.path, commands.suite, batch, mask),
         }
     }
 
     fn files(&self, batch: &Batch) -> u32 {
-        let tests = batch.tests.iter().map(|index| self.site.commands.suite.test(*index));
+        let tests = batch.all().into_iter().map(|index| self.site.commands.suite.test(index));
         let files: HashSet<&str> = tests.filter_map(|test| test.file.as_deref()).collect();
         u32::try_from(files.len()).unwrap_or(u32::MAX)
     }

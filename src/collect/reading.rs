@@ -107,7 +107,7 @@ pub(super) fn hide(result: &mut CaseResult, mask: &Mask) {
     let Some(details) = &mut result.details else {
         return;
     };
-    let Details { kind, message, text, stdout, stderr, properties, is_stated: _ } = &mut **details;
+    let Details { kind, message, text, stdout, stderr, properties, place: _, is_stated: _ } = &mut **details;
     let texts = [kind, message, text, stdout, stderr].into_iter().flatten();
     for text in texts.chain(properties.iter_mut().map(|(_, value)| value)) {
         *text = hide_parts(text, mask);

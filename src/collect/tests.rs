@@ -10,6 +10,7 @@ use crate::model::{Group, Listed};
 
 mod again;
 mod ends;
+mod keys;
 mod lost;
 mod pairs;
 mod records;
@@ -27,7 +28,14 @@ fn suite(tests: u32, max_attempts: u32) -> Suite {
 
 fn all(suite: &Suite) -> Batch {
     let tests = suite.indices().collect();
-    Batch { index: 0, group: GroupIndex(0), tests, load: SECOND, origin: Origin::Planned }
+    Batch {
+        index: 0,
+        group: GroupIndex(0),
+        tests,
+        companions: Vec::new(),
+        load: SECOND,
+        origin: Origin::Planned,
+    }
 }
 
 fn execution(exit: Exit) -> Execution {

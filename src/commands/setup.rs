@@ -77,6 +77,7 @@ impl Setup {
             surroundings,
             timeout: config.offload.discovery_timeout,
             parallel: config.offload.max_parallel_collection.unwrap_or_else(cores),
+            kept: config.groups.iter().map(|group| group.keep_together).collect(),
             scratch: scratch.path().to_owned(),
             mask: Arc::new(mask(config, extra)),
             guard: Arc::new(Guard::new(std::env::current_exe().ok())),

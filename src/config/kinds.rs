@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::RecordHistory;
+use crate::model::KeepTogether;
 
 /// A setting that takes one of a few words.
 pub trait Choice: Copy + 'static {
@@ -101,6 +102,18 @@ impl Choice for RecordHistory {
         match self {
             RecordHistory::Always => "always",
             RecordHistory::Flag => "flag",
+        }
+    }
+}
+
+impl Choice for KeepTogether {
+    const ALL: &'static [KeepTogether] = &[KeepTogether::Test, KeepTogether::Class, KeepTogether::File];
+
+    fn name(self) -> &'static str {
+        match self {
+            KeepTogether::Test => "test",
+            KeepTogether::Class => "class",
+            KeepTogether::File => "file",
         }
     }
 }

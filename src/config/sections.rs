@@ -5,21 +5,17 @@ use std::time::Duration;
 use super::check;
 use super::read::{Table, Value};
 use super::{
-    Checkpoint, Config, FrameworkKind, GroupConfig, History, Offload, Provider, RecordHistory, Report, cost,
-    framework, provider,
+    Checkpoint, Config, Framework, FrameworkKind, GroupConfig, History, Offload, Provider, RecordHistory,
+    Report, cost, framework, provider,
 };
+use crate::model::KeepTogether;
 
 /// The configuration; valid only if no mistake was reported. `None` was reported as one.
 pub(super) fn read(root: &mut Table<'_>) -> Option<Config> {
     let offload = root.read("offload", |value| value.table(offload)).unwrap_or_default();
     let provider = root.need("provider", |value| value.table(provider::read)).flatten();
     let framework = root.need("framework", |value| value.table(framework::read)).flatten();
-    let filters: fn(&Value<'_>) -> Option<String> = match &framework {
-        Some(framework) if !matches!(framework.kind, FrameworkKind::Custom { .. }) => check::words,
-        // Becomes part of a shell command, possibly within quotes.
-        _ => |value| value.text(),
-    };
-    let groups = root.need("groups", |value| groups(value, filters));
+    let groups = root.need("groups", |value| groups(value, framework.as_ref()));
     let report = root.read("report", |value| value.table(report)).unwrap_or_default();
     let history = root.read("history", |value| value.table(history));
     let checkpoint = root.read("checkpoint", |value| value.table(checkpoint));
@@ -97,20 +93,35 @@ impl Default for Offload {
     }
 }
 
-fn groups(value: &Value<'_>, filters: fn(&Value<'_>) -> Option<String>) -> Option<Vec<GroupConfig>> {
-    let groups = value.entries(|name, value| {
-        value.table(|table| GroupConfig {
-            name: name.to_owned(),
-            retry_count: table.read("retry_count", |value| value.integer(0..=u32::MAX - 1)).unwrap_or(0),
-            filters: table.read("filters", filters).unwrap_or_default(),
-            schedule_individual: table.read("schedule_individual", Value::boolean).unwrap_or(false),
-            max_parallel: table.read("max_parallel", |value| value.count(1)),
-        })
-    })?;
+fn groups(value: &Value<'_>, framework: Option<&Framework>) -> Option<Vec<GroupConfig>> {
+    let groups = value.entries(|name, value| value.table(|table| group(name, table, framework)))?;
     if value.is_empty() {
         value.fail("must contain at least one group, e.g. [groups.all]")
     } else {
         Some(groups)
+    }
+}
+
+fn group(name: &str, table: &mut Table<'_>, framework: Option<&Framework>) -> GroupConfig {
+    let is_custom = |known: &Framework| matches!(known.kind, FrameworkKind::Custom { .. });
+    // Those of a custom framework become part of a shell command, possibly within quotes.
+    let filters = if framework.is_none_or(is_custom) { Value::text } else { check::words };
+    let schedule_individual = table.read("schedule_individual", Value::boolean).unwrap_or(false);
+    let keep_together = |value: &Value<'_>| match value.choice()? {
+        KeepTogether::Test => Some(KeepTogether::Test),
+        _ if framework.is_some_and(is_custom) => {
+            value.fail("must be `test`: of tests of type `default` no class or file is known")
+        }
+        _ if schedule_individual => value.fail("must be `test` beside `schedule_individual = true`"),
+        kept => Some(kept),
+    };
+    GroupConfig {
+        name: name.to_owned(),
+        retry_count: table.read("retry_count", |value| value.integer(0..=u32::MAX - 1)).unwrap_or(0),
+        filters: table.read("filters", filters).unwrap_or_default(),
+        schedule_individual,
+        max_parallel: table.read("max_parallel", |value| value.count(1)),
+        keep_together: table.read("keep_together", keep_together).unwrap_or_default(),
     }
 }
 

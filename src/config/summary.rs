@@ -81,6 +81,7 @@ impl Config {
                     .add("retry_count", group.retry_count)
                     .maybe("filters", Some(&group.filters).filter(|filters| !filters.is_empty()))
                     .add("schedule_individual", group.schedule_individual)
+                    .add("keep_together", group.keep_together.name())
                     .maybe("max_parallel", group.max_parallel),
             );
         }

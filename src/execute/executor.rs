@@ -118,7 +118,7 @@ impl Executor for BatchExecutor<'_> {
         let streams = self.streams(batch.index).map_err(|error| self.give_up(error))?;
         let started = Instant::now();
         let place = Place { slot, scratch: &self.site.inside(batch.index) };
-        let run = self.site.commands.command(&batch.tests, batch.group, place);
+        let run = self.site.commands.command(&batch.all(), batch.group, place);
         log::debug!("batch {}: {}", batch.index, self.site.mask.hide(&run.command.to_shell()));
         let mut span = self.site.trace.span(Track::Sandbox(slot), || format!("batch {}", batch.index));
         span.note("tests", batch.tests.len());

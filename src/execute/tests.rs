@@ -125,6 +125,7 @@ fn batches(count: u32) -> Vec<Batch> {
         index,
         group: GroupIndex(0),
         tests: vec![TestIndex(index)],
+        companions: Vec::new(),
         load: Duration::ZERO,
         origin: Origin::Planned,
     };

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{
-    BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listing, Matcher, Meaning, RunCommand,
-    describe_failure, format_id, indexed, name_in_id, split_words,
+    BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, Meaning,
+    RunCommand, describe_failure, format_id, indexed, name_in_id, split_words,
 };
 use crate::command::{CommandLine, Executable, InputFile, StopSignal};
 use crate::config;
@@ -287,6 +287,13 @@ impl Framework for Nextest {
 
     fn meaning(&self, exit: Exit) -> Meaning {
         outcome::meaning(exit)
+    }
+
+    /// The module.
+    fn class(&self, test: &Listed) -> Option<String> {
+        let binary = test.file.as_deref()?;
+        let module = name_in_id(&self.format, &test.native, binary)?.rsplit_once("::");
+        Some(module.map_or_else(|| binary.to_owned(), |(module, _)| format!("{binary} {module}")))
     }
 
     fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {

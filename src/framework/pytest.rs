@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::command::{CommandLine, InputFile, StopSignal};
 use crate::event::{ReportFile, ReportFormat};
 use crate::framework::{
-    BatchContext, Facts, Framework, Gathered, ListCommand, ListOutput, Listing, Matcher, Ran, RunCommand,
-    indexed, split_words,
+    BatchContext, Facts, Framework, Gathered, ListCommand, ListOutput, Listed, Listing, Matcher, Ran,
+    RunCommand, indexed, split_words,
 };
 use crate::model::{Group, Suite, TestCase, TestIndex};
 
@@ -191,6 +191,14 @@ impl Framework for Pytest {
         Box::new(ByPair::new(tests, context, &self.test_id_format))
     }
 
+    /// The class, as in the ID.
+    fn class(&self, test: &Listed) -> Option<String> {
+        let file = test.file.as_deref()?;
+        let (_, inside) = test.native.split_once("::")?;
+        let class = inside.split('[').next().and_then(|function| function.rsplit_once("::"));
+        Some(class.map_or_else(|| file.to_owned(), |(class, _)| format!("{file}::{class}")))
+    }
+
     fn conclude(&self, gathered: &Gathered<'_>) -> Option<CommandLine> {
         if gathered.name != "coverage" {
             return None;
@@ -226,5 +234,28 @@ impl Framework for Pytest {
         let names = tests.iter().map(|index| suite.test(*index));
         let names = names.map(|test| Name::of(test).argument().into_owned());
         shell_words::join(self.command.iter().cloned().chain(names))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::GroupIndex;
+
+    #[test]
+    fn the_class_of_a_test_is_in_its_id_and_parameters_are_not() {
+        let pytest = Pytest {
+            command: Vec::new(),
+            paths: Vec::new(),
+            discovery_args: Vec::new(),
+            run_args: Vec::new(),
+            test_id_format: String::new(),
+            inherited: Inherited::default(),
+        };
+        let class =
+            |id: &str| pytest.class(&Listed::new(GroupIndex(0), id, Some("sub/a[1].py".into()))).unwrap();
+        let classes =
+            ["a[1].py::A::x", "a[1].py::A::y[b::c]", "a[1].py::A::B::x", "a[1].py::x[d::e]"].map(class);
+        assert_eq!(classes, ["sub/a[1].py::A", "sub/a[1].py::A", "sub/a[1].py::A::B", "sub/a[1].py"]);
     }
 }

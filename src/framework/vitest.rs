@@ -23,6 +23,7 @@ use crate::command::{CommandLine, InputFile};
 use crate::config;
 use crate::event::ReportFile;
 use crate::model::{Group, GroupIndex, Suite, TestId, TestIndex};
+use crate::record;
 
 mod arguments;
 mod text;
@@ -190,7 +191,8 @@ impl Framework for Vitest {
     }
 
     fn parse_list(&self, command: &ListCommand, output: &ListOutput) -> Result<Listing> {
-        let collected = output.file.as_deref().map(serde_json::from_str::<Collected>).transpose();
+        let collected =
+            output.file.as_deref().map(|file| record::parse::<Collected>(file.as_bytes())).transpose();
         let collected = collected.context("cannot read what vitest collected")?;
         // A whole list is worth more than the exit status of its writer.
         let Some(collected) = collected.filter(|collected| collected.whole) else {
@@ -269,6 +271,13 @@ impl Framework for Vitest {
 
     fn matcher<'a>(&'a self, _tests: &[TestIndex], context: &BatchContext<'a>) -> Box<dyn Matcher + 'a> {
         Box::new(ByFormat { suite: context.suite, group: context.group, format: &self.format })
+    }
+
+    /// The outermost suite.
+    fn class(&self, test: &Listed) -> Option<String> {
+        let file = test.file.as_deref()?;
+        let titles = titles(&test.native).unwrap_or_default();
+        Some(if titles.len() > 1 { json!([file, titles[0]]).to_string() } else { file.to_owned() })
     }
 
     fn grain(&self) -> Grain {

@@ -7,7 +7,7 @@ use xml::attribute::OwnedAttribute;
 
 use super::cut::{Cut, shorten};
 use super::{BATCHES_PROPERTY, Case, ID_PROPERTY, RUN_ERROR_PROPERTY, XFAIL_TYPE, escape};
-use crate::model::{CaseResult, Details, Outcome};
+use crate::model::{CaseResult, Details, Outcome, Place};
 
 /// A case, with the properties that only merged reports have.
 #[derive(Debug)]
@@ -55,6 +55,7 @@ struct Open {
     classname: String,
     name: String,
     file: Option<String>,
+    line: Option<u32>,
     duration: Duration,
     id: Option<String>,
     batches: Vec<u32>,
@@ -225,6 +226,7 @@ impl Open {
             classname: String::new(),
             name: String::new(),
             file: None,
+            line: None,
             duration: Duration::ZERO,
             id: None,
             batches: Vec::new(),
@@ -247,6 +249,7 @@ impl Open {
                 "classname" => open.classname = attribute.value,
                 "name" => open.name = attribute.value,
                 "file" => open.file = Some(attribute.value),
+                "line" => open.line = attribute.value.trim().parse().ok(),
                 "time" => open.duration = seconds(&attribute.value),
                 "status" | "result" => {
                     open.is_not_run = !has_result && attribute.value.eq_ignore_ascii_case(NOT_RUN);
@@ -346,6 +349,7 @@ impl Open {
             text: self.text.written().map(|text| trimmed(&text).to_owned()),
             stdout: self.stdout.written(),
             stderr: self.stderr.written(),
+            place: self.file.map(|file| Place { file, line: self.line }),
             properties: Vec::new(),
             is_stated: false,
         };
@@ -355,7 +359,7 @@ impl Open {
             flaky_in_runner: self.retried && outcome == Outcome::Passed,
             details: (details != Details::default()).then(|| Box::new(details)),
         };
-        let case = Case { classname: self.classname, name: self.name, file: self.file, result };
+        let case = Case { classname: self.classname, name: self.name, result };
         Record { case, id: self.id, batches: self.batches, is_run_error: self.is_run_error }
     }
 }

@@ -9,7 +9,7 @@ use super::escape::{allowed, is_forbidden};
 use super::merged::{Recorded, Word, previous_durations, read_merged};
 use super::read::{Caps, read};
 use super::write::{Entry, Frame, Totals, write};
-use crate::model::{Attempt, CaseResult, Details, Outcome, Verdict};
+use crate::model::{Attempt, CaseResult, Details, Outcome, Place, Verdict};
 
 struct Test {
     id: String,
@@ -78,6 +78,7 @@ impl Dice {
     fn attempt(&mut self, number: u32, outcome: Outcome) -> Attempt {
         let duration = Duration::from_micros(self.below(100_000_000) as u64);
         let details = Details {
+            place: None,
             properties: Vec::new(),
             kind: self.maybe(),
             message: self.maybe(),
@@ -190,6 +191,12 @@ fn each_case_has_the_place_of_its_test() {
     }
     let report = written(&[test("t", not_run, Vec::new())]);
     assert!(!report.contains(" file=") && !report.contains(" line="), "{report}");
+    // Where the list knows no file, that of the runner's own report is kept.
+    let mut passed = attempt(1, Outcome::Passed, "");
+    let place = Place { file: "a.cc".into(), line: Some(7) };
+    passed.result.details = Some(Box::new(Details { place: Some(place), ..Details::default() }));
+    let report = written(&[test("t", Verdict::Passed, vec![passed])]);
+    assert!(report.contains("classname=\"all\" file=\"a.cc\" line=\"7\" time="), "{report}");
 }
 
 #[test]

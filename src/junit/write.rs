@@ -250,10 +250,11 @@ impl Page {
         self.raw("    <testcase");
         self.attribute("name", entry.id);
         self.attribute("classname", entry.file.unwrap_or(entry.group));
-        if let Some(file) = entry.file {
+        let (file, line) = place(entry);
+        if let Some(file) = file {
             self.attribute("file", file);
         }
-        if let Some(line) = entry.line {
+        if let Some(line) = line {
             self.formatted(format_args!(" line=\"{line}\""));
         }
         self.time(shown.attempt().map_or(Duration::ZERO, |attempt| attempt.result.duration));
@@ -418,6 +419,15 @@ impl Page {
                 self.formatted(format_args!("</{element}>\n"));
             }
         }
+    }
+}
+
+/// The file and line of a test: as it was listed, or as its runner reports them.
+fn place<'a>(entry: &Entry<'a>) -> (Option<&'a str>, Option<u32>) {
+    let details = entry.attempts.last().and_then(|last| last.result.details.as_deref());
+    match (entry.file, details.and_then(|details| details.place.as_ref())) {
+        (None, Some(place)) => (Some(&place.file), place.line),
+        (file, _) => (file, entry.line),
     }
 }
 

@@ -70,6 +70,17 @@ impl TestCase {
     pub fn family(&self) -> &str {
         self.id.as_str().split('[').next().unwrap_or_default()
     }
+
+    /// The key, unless it runs alone.
+    pub fn shared_key(&self) -> Option<&str> {
+        self.key.as_deref().filter(|_| !self.solo)
+    }
+
+    /// Whether the two run in one batch, in order.
+    pub fn stays_with(&self, other: &TestCase) -> bool {
+        let key = self.shared_key();
+        key.is_some() && key == other.shared_key() && self.group == other.group
+    }
 }
 
 /// All tests of a run in discovery order, and their groups in file order.

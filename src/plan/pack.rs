@@ -10,7 +10,7 @@ use crate::model::GroupIndex;
 
 /// How far a batch may exceed its size, as a fraction, before a piece is split.
 const SLACK: f64 = 0.01;
-/// A test longer than this fraction of the smallest batch is placed separately from its file.
+/// An atom longer than this fraction of the smallest batch is placed separately from its file.
 const LARGE: f64 = 0.5;
 
 /// The pieces of one batch.
@@ -33,7 +33,7 @@ pub(super) struct Weighed {
 pub(super) enum Unit {
     /// The tests of a file, as far as balance allows.
     File,
-    /// Each test is placed separately.
+    /// Each atom is placed separately.
     Test,
 }
 
@@ -113,7 +113,7 @@ pub(super) fn pack(work: &Work<'_>, candidate: Candidate, amount: Amount, grain:
         let is_long = work.load(piece) >= long;
         let is_solo = work.test(piece.start).solo;
         // With equal bins, solo tests count towards their bin.
-        if (is_solo && shape != Shape::Equal(1)) || (is_long && (piece.count() == 1 || grain == Grain::File))
+        if (is_solo && shape != Shape::Equal(1)) || (is_long && (grain == Grain::File || work.is_atom(piece)))
         {
             count += u32::from(is_long);
             load += if is_long && !is_solo { work.load(piece) } else { 0.0 };
@@ -179,7 +179,7 @@ fn fill(work: &Work<'_>, sizes: &[f64], pieces: Vec<Piece>, grain: Grain) -> Vec
             break;
         };
         let allowed = bin.room + sizes[bin.number] * SLACK;
-        if load > allowed && piece.count() > 1 && grain == Grain::Test {
+        if load > allowed && grain == Grain::Test && !work.is_atom(piece) {
             let (first, second) = work.divide(piece, bin.room);
             parts.push(Waiting::new(work, second));
             if work.load(first) > allowed {

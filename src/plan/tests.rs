@@ -24,12 +24,14 @@ pub(super) struct Row {
     pub(super) id: String,
     /// The measured duration, if any.
     pub(super) millis: Option<u64>,
+    /// What it shares with tests that it stays with.
+    pub(super) key: Option<&'static str>,
 }
 
 impl Row {
     /// A test of group 0.
     pub(super) fn new(file: Option<&str>, id: impl Into<String>, millis: impl Into<Option<u64>>) -> Row {
-        Row { group: 0, file: file.map(str::to_owned), id: id.into(), millis: millis.into() }
+        Row { group: 0, file: file.map(str::to_owned), id: id.into(), millis: millis.into(), key: None }
     }
 }
 
@@ -42,8 +44,9 @@ pub(super) fn suite(rows: &[Row], solo: &[bool]) -> Suite {
     };
     let mut suite = Suite::new(solo.iter().enumerate().map(group).collect());
     let mut known = HashMap::new();
-    for Row { group, file, id, millis } in rows {
-        suite.add(Listed::new(GroupIndex(*group), id.as_str(), file.as_deref().map(Into::into)));
+    for Row { group, file, id, millis, key } in rows {
+        let listed = Listed::new(GroupIndex(*group), id.as_str(), file.as_deref().map(Into::into));
+        suite.add(Listed { key: key.map(Into::into), ..listed });
         known.extend(millis.map(|millis| (id.clone(), Duration::from_millis(millis))));
     }
     estimate(&mut suite, &known, Duration::from_secs(1));
@@ -56,7 +59,8 @@ pub(super) fn rows(random: &mut Random, count: u64) -> Vec<Row> {
         let file = (file > 0).then(|| format!("f{file}.py"));
         let id = format!("{}::t{}[{number}]", file.as_deref().unwrap_or("x"), random.below(5));
         let group = u16::try_from(random.below(3)).unwrap();
-        Row { group, file, id, millis: (random.below(5) > 0).then(|| random.below(3000)) }
+        let millis = (random.below(5) > 0).then(|| random.below(3000));
+        Row { group, file, id, millis, key: random.pick(&[None, None, None, Some("k"), Some("l")]) }
     };
     (0..count).map(row).collect()
 }
@@ -71,11 +75,20 @@ fn ids(suite: &Suite, plan: &Plan) -> Vec<Vec<String>> {
     plan.batches.iter().map(ids).collect()
 }
 
+/// The group and key of the tests in a batch, each once; `None` for each test that does not stay with others.
+fn keys<'a>(suite: &'a Suite, batch: &Batch) -> Vec<Option<(GroupIndex, &'a str)>> {
+    let tests = batch.tests.iter().map(|index| suite.test(*index));
+    let mut keys: Vec<_> = tests.map(|test| Some((test.group, test.shared_key()?))).collect();
+    keys.sort_unstable();
+    keys.dedup_by(|one, other| one.is_some() && one == other);
+    keys
+}
+
 #[test]
-fn every_test_is_planned_once_and_groups_and_solo_tests_are_not_mixed() {
+fn every_test_is_planned_once_with_its_key_and_groups_and_solo_tests_are_not_mixed() {
     let mut random = Random(7);
     for round in 0..150 {
-        let count = random.below(60);
+        let count = random.below(90);
         let rows = rows(&mut random, count);
         let suite = suite(&rows, &[false, true, false]);
         for grain in [Grain::Test, Grain::File] {
@@ -91,8 +104,15 @@ fn every_test_is_planned_once_and_groups_and_solo_tests_are_not_mixed() {
             seen.sort_unstable();
             assert_eq!(seen, suite.indices().collect::<Vec<_>>(), "round {round}");
             assert!(plan.batches.is_sorted_by(|one, other| one.load >= other.load), "round {round}");
+            let mut kept: Vec<_> =
+                plan.batches.iter().flat_map(|batch| keys(&suite, batch).into_iter().flatten()).collect();
+            let all = kept.len();
+            kept.sort_unstable();
+            kept.dedup();
+            assert_eq!(kept.len(), all, "round {round}: a key is in two batches");
             for (index, batch) in (0..).zip(&plan.batches) {
-                assert!(batch.index == index && batch.tests.is_sorted() && batch.tests.len() <= 12);
+                assert!(batch.index == index && batch.tests.is_sorted());
+                assert!(batch.tests.len() <= 12 || keys(&suite, batch).len() == 1, "round {round}");
                 assert!(batch.tests.iter().all(|test| suite.test(*test).group == batch.group));
                 assert!(batch.tests.len() == 1 || batch.group != GroupIndex(1));
             }

@@ -1,5 +1,7 @@
 //! The tests of a suite in an order that does not depend on discovery, and ranges in it.
 
+use std::collections::HashMap;
+
 use crate::model::{GroupIndex, Suite, TestCase, TestIndex};
 
 /// The minimum duration of a test in seconds, so that tests recorded with 0 s are spread like others.
@@ -8,7 +10,8 @@ const FLOOR: f64 = 0.001;
 /// fraction.
 const GIVEN_UP: f64 = 0.05;
 
-/// A range of [`Work::order`] that stays together: one group, and one file or a single test.
+/// A range of [`Work::order`] that stays together: one group, and one file or a single atom. An atom is a test, or all
+/// tests with the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) start: u32,
@@ -22,7 +25,7 @@ impl Piece {
     }
 }
 
-/// All tests, ordered by group, file and id.
+/// All tests, ordered by group, file and id; those with the same key follow each other.
 pub(super) struct Work<'a> {
     pub(super) suite: &'a Suite,
     pub(super) order: Vec<TestIndex>,
@@ -30,14 +33,24 @@ pub(super) struct Work<'a> {
     pub(super) sums: Vec<f64>,
     /// A number for the file at each place; `None` if the framework has no files.
     files: Vec<Option<u32>>,
+    /// Whether the test at each place is of the same atom as the one before.
+    joined: Vec<bool>,
 }
 
 impl<'a> Work<'a> {
     pub(super) fn new(suite: &'a Suite) -> Work<'a> {
         let mut order: Vec<TestIndex> = suite.indices().collect();
-        order.sort_unstable_by(|one, other| key(suite.test(*one)).cmp(&key(suite.test(*other))));
+        let homes = homes(suite);
+        // Tests with a key are where their first file is.
+        let place = |index: &TestIndex| {
+            let test = suite.test(*index);
+            let (key, file) = (test.shared_key(), test.file.as_deref());
+            (test.group, homes[index.0 as usize], key, file.filter(|_| key.is_some()), test.id.as_str())
+        };
+        order.sort_unstable_by(|one, other| place(one).cmp(&place(other)));
         let mut sums = Vec::with_capacity(order.len() + 1);
         let mut files = Vec::with_capacity(order.len());
+        let mut joined = Vec::with_capacity(order.len());
         let (mut sum, mut number) = (0.0, 0);
         sums.push(sum);
         let mut last: Option<&TestCase> = None;
@@ -47,9 +60,10 @@ impl<'a> Work<'a> {
             sums.push(sum);
             number += u32::from(last.is_none_or(|last| !same_file(last, test)));
             files.push(test.file.is_some().then_some(number));
+            joined.push(last.is_some_and(|last| test.stays_with(last)));
             last = Some(test);
         }
-        Work { suite, order, sums, files }
+        Work { suite, order, sums, files, joined }
     }
 
     #[inline]
@@ -82,8 +96,12 @@ impl<'a> Work<'a> {
 
     /// The expected duration in seconds of the tests that may share a batch.
     pub(super) fn shared(&self) -> f64 {
-        let pieces = self.singles().into_iter();
+        let pieces = self.atoms(self.whole());
         pieces.filter(|piece| !self.test(piece.start).solo).map(|piece| self.load(piece)).sum()
+    }
+
+    fn is_joined(&self, place: u32) -> bool {
+        self.joined.get(place as usize) == Some(&true)
     }
 
     pub(super) fn whole(&self) -> Piece {
@@ -104,20 +122,39 @@ impl<'a> Work<'a> {
         let mut last = None;
         let mut count = 0;
         for piece in pieces {
-            let file = self.file(piece.start);
-            count += u32::from(file.is_some() && file != last);
-            last = file;
+            let (first, end) = (self.file(piece.start), self.file(piece.end - 1));
+            if let (Some(first), Some(end)) = (first, end) {
+                count += end - first + u32::from(Some(first) != last);
+            }
+            last = end;
         }
         count
     }
 
-    /// One piece for each test.
-    pub(super) fn singles(&self) -> Vec<Piece> {
-        let whole = self.whole();
-        (whole.start..whole.end).map(|place| Piece { start: place, end: place + 1 }).collect()
+    /// Whether no part of a piece may be in another batch.
+    pub(super) fn is_atom(&self, piece: Piece) -> bool {
+        self.joined[piece.start as usize + 1..piece.end as usize].iter().all(|joined| *joined)
     }
 
-    /// One piece for each file. Tests that run solo, have no file or take longer than `alone` seconds are separate
+    /// The atoms of a piece.
+    pub(super) fn atoms(&self, piece: Piece) -> impl Iterator<Item = Piece> {
+        let mut start = piece.start;
+        std::iter::from_fn(move || {
+            let begin = (start < piece.end).then_some(start)?;
+            start += 1;
+            while start < piece.end && self.joined[start as usize] {
+                start += 1;
+            }
+            Some(Piece { start: begin, end: start })
+        })
+    }
+
+    /// One piece for each atom.
+    pub(super) fn singles(&self) -> Vec<Piece> {
+        self.atoms(self.whole()).collect()
+    }
+
+    /// One piece for each file. Atoms that run solo, have no file or take longer than `alone` seconds are separate
     /// pieces.
     pub(super) fn by_file(&self, alone: Option<f64>) -> Vec<Piece> {
         let mut pieces: Vec<Piece> = Vec::new();
@@ -137,7 +174,7 @@ impl<'a> Work<'a> {
         pieces
     }
 
-    /// Splits a piece of several tests. The first part takes at most `limit` seconds but has at least one test. If
+    /// Splits a piece of several atoms. The first part takes at most `limit` seconds but has at least one atom. If
     /// possible without losing much, the split is between two functions.
     pub(super) fn divide(&self, piece: Piece, limit: f64) -> (Piece, Piece) {
         let from = self.sums[piece.start as usize];
@@ -149,18 +186,29 @@ impl<'a> Work<'a> {
             if self.sums[earlier as usize] - from < enough {
                 break;
             }
-            if self.test(earlier - 1).family() != self.test(earlier).family() {
+            if !self.is_joined(earlier) && self.test(earlier - 1).family() != self.test(earlier).family() {
                 cut = earlier;
                 break;
             }
         }
+        let is_border = |place: &u32| !self.is_joined(*place);
+        let before = (piece.start + 1..=cut).rev().find(is_border);
+        let cut = before.or_else(|| (cut..piece.end).find(is_border)).unwrap_or(cut);
         (Piece { start: piece.start, end: cut }, Piece { start: cut, end: piece.end })
     }
 }
 
-/// The sort key of tests.
-fn key(test: &TestCase) -> (GroupIndex, Option<&str>, &str) {
-    (test.group, test.file.as_deref(), test.id.as_str())
+/// For each test its file; for one with a key, the first file with a test of that key.
+fn homes(suite: &Suite) -> Vec<Option<&str>> {
+    let mut of_keys: HashMap<(GroupIndex, &str), Option<&str>> = HashMap::new();
+    for test in suite.tests() {
+        if let Some(key) = test.shared_key() {
+            let home = of_keys.entry((test.group, key)).or_insert(test.file.as_deref());
+            *home = (*home).min(test.file.as_deref());
+        }
+    }
+    let of_key = |test: &TestCase| of_keys.get(&(test.group, test.shared_key()?)).copied();
+    suite.tests().iter().map(|test| of_key(test).unwrap_or(test.file.as_deref())).collect()
 }
 
 fn same_file(one: &TestCase, other: &TestCase) -> bool {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 
@@ -29,8 +29,26 @@ struct Site {
     guard: Arc<Guard>,
     /// Not looked into for downloads.
     output_dir: PathBuf,
-    /// The state in which each downloadable file was last seen.
-    seen: Mutex<HashMap<PathBuf, FileState>>,
+    /// Downloadable files as they were last seen.
+    seen: Mutex<HashMap<PathBuf, Seen>>,
+}
+
+/// A downloadable file, and the last batch that took it.
+#[derive(Debug)]
+struct Seen {
+    state: FileState,
+    /// When that batch began.
+    began: Instant,
+    /// When it took the file.
+    at: Instant,
+    /// Where its copy is.
+    copy: Option<PathBuf>,
+}
+
+/// A file that a batch took.
+struct Taken {
+    path: PathBuf,
+    at: Instant,
 }
 
 /// The provider of local processes.
@@ -75,26 +93,47 @@ impl Local {
         let output_dir = settings.output_dir.canonicalize().unwrap_or_else(|_| settings.output_dir.clone());
         let Settings { shell, guard, .. } = settings;
         let site = Site { root, env, shell, guard, output_dir, seen: Mutex::default() };
-        site.changed(globs)?;
+        site.take_changed(globs, Instant::now())?;
         Ok(Local { root: site.root.to_string_lossy().into_owned(), site: Arc::new(site) })
     }
 }
 
 impl Site {
-    /// The files that match and are not as they were at the last call.
-    fn changed(&self, globs: &[String]) -> Result<Vec<PathBuf>> {
+    fn seen(&self) -> MutexGuard<'_, HashMap<PathBuf, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the files that match and are not as they were at the last call, for a batch that began at `began`. If
+    /// another batch took one while this batch may have been writing it, that copy is removed.
+    fn take_changed(&self, globs: &[String], began: Instant) -> Result<Vec<Taken>> {
         let matching = self.matching(globs)?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen();
         let mut changed = Vec::new();
         for (path, state) in matching {
+            let known = seen.get_mut(&path);
             // Another batch may have looked later and been here first.
-            let is_newer = seen.get(&path).is_none_or(|known| known != &state && known.0 <= state.0);
-            if is_newer {
-                seen.insert(path.clone(), state);
-                changed.push(path);
+            if known.as_ref().is_some_and(|known| known.state == state || known.state.0 > state.0) {
+                continue;
             }
+            if let Some(copy) = known.filter(|known| began <= known.at).and_then(|known| known.copy.take()) {
+                remove(&copy)?;
+            }
+            let at = Instant::now();
+            seen.insert(path.clone(), Seen { state, began, at, copy: None });
+            changed.push(Taken { path, at });
         }
         Ok(changed)
+    }
+
+    /// Notes where the copy of a file is, or removes it if a batch that may have been writing the file has taken it
+    /// since.
+    fn keep(&self, taken: &Taken, copy: PathBuf) -> Result<()> {
+        match self.seen().get_mut(&taken.path) {
+            Some(known) if known.at == taken.at => known.copy = Some(copy),
+            Some(known) if known.began <= taken.at => remove(&copy)?,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// The files that match, each once, in the state they are in.
@@ -117,7 +156,7 @@ impl Site {
 
 impl Provider for Local {
     fn create(&self, _slot: usize, _cancel: &Cancel) -> Result<Box<dyn Sandbox>, ProviderError> {
-        Ok(Box::new(Group { site: Arc::clone(&self.site) }))
+        Ok(Box::new(Group { site: Arc::clone(&self.site), began: Instant::now() }))
     }
 
     fn root(&self) -> &str {
@@ -143,10 +182,17 @@ impl Provider for Local {
 /// A sandbox: each command is a process group of its own.
 struct Group {
     site: Arc<Site>,
+    /// When its last command began.
+    began: Instant,
+}
+
+fn remove(copy: &Path) -> Result<()> {
+    std::fs::remove_file(copy).with_context(|| format!("cannot remove `{}`", copy.display()))
 }
 
 impl Sandbox for Group {
     fn exec(&mut self, order: &Order<'_>, cancel: &Cancel) -> Result<Finished, ProviderError> {
+        self.began = Instant::now();
         let mut command = order.command.clone();
         command.env.splice(0..0, self.site.env.iter().cloned());
         let directory = command.directory.take().unwrap_or_default();
@@ -186,14 +232,16 @@ impl Sandbox for Group {
     }
 
     fn download(&mut self, globs: &[String], place: Place<'_>) -> Result<usize> {
-        let changed = self.site.changed(globs)?;
-        for path in &changed {
+        let changed = self.site.take_changed(globs, self.began)?;
+        for taken in &changed {
+            let path = &taken.path;
             let inside = path.strip_prefix(&self.site.root).unwrap_or(path);
             let relative: PathBuf =
                 inside.components().filter(|part| matches!(part, Component::Normal(_))).collect();
             let target = place(&relative)?;
             std::fs::copy(path, &target)
                 .with_context(|| format!("cannot copy `{}` to `{}`", path.display(), target.display()))?;
+            self.site.keep(taken, target)?;
         }
         Ok(changed.len())
     }

@@ -2,6 +2,7 @@
 
 use super::{LEAST, PYTEST_COMMANDS, mistake, mistakes, parse, valid};
 use offload::internals::config::Provider;
+use offload::internals::model::KeepTogether;
 
 #[test]
 fn all_mistakes_are_reported_at_once_with_their_positions() {
@@ -201,4 +202,30 @@ fn placeholders_must_fit_the_rest() {
     assert!(!alone.shares_result_file());
     alone.offload.max_parallel = 2;
     assert!(alone.shares_result_file());
+}
+
+#[test]
+fn tests_are_kept_together_only_by_what_is_known_of_them() {
+    let group = |lines: &str| mistake(&format!("{LEAST}{lines}"));
+    let key = "`keep_together` in [groups.all]";
+    assert_eq!(
+        group("keep_together = \"suite\""),
+        "unknown keep_together `suite` in [groups.all], expected one of `test`, `class`, `file`"
+    );
+    assert_eq!(
+        group("keep_together = \"file\"\nschedule_individual = true"),
+        format!("{key} must be `test` beside `schedule_individual = true`")
+    );
+    let custom = "type = \"default\"\ndiscover_command = \"d {filters}\"\nrun_command = \"r {tests}\"\n\
+                  test_id_format = \"{name}\"";
+    let custom =
+        |kept: &str| format!("{}keep_together = \"{kept}\"\n", LEAST.replace("type = \"pytest\"", custom));
+    assert_eq!(
+        mistake(&custom("class")),
+        format!("{key} must be `test`: of tests of type `default` no class or file is known")
+    );
+    let kept = |text: &str| valid(text).groups[0].keep_together;
+    assert_eq!(kept(&custom("test")), KeepTogether::Test);
+    assert_eq!(kept(LEAST), KeepTogether::Test);
+    assert_eq!(kept(&format!("{LEAST}keep_together = \"class\"")), KeepTogether::Class);
 }

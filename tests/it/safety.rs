@@ -316,6 +316,22 @@ fn downloads_lie_under_the_batch_that_made_them_each_once() {
 }
 
 #[test]
+fn a_file_that_another_batch_saw_half_written_is_downloaded_once_and_whole() {
+    // `b` goes on writing when the batch of `a` has taken the file.
+    let runner = "out=$1; shift; mkdir -p shots; await() { n=0; until ls $1 > /dev/null 2>&1; do \
+                  sleep 0.05; n=$((n + 1)); [ $n -lt 400 ] || exit 3; done; }; \
+                  case $1 in a) await shots/shot.png;; b) printf half > shots/shot.png; \
+                  await 'test-results/downloads/*/shots/shot.png'; printf whole >> shots/shot.png;; esac; \
+                  { echo '<testsuite>'; printf '<testcase name=\"%s\"/>' \"$@\"; echo '</testsuite>'; } > \"$out\"";
+    let project = project(&["a", "b"], "").file("runner", runner);
+    let project = reconfigured(project, "[report]", "[report]\ndownload_globs = [\"shots/*.png\"]");
+    project.offload(&["run", "--parallel", "2"]).expect_code(0);
+    let files = all_bytes(&project.path().join("test-results/downloads"));
+    let contents: Vec<_> = files.iter().map(|(_, content)| String::from_utf8_lossy(content)).collect();
+    assert_eq!(contents, ["halfwhole"]);
+}
+
+#[test]
 fn a_report_of_an_earlier_run_is_not_taken_for_that_of_the_last() {
     let project = project(&["pass 1"], "");
     project.offload(&["run"]).expect_code(0);

@@ -21,7 +21,14 @@ fn suite(tests: u32, unmeasured: Option<u32>) -> Suite {
 
 fn batch(index: u32, load: u32) -> Batch {
     let tests = vec![TestIndex(index)];
-    Batch { index, group: GroupIndex(0), tests, load: SECOND * load, origin: Origin::Planned }
+    Batch {
+        index,
+        group: GroupIndex(0),
+        tests,
+        companions: Vec::new(),
+        load: SECOND * load,
+        origin: Origin::Planned,
+    }
 }
 
 fn start(speculation: &mut Speculation<'_>, slot: usize, batch: &Batch, now: Duration) {

@@ -273,3 +273,15 @@ fn an_unknown_option_whose_value_is_unclear_is_an_error() {
     let error = nextest(None, false).list_commands(&[group("--new 1")], Path::new("/s")).unwrap_err();
     assert!(format!("{error:#}").starts_with("the filters of group `all`: `--new 1`: unknown option;"));
 }
+
+#[test]
+fn the_class_of_a_test_is_its_module_in_its_binary() {
+    let class = |binary: &str, name: &str| {
+        let test = Listed::new(GroupIndex(0), format!("{binary} {name}"), Some(binary.into()));
+        nextest(None, false).class(&test).unwrap()
+    };
+    assert_eq!(class("a", "m::n::x"), class("a", "m::n::y"));
+    assert_eq!(class("a", "x"), class("a", "y"));
+    let classes = [class("a", "m::n::x"), class("a", "m::x"), class("a", "x"), class("b", "m::x")];
+    assert_eq!(BTreeSet::from(classes).len(), 4);
+}

@@ -112,7 +112,7 @@ impl Pytest {
 pub(super) fn parse(command: &ListCommand, output: &ListOutput) -> Result<Listing> {
     let Some(file) = &output.file else { return without_plugin(command, output) };
     let collected: Collected =
-        serde_json::from_str(file).context("cannot parse the tests that pytest collected")?;
+        crate::record::parse(file.as_bytes()).context("cannot parse the tests that pytest collected")?;
     let errors = collected.errors.into_iter();
     let errors: Vec<LoadError> =
         errors.map(|error| LoadError { file: error.file, message: error.text }).collect();

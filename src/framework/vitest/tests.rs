@@ -222,3 +222,15 @@ fn a_command_for_the_user_needs_none_of_our_files() {
     assert_eq!(by_hand(0), format!("npx vitest --run a.ts --project p {pattern}"));
     assert!(by_hand(1).ends_with(r"'--testNamePattern=^ ?(?:two\s)$'"));
 }
+
+#[test]
+fn the_class_of_a_test_is_its_outermost_suite_or_its_file() {
+    let class = |titles: &[&str]| {
+        let native = json!(["p", false, "a.test.js", titles, 0]).to_string();
+        vitest(None).class(&Listed::new(GroupIndex(0), native, Some("a.test.js".into()))).unwrap()
+    };
+    assert_eq!(class(&["one", "x"]), class(&["one", "two", "y"]));
+    assert_eq!(class(&["x"]), class(&["one"]));
+    assert_ne!(class(&["one", "x"]), class(&["two", "x"]));
+    assert_ne!(class(&["one", "x"]), class(&["one"]));
+}

@@ -1,10 +1,10 @@
 //! The trailer that a sandbox prints after everything that a command printed itself: how it ended, and files. Its
-//! lines begin with a token nobody can guess:
+//! lines have a token nobody can guess, by which they differ from what a process that was left behind prints meanwhile:
 //!
 //! ```text
 //! TOKEN exit 0
 //! TOKEN file 0
-//! …base64, or hexadecimal where the sandbox has no `base64`…
+//! TOKEN:…base64, or hexadecimal where the sandbox has no `base64`…
 //! TOKEN end
 //! ```
 
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use memchr::memmem::FinderRev;
+use memchr::memmem::{FinderRev, rfind};
 
 const BLOCK: u64 = 64 * 1024;
 
@@ -36,11 +36,21 @@ pub(super) fn text(token: &str, files: &[&str], content: bool) -> String {
         text += &format!("if [ -f {file} ]; then printf '%s file %s\\n' {token} {number}; ");
         if content {
             // Only a redirection works for names with a dash in front everywhere.
-            text += &format!("{{ base64 < {file} 2>/dev/null || od -An -v -tx1 < {file}; }}; ");
+            text +=
+                &format!("{{ base64 < {file} 2>/dev/null || od -An -v -tx1 < {file}; }} | {}; ", mark(token));
         }
         text += "fi; ";
     }
     text + &format!("printf '%s end\\n' {token}")
+}
+
+/// Puts the token before each line and prints it at once: what others print may come between lines, not into them.
+/// `read` makes a system call for each byte, so it is for sandboxes without `awk`.
+fn mark(token: &str) -> String {
+    format!(
+        "if command -v awk > /dev/null; then awk '{{ print \"{token}:\" $0; fflush() }}'; \
+         else while IFS= read -r l; do printf '%s:%s\\n' {token} \"$l\"; done; fi"
+    )
 }
 
 /// Cuts the trailer off the end of the file `log`, and writes the files that came with it to `places`. `None` where
@@ -93,15 +103,24 @@ fn parse(mut reader: impl BufRead, token: &str, places: &[PathBuf]) -> io::Resul
     let mut line = Vec::new();
     // Lines of ours are short; a longer one is read in parts.
     while reader.by_ref().take(BLOCK).read_until(b'\n', &mut line)? > 0 {
+        if !line.ends_with(b"\n") {
+            let ours = rfind(&line, token.as_bytes()).unwrap_or(line.len().saturating_sub(token.len()));
+            line.drain(..ours);
+            continue;
+        }
         let text = String::from_utf8_lossy(&line);
-        let words: Vec<&str> = text.split_whitespace().collect();
-        match (words[..].first() == Some(&token), &mut output) {
-            (true, _) => {
+        // Before it may stand what somebody else printed without a line feed.
+        let ours = text.split_once(token).map(|(_, ours)| ours);
+        let content = ours.and_then(|ours| ours.strip_prefix(':'));
+        match (content, &mut output, ours) {
+            (Some(content), Some(output), _) => output.write_all(&decode(content)?)?,
+            (None, _, Some(ours)) => {
                 if let Some(mut done) = output.take() {
                     done.flush()?;
                 }
-                let number = words.get(2).and_then(|word| word.parse::<i32>().ok());
-                match (words.get(1), number, &mut trailer) {
+                let words: Vec<&str> = ours.split_whitespace().collect();
+                let number = words.get(1).and_then(|word| word.parse::<i32>().ok());
+                match (words.first(), number, &mut trailer) {
                     (Some(&"exit"), Some(status), None) => {
                         trailer = Some(Trailer { status, files: Vec::new() });
                     }
@@ -113,8 +132,7 @@ fn parse(mut reader: impl BufRead, token: &str, places: &[PathBuf]) -> io::Resul
                     _ => return Ok(None),
                 }
             }
-            (false, Some(output)) => output.write_all(&decode(&text)?)?,
-            (false, None) => {}
+            _ => {}
         }
         line.clear();
     }
@@ -175,6 +193,50 @@ mod tests {
     }
 
     #[test]
+    fn files_come_back_whole_while_others_print() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..=255_u8).cycle().take(300_000).collect();
+        std::fs::write(directory.path().join("report"), &bytes).unwrap();
+        let bin = directory.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        for tool in ["base64", "od"] {
+            let found = ["/usr/bin", "/bin"].map(|bin| Path::new(bin).join(tool));
+            let found = found.iter().find(|path| path.exists()).unwrap();
+            std::os::unix::fs::symlink(found, bin.join(tool)).unwrap();
+        }
+        let noise = "(while :; do printf 'noise '; printf 'end\n file 0 '; done) & sleep 0.1; (exit 7)";
+        for path in ["$PATH", "bin"] {
+            let command = format!("{noise}; s=$?; PATH={path}; {}; kill $!", text("T0K", &["report"], true));
+            let log = directory.path().join("log");
+            let mut shell = std::process::Command::new("/bin/sh");
+            shell.arg("-c").arg(command).current_dir(directory.path()).stdout(File::create(&log).unwrap());
+            assert!(shell.status().unwrap().success());
+            let place = directory.path().join("got");
+            let trailer = cut(&log, "T0K", std::slice::from_ref(&place)).unwrap().unwrap();
+            assert_eq!(trailer, Trailer { status: 7, files: vec![0] }, "{path}");
+            assert_eq!(std::fs::read(&place).unwrap(), bytes, "{path}");
+        }
+    }
+
+    #[test]
+    fn our_lines_are_found_after_long_lines_of_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, place) = (directory.path().join("log"), directory.path().join("got"));
+        // The places at which a long line is read in parts fall into each part of ours.
+        for length in BLOCK as usize - 12..=BLOCK as usize {
+            let noise = "x".repeat(length);
+            std::fs::write(
+                &log,
+                format!("\nT0K exit 0\n{noise}T0K file 0\n{noise}T0K:YWI=\n{noise}T0K end\n"),
+            )
+            .unwrap();
+            let trailer = cut(&log, "T0K", std::slice::from_ref(&place)).unwrap();
+            assert_eq!(trailer, Some(Trailer { status: 0, files: vec![0] }), "{length}");
+            assert_eq!(std::fs::read(&place).unwrap(), b"ab", "{length}");
+        }
+    }
+
+    #[test]
     fn a_command_that_did_not_come_to_its_end_says_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
@@ -191,7 +253,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
         let bye = "bye\r\n".repeat(100_000) + &"bye".repeat(100_000);
-        let text = format!("out\r\n\r\nT0K exit 137\r\nT0K file 0\r\nYWI=\r\nT0K end\r\n{bye}");
+        let text = format!("out\r\n\r\nT0K exit 137\r\nT0K file 0\r\nT0K:YWI=\r\nT0K end\r\n{bye}");
         std::fs::write(&log, text).unwrap();
         let place = directory.path().join("got");
         let trailer = cut(&log, "T0K", std::slice::from_ref(&place)).unwrap();

@@ -156,7 +156,7 @@ fn provide(
     lock.lock().unwrap();
     let directory = tools.join(name);
     let stamp = directory.join("complete");
-    if fs::read_to_string(&stamp).is_ok_and(|made| made == recipe) {
+    if fs::read_to_string(&stamp).is_ok_and(|made| made == recipe) && finds_its_python(&directory) {
         return Ok(directory);
     }
     if directory.exists() {
@@ -166,6 +166,14 @@ fn provide(
     make(&directory)?;
     fs::write(stamp, recipe).unwrap();
     Ok(directory)
+}
+
+/// Whether the scripts of a virtual environment can run: they name their Python by its path, so they break when the
+/// environment is moved. Other tools can be moved.
+fn finds_its_python(directory: &Path) -> bool {
+    let Ok(script) = fs::read_to_string(directory.join("bin/pip")) else { return true };
+    let python = script.lines().next().and_then(|line| line.strip_prefix("#!"));
+    python.is_some_and(|python| Path::new(python.trim()).exists())
 }
 
 fn found(name: &str, made: &'static Result<PathBuf, String>) -> Option<&'static Path> {
