@@ -8,9 +8,9 @@ The tool runs once, then `offload` at each `--parallel`, and xdist at the same w
 (`--xdist`, and pytest in a corpus). A row a run says how many tests passed, failed, were skipped or failed
 as expected, how many differ from the tool alone, and how long it took. Each test that differs follows,
 with what xdist makes of it; one that comes out of xdist as it comes out of `offload` is named as such.
-Files that do not load count as tests named by their files, and whether a run is green as one more. The
-exit status is 1 when any run has a difference that xdist at its width does not have. Work is done on a
-copy of the project.
+Files that do not load count as tests named by their files, and whether a run is green as one more. Other
+errors outside tests, which tools tell only in their output, are printed. The exit status is 1 when any run
+has a difference that xdist at its width does not have. Work is done on a copy of the project.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 COMMANDS = {"pytest": "python -m pytest", "nextest": None, "vitest": "npx vitest"}
@@ -109,6 +109,7 @@ class Run:
     outcomes: dict
     seconds: float
     status: int
+    errors: list = field(default_factory=list)
 
     def all(self):
         """The outcomes, and whether the run was green as one more."""
@@ -205,8 +206,14 @@ class Comparison:
         report = output / "junit.xml"
         if not report.exists():
             return Run({}, seconds, status)
-        cases = ElementTree.parse(report).iter("testcase")
-        return Run(merge((case.get("name"), outcome_of(case)) for case in cases), seconds, status)
+        pairs, errors = [], []
+        for suite in ElementTree.parse(report).iter("testsuite"):
+            cases = suite.findall("testcase")
+            if suite.get("name") == "run-errors":
+                errors += [case.get("name") for case in cases]
+            else:
+                pairs += [(case.get("name"), outcome_of(case)) for case in cases]
+        return Run(merge(pairs), seconds, status, errors)
 
 
 def outcome_of(case):
@@ -234,6 +241,10 @@ def counts(outcomes):
 def differences(tool, ours, xdist):
     """For each test that is not the same on both sides a line, and whether xdist makes the same of it."""
     left, right = tool.all(), ours.all()
+    for name in left.keys() - right.keys():
+        # A file that does not load is an error of the run.
+        if any(error == name or error.startswith(f"{name}: ") for error in ours.errors):
+            right[name] = "failed"
     beside = xdist.all() if xdist else {}
     for name in sorted(left.keys() | right.keys()):
         one, other = left.get(name, "absent"), right.get(name, "absent")
@@ -271,6 +282,8 @@ def compare(comparison, program, widths, most):
         total += own
         shared = f", {len(found) - own} of them by xdist too" if xdist and found else ""
         print(f"{row(name, parallel, ours, alone)}; {len(found)} differ{shared}", flush=True)
+        for error in ours.errors:
+            print(f"    error outside tests: {error}", flush=True)
         for line, _ in found[:most]:
             print(f"    {line}", flush=True)
         if most is not None and len(found) > most:

@@ -219,8 +219,8 @@ pub trait Framework: Send + Sync {
         None
     }
 
-    /// A command with which a user can rerun `tests` on this machine.
-    fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String;
+    /// A command with which a user can rerun `tests` on this machine; `facts` are those of their group.
+    fn by_hand(&self, tests: &[TestIndex], suite: &Suite, facts: &Facts) -> String;
 }
 
 /// Matches cases of a report to tests.

@@ -141,6 +141,7 @@ class Lister(CollectionErrors):
             "root": self.files.name(self.files.root),
             "config": config.inipath and self.files.name(str(config.inipath)),
             "filters": self.filters,
+            "named": [str(argument) for argument in config.option.file_or_dir or ()],
             "run": uuid.uuid4().hex,
             "xdist": has("xdist"),
             "failures": str(config.cache._getvaluepath("cache/lastfailed")) if has("lfplugin") else None,

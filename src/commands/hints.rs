@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::printable;
-use crate::framework::Commands;
+use crate::framework::{Commands, Facts};
 use crate::model::{Suite, TestIndex, Verdict};
 use crate::summary::Summary;
 use crate::words::count;
@@ -32,8 +32,11 @@ pub fn again(commands: &Commands<'_>, summary: &Summary, root: &Path) -> Vec<Str
     };
     let groups =
         failed.chunk_by(|one, other| commands.suite.test(*one).group == commands.suite.test(*other).group);
-    let lines =
-        groups.map(|tests| format!("{move_there}{}", commands.framework.by_hand(tests, commands.suite)));
+    let lines = groups.map(|tests| {
+        let facts = tests.first().map(|index| commands.suite.test(*index).group);
+        let facts = facts.map_or_else(Facts::new, |group| commands.facts[usize::from(group.0)].clone());
+        format!("{move_there}{}", commands.framework.by_hand(tests, commands.suite, &facts))
+    });
     // A line that cannot be shown exactly cannot be copied either.
     lines.filter(|line| printable(line) == *line).collect()
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::command::{CommandLine, fill};
 use crate::event::ReportFile;
 use crate::framework::{
-    BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
+    BatchContext, ByFormat, Facts, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, RunCommand,
     describe_failure, indexed,
 };
 use crate::model::{Exit, Group, GroupIndex, Suite, TestIndex};
@@ -78,7 +78,7 @@ impl Framework for Custom {
         Box::new(ByFormat { suite: context.suite, group: context.group, format: &self.test_id_format })
     }
 
-    fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
+    fn by_hand(&self, tests: &[TestIndex], suite: &Suite, _facts: &Facts) -> String {
         let ids = tests.iter().map(|index| suite.test(*index).native.as_ref());
         fill_run(
             &self.run_command,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{
-    BatchContext, ByFormat, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, Meaning,
+    BatchContext, ByFormat, Facts, Framework, ListCommand, ListOutput, Listed, Listing, Matcher, Meaning,
     RunCommand, describe_failure, format_id, indexed, name_in_id, split_words,
 };
 use crate::command::{CommandLine, Executable, InputFile, StopSignal};
@@ -296,7 +296,7 @@ impl Framework for Nextest {
         Some(module.map_or_else(|| binary.to_owned(), |(module, _)| format!("{binary} {module}")))
     }
 
-    fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
+    fn by_hand(&self, tests: &[TestIndex], suite: &Suite, _facts: &Facts) -> String {
         let mut words: Vec<String> = ["cargo", "nextest", "run"].map(str::to_owned).into();
         let Some(group) = tests.first().map(|&index| suite.test(index).group) else {
             return words.join(" ");

@@ -19,7 +19,7 @@ mod listing;
 mod selection;
 
 use junit::ByPair;
-use listing::keyword_and_markers;
+use listing::{FILTERS, NAMED, keyword_and_markers};
 use selection::{Name, Naming, Selection};
 
 /// The module that pytest loads.
@@ -230,10 +230,19 @@ impl Framework for Pytest {
         (failed != before).then(|| serde_json::to_string_pretty(&failed).unwrap_or_default())
     }
 
-    fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
+    fn by_hand(&self, tests: &[TestIndex], suite: &Suite, facts: &Facts) -> String {
+        let said =
+            |name| facts.get(name).and_then(|words| shell_words::split(words).ok()).unwrap_or_default();
+        let mut words: Vec<String> = self.command.iter().cloned().chain(said(FILTERS)).collect();
+        // What else is named would run, too.
+        for named in said(NAMED) {
+            if let Some(place) = words.iter().rposition(|word| *word == named) {
+                words.remove(place);
+            }
+        }
         let names = tests.iter().map(|index| suite.test(*index));
-        let names = names.map(|test| Name::of(test).argument().into_owned());
-        shell_words::join(self.command.iter().cloned().chain(names))
+        words.extend(names.map(|test| Name::of(test).argument().into_owned()));
+        shell_words::join(words)
     }
 }
 

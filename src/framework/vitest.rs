@@ -299,7 +299,7 @@ impl Framework for Vitest {
         Some(command)
     }
 
-    fn by_hand(&self, tests: &[TestIndex], suite: &Suite) -> String {
+    fn by_hand(&self, tests: &[TestIndex], suite: &Suite, _facts: &Facts) -> String {
         let mut words = self.command.clone();
         words.push("--run".to_owned());
         words.extend(files(tests, suite).iter().map(|file| position(file)));

@@ -342,3 +342,20 @@ fn folders_in_front_of_path_keep_the_path_that_is_set() {
     let project = project.config(&config(python, &framework, "[groups.all]"));
     has_all(&project.offload(&["run"]).expect_code(0).stdout, &["1 test: 1 passed"]);
 }
+
+#[test]
+fn the_command_for_a_rerun_names_what_failed_and_nothing_else() {
+    let Some(python) = python() else { return };
+    let tests = "import os\ndef test_bad(): assert os.environ.get('X')\ndef test_good(): pass\n";
+    let settings = config(python, "", "[groups.all]\nfilters = \"-c other.ini\"");
+    let project = Project::new()
+        .file("other.ini", "[pytest]\npython_files = check_*.py\n")
+        .file("tests/check_a.py", tests)
+        .file("tests/check_b.py", "def test_b(): pass\n")
+        .config(&settings.replace("-m pytest", "-m pytest tests"));
+    let outcome = project.offload(&["run"]).expect_code(1);
+    has_all(&outcome.stdout, &["3 tests: 2 passed, 1 failed"]);
+    let wanted =
+        format!("\nrun again: {} -m pytest -c other.ini tests/check_a.py::test_bad\n", python.display());
+    has_all(&outcome.stdout, &[&wanted]);
+}

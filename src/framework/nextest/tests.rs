@@ -203,7 +203,7 @@ fn arguments_override_an_inherited_profile() {
 
 #[test]
 fn a_command_for_the_user_needs_none_of_our_files() {
-    let text = nextest(None, true).by_hand(&[TestIndex(0)], &suite(""));
+    let text = nextest(None, true).by_hand(&[TestIndex(0)], &suite(""), &Facts::new());
     assert_eq!(
         text,
         "cargo nextest run '--package=a' '--features=x,y' '--run-ignored=all' \

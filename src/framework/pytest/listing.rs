@@ -20,6 +20,10 @@ const LINES: usize = 20;
 /// The options that only select; a value follows.
 const SELECTING: [&str; 6] = ["-k", "-m", "--ignore", "--ignore-glob", "--deselect", "--keyword"];
 
+/// The fact that has what of the filters does more than select, and the one that has what arguments name.
+pub(super) const FILTERS: &str = "filters";
+pub(super) const NAMED: &str = "named";
+
 /// The output of the plugin. It exists only if the list is whole.
 #[derive(Deserialize)]
 struct Collected {
@@ -27,6 +31,8 @@ struct Collected {
     config: Option<String>,
     /// What of the filters does more than select.
     filters: Vec<String>,
+    /// The arguments that name files, directories or tests.
+    named: Vec<String>,
     xdist: bool,
     failures: Option<String>,
     run: String,
@@ -122,6 +128,9 @@ pub(super) fn parse(command: &ListCommand, output: &ListOutput) -> Result<Listin
     let mut facts = Facts::from([("root".into(), collected.root.clone()), ("run".into(), collected.run)]);
     facts.extend(collected.xdist.then(|| ("xdist".into(), String::new())));
     facts.extend(collected.failures.map(|path| ("failures".into(), path)));
+    for (name, words) in [(NAMED, &collected.named), (FILTERS, &collected.filters)] {
+        facts.extend((!words.is_empty()).then(|| (name.into(), shell_words::join(words))));
+    }
     let collection = json!([collected.root, collected.config, collected.filters]).to_string();
     let shared = FILES.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect();
     let mut listing = Listing { facts, errors, collection, shared, ..Listing::default() };

@@ -217,7 +217,7 @@ fn version_1_runs_without_coverage_and_says_so() {
 fn a_command_for_the_user_needs_none_of_our_files() {
     let tests = listing(Some(list(&[("a.ts", &["d (1) > a", "two\n"])])), Exit::Code(0)).unwrap().tests;
     let suite = suite("--project p", tests);
-    let by_hand = |index| vitest(None).by_hand(&[TestIndex(index)], &suite);
+    let by_hand = |index| vitest(None).by_hand(&[TestIndex(index)], &suite, &Facts::new());
     let pattern = r"'--testNamePattern=^ ?(?:d\s\(1\)(?: >)? a)$'";
     assert_eq!(by_hand(0), format!("npx vitest --run a.ts --project p {pattern}"));
     assert!(by_hand(1).ends_with(r"'--testNamePattern=^ ?(?:two\s)$'"));
