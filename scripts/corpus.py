@@ -4,8 +4,8 @@
     scripts/corpus.py [--into FOLDER] [--baseline] [NAME ...]
 
 Projects come from the package registries through pip, cargo and npm as they are configured, in pinned
-versions, and are left as published. Python projects get a virtual environment each, in `venvs/`;
-`corpus.json` tells `compare.py` what lies where. With `--baseline`, each Python suite is also run by
+versions, and are left as published. Python projects get a virtual environment each, in `venvs/`, and xdist
+lies beside them; `corpus.json` tells `compare.py` what lies where. With `--baseline`, each Python suite is also run by
 pytest alone and by two processes of xdist, and counts and times are added to BASELINE.txt.
 """
 
@@ -28,12 +28,16 @@ VITEST = "4.1.12"
 
 @dataclass
 class PythonProject:
-    """A source distribution, what its tests import, and the arguments that they need."""
+    """A source distribution, what its tests import, and the arguments that they need.
+
+    `alone` are further arguments that make pytest run them in one process.
+    """
 
     name: str
     version: str
     needs: list = field(default_factory=list)
     arguments: list = field(default_factory=list)
+    alone: list = field(default_factory=list)
 
     def folder(self):
         return f"{self.name}-{self.version}"
@@ -53,11 +57,48 @@ PYTHON = [
     PythonProject("toolz", "1.2.0"),
 ]
 
+# Suites with plumbing: a database for each process, servers, plugins of their own, hooks that rename tests,
+# options in `addopts`. Of some a part: the whole takes long, or hangs on some machines by pytest alone, too.
+PLUMBING = [
+    PythonProject(
+        "djangorestframework",
+        "3.18.3",
+        ["django==5.2.19", "pytest-django==4.14.0", "pytest-cov==7.1.0", "dj-database-url==3.1.2", "importlib-metadata"]
+        + ["django-filter==26.2", "django-guardian==3.5.2", "inflection==0.5.1", "markdown", "pyyaml", "requests"]
+        + ["uritemplate", "psycopg[binary]"],
+    ),
+    PythonProject("werkzeug", "3.1.9", ["cffi", "cryptography", "ephemeral-port-reserve", "pytest-timeout"]),
+    PythonProject(
+        "cheroot",
+        "11.1.2",
+        ["pytest-xdist==3.8.0", "pytest-cov==7.1.0", "pytest-mock", "pytest-rerunfailures", "pytest-sugar"]
+        + ["jaraco.context", "jaraco.text", "portend", "pyopenssl", "pypytools", "requests-unixsocket"]
+        + ["requests_toolbelt", "trustme", "setuptools"],
+        arguments=["--ignore", "cheroot/test/test_ssl.py"],
+        alone=["-n", "0"],
+    ),
+    PythonProject("docutils", "0.23", arguments=["test"]),
+    PythonProject(
+        "syrupy",
+        "7.0.2",
+        ["pytest-xdist==3.8.0", "pytest-benchmark", "invoke", "coverage[toml]<8", "hypothesis", "pydantic", "attrs"],
+        arguments=["tests/syrupy", "tests/examples"],
+    ),
+    PythonProject(
+        "sqlalchemy",
+        "2.1.9",
+        arguments=["--db", "sqlite_file", "test/engine", "test/sql/test_query.py", "test/sql/test_resultset.py"],
+    ),
+]
+ALL_PYTHON = [*PYTHON, *PLUMBING]
+
 CRATES = {"semver": "1.0.28", "strsim": "0.11.1", "smallvec": "1.16.6", "indexmap": "2.14.2"}
 
 # The packages hold no vitest configuration, so the command says what the repositories' own would. The
 # titles of two files hold random numbers: what is listed is gone when it is to run.
 NPM = {
+    # As published, without its tests' helpers: some files do not load, the environment of two does not exist.
+    "msw": ("2.15.0", "npx vitest --globals --dir src"),
     "zod": ("4.6.7", "npx vitest"),
     "@tldraw/state": (
         "5.1.1",
@@ -76,6 +117,21 @@ NPM_NEEDS = {
     "jsdom": "26.1.0",
     "lodash": "4.17.21",
     "recheck": "4.5.0",
+    # What msw imports.
+    "@mswjs/interceptors": "0.41.9",
+    "@open-draft/deferred-promise": "3.0.0",
+    "cookie": "1.1.1",
+    "graphql": "16.15.0",
+    "headers-polyfill": "5.0.1",
+    "is-node-process": "1.2.0",
+    "outvariant": "1.4.3",
+    "path-to-regexp": "6.3.0",
+    "picocolors": "1.1.1",
+    "rettime": "0.11.12",
+    "statuses": "2.0.2",
+    "strict-event-emitter": "0.5.1",
+    "tough-cookie": "6.1.0",
+    "until-async": "3.0.2",
 }
 
 
@@ -166,10 +222,14 @@ def fetch_npm(base, name, version):
 
 def entries(base):
     """What `compare.py` needs to know of each project that lies in the folder."""
-    for project in PYTHON:
+    for project in ALL_PYTHON:
         command = f"{python_of(base, project)} -m pytest {' '.join(project.arguments)}".strip()
         folder = f"python/{project.folder()}"
-        yield {"name": project.name, "framework": "pytest", "folder": folder, "command": command}
+        alone = " ".join(project.alone)
+        yield {
+            "name": project.name, "framework": "pytest", "folder": folder, "command": command, "alone": alone,
+            "xdist": "xdist",
+        }
     for name, version in CRATES.items():
         yield {"name": name, "framework": "nextest", "folder": f"crates/{name}-{version}", "command": None}
     for name, (version, command) in NPM.items():
@@ -194,9 +254,10 @@ def baseline(base, project, xdist):
     """One row of BASELINE.txt: the suite by pytest alone and by two processes of xdist."""
     folder = base / "python" / project.folder()
     plain = [str(python_of(base, project)), "-m", "pytest", "-q", "-p", "no:cacheprovider", *project.arguments]
+    single = [*plain, *project.alone]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "CI": ""}
-    timed([*plain, "--collect-only"], folder, environment)
-    alone, counts = timed(plain, folder, environment)
+    timed([*single, "--collect-only"], folder, environment)
+    alone, counts = timed(single, folder, environment)
     both = {**environment, "PYTHONPATH": str(xdist)}
     two, two_counts = timed([*plain, "-n", "2"], folder, both)
     program = f"../../venvs/{project.name}/bin/python -m pytest"
@@ -217,10 +278,12 @@ def main():
     options = parser.parse_args()
     base = options.into.resolve()
     wanted = lambda name: not options.names or name in options.names
-    python = [project for project in PYTHON if wanted(project.name)]
+    python = [project for project in ALL_PYTHON if wanted(project.name)]
     for project in python:
         print(f"fetching {project.folder()}", flush=True)
         fetch_python(base, project)
+    if python:
+        fetch_xdist(base)
     fetch_crates(base, {name: version for name, version in CRATES.items() if wanted(name)})
     for name, (version, _) in NPM.items():
         if wanted(name):

@@ -82,7 +82,7 @@ pub fn discover(
     }
     answers.extend(lister.list_all(&again)?);
     for answer in &mut answers {
-        keys::keep_together(framework, &site.kept, &mut answer.listing.tests);
+        keys::keep_together(&|test| framework.class(test), &site.kept, &mut answer.listing.tests);
     }
     join::join(groups, answers, &site.mask, shared)
 }

@@ -2,6 +2,8 @@
 //!
 //! The modules stand on floors; a module imports only from floors below its own (see DESIGN.md).
 
+#![forbid(unsafe_code)]
+
 // Floor 0: nouns.
 mod cancel;
 mod color;

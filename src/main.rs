@@ -1,5 +1,7 @@
 //! The `offload` program: everything is in the library, so that tests and tools can use its parts.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -371,6 +371,9 @@ class SharedNames:
 
 
 class SharedFixtures(SharedNames):
+    # Fixtures may ask for others while they are set up.
+    depth = 0
+
     @pytest.fixture(scope="session")
     def worker_id(self):
         return self.worker["workerid"]
@@ -382,9 +385,12 @@ class SharedFixtures(SharedNames):
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, request):
         """Only fixtures may take this session for a worker's: plugins would wait for a controller."""
+        self.depth += 1
         request.config.workerinput = self.worker
         yield
-        del request.config.workerinput
+        self.depth -= 1
+        if self.depth == 0:
+            del request.config.workerinput
 
 
 def separate_base(config, worker):

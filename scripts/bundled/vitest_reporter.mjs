@@ -4,7 +4,7 @@
 // `record`: a file to which a batch is recorded; `wanted`: the native ids of its tests; `home`: the working directory
 // of the list;
 // `merge`: a directory with the coverage of all batches, to be reported as one.
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { readFileSync, readdirSync, realpathSync, writeFileSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stripVTControlCharacters } from 'node:util'
@@ -160,8 +160,11 @@ class Recorder {
     writeFileSync(place('wanted.mjs'), `export default ${JSON.stringify(shared)}\n`)
     const [file, name] = major < 4 ? ['runners', 'VitestTestRunner'] : ['index', 'TestRunner']
     const quoted = JSON.stringify
-    projects(this.vitest).forEach(({ config }, index) => {
+    projects(this.vitest).forEach(({ config, vite, server }, index) => {
       if (config.browser?.enabled) return
+      // Where an environment is a browser's, vite reads only what it might serve.
+      const allowed = (vite ?? server ?? this.vitest.server).config.server.fs.allow
+      allowed.push(place('.'), realpathSync(place('.')))
       const [what, where] = config.runner ? ['Base', config.runner] : [`{ ${name} as Base }`, `${home}dist/${file}.js`]
       const text = `import ${what} from ${quoted(where)}\n` +
         `import { recording } from ${quoted(place('vitest_runner.mjs'))}\n` +

@@ -312,8 +312,12 @@ pub fn frame(bytes: &[u8]) {
     let size = |place: &PathBuf| fs::metadata(place).map_or(0, |metadata| metadata.len());
     assert!(places.iter().map(size).sum::<u64>() <= bytes.len() as u64);
 
-    let hexadecimal: String = bytes.iter().map(|byte| format!(" {byte:02x}")).collect();
-    let trailer = format!("\n{TOKEN} exit 3\n{TOKEN} file 0\n{hexadecimal}\n{TOKEN} end\n");
+    let line = |part: &[u8]| {
+        let words: String = part.iter().map(|byte| format!(" {byte:02x}")).collect();
+        format!("{TOKEN}:{words}\n")
+    };
+    let lines: String = bytes.chunks(16).map(line).collect();
+    let trailer = format!("\n{TOKEN} exit 3\n{TOKEN} file 0\n{lines}{TOKEN} end\n");
     fs::write(&log, [bytes, trailer.as_bytes()].concat()).expect("the same file");
     let said = cut(&log, TOKEN, &places).expect("a whole answer").expect("an answer");
     assert_eq!((said.status, said.files), (3, vec![0]));

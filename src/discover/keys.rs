@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::framework::{Framework, Listed};
+use crate::framework::Listed;
 use crate::model::{GroupIndex, KeepTogether};
 
 /// What tests have in common.
@@ -15,14 +15,19 @@ enum Bond {
     Configured(Arc<str>),
 }
 
-/// Gives those of `tests` a common key that `kept`, an entry for each group, and their own keys keep together.
-pub(super) fn keep_together(framework: &dyn Framework, kept: &[KeepTogether], tests: &mut [Listed]) {
+/// Gives those of `tests` a common key that `kept`, an entry for each group, and their own keys keep together. `class`
+/// is [`Framework::class`](crate::framework::Framework::class).
+pub(super) fn keep_together(
+    class: &dyn Fn(&Listed) -> Option<String>,
+    kept: &[KeepTogether],
+    tests: &mut [Listed],
+) {
     let mut bonds = Bonds::default();
     let mut numbers = Vec::new();
     for test in &*tests {
         let configured = match kept[usize::from(test.group.0)] {
             KeepTogether::Test => continue,
-            KeepTogether::Class => framework.class(test).map(Arc::from),
+            KeepTogether::Class => class(test).map(Arc::from),
             KeepTogether::File => test.file.clone(),
         };
         let both = [test.key.clone().map(Bond::Listed), configured.map(Bond::Configured)];
@@ -73,17 +78,11 @@ impl Bonds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::framework::custom::Custom;
 
     /// Groups of tests with the same key, by their ids. A test is its group, its id, its file and its listed key.
     fn together(kept: KeepTogether, tests: &[[&str; 3]]) -> Vec<Vec<String>> {
-        let custom = Custom {
-            discover_command: String::new(),
-            run_command: String::new(),
-            result_file: None,
-            working_dir: None,
-            test_id_format: "{name}".into(),
-        };
+        // As long as the ID.
+        let class = |test: &Listed| Some(test.id.as_str().len().to_string());
         let listed = |(group, [id, file, key]): (u16, &[&str; 3])| Listed {
             key: Some(Arc::from(*key)).filter(|key: &Arc<str>| !key.is_empty()),
             ..Listed::new(GroupIndex(group), *id, Some(Arc::from(*file)))
@@ -92,7 +91,7 @@ mod tests {
         let mut all: Vec<Listed> =
             (0..2).flat_map(|group| tests.iter().map(move |test| listed((group, test)))).collect();
         let before = all[tests.len()..].to_vec();
-        keep_together(&custom, &[kept, KeepTogether::Test], &mut all);
+        keep_together(&class, &[kept, KeepTogether::Test], &mut all);
         assert_eq!(all[tests.len()..], before);
         let mut found: Vec<(Arc<str>, Vec<String>)> = Vec::new();
         for test in &all[..tests.len()] {
@@ -117,5 +116,7 @@ mod tests {
         ];
         assert_eq!(together(KeepTogether::Test, &tests), [["b", "c"], ["e", "x"]]);
         assert_eq!(together(KeepTogether::File, &tests), [["a", "b", "c"], ["d", "e", "x"]]);
+        let tests = [["a", "f", ""], ["bb", "f", ""], ["c", "g", ""], ["dd", "g", "k"]];
+        assert_eq!(together(KeepTogether::Class, &tests), [["a", "c"], ["bb", "dd"]]);
     }
 }

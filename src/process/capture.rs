@@ -63,6 +63,9 @@ impl Capture<'_> {
 fn unnamed(directory: &Path) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     if let Ok(file) = rustix::fs::memfd_create(c"offload", rustix::fs::MemfdFlags::CLOEXEC) {
+        // Else processes that write at the same time would overwrite each other: unlike in file systems, nothing
+        // guards the offset that they share.
+        rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::APPEND)?;
         return Ok(file.into());
     }
     tempfile::tempfile_in(directory)

@@ -215,6 +215,21 @@ fn a_process_that_goes_on_writing_delays_nobody() {
 }
 
 #[test]
+fn lines_of_processes_that_print_at_the_same_time_are_all_captured() {
+    let place = Place::new();
+    let cancel = Cancel::new();
+    let scratch = place.0.path();
+    let capture = Capture { shell: "/bin/sh", scratch, stdout: None, deadline: LONG, cancel: &cancel };
+    let text = "for w in a b c; do for i in $(seq 3000); do echo $w $i; echo $w $i >&2; done & done; wait";
+    let captured = capture.run(&place.command(text)).unwrap();
+    let stdout = String::from_utf8(captured.stdout().unwrap()).unwrap();
+    for text in [stdout, captured.stderr_tail(u64::MAX)] {
+        let lines: std::collections::HashSet<&str> = text.lines().collect();
+        assert_eq!((lines.len(), text.lines().count()), (9000, 9000));
+    }
+}
+
+#[test]
 fn what_a_process_writes_later_does_not_change_what_was_captured() {
     let place = Place::new();
     let cancel = Cancel::new();

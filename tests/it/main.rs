@@ -43,6 +43,8 @@ mod support;
 #[cfg(test)]
 mod support_itself;
 #[cfg(test)]
+mod together;
+#[cfg(test)]
 mod verdicts;
 #[cfg(test)]
 mod vitest;

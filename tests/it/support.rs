@@ -4,6 +4,7 @@ mod emulator;
 mod processes;
 mod project;
 mod skips;
+mod threads;
 mod tools;
 
 pub use emulator::Emulator;

@@ -41,8 +41,12 @@ def database(worker_id, testrun_uid, request, tmp_path_factory):
     yield
     os.close(handle)
     os.unlink("database-" + worker_id)
+@pytest.fixture(scope="session")
+def tables(request):
+    request.getfixturevalue("database")
+    assert os.environ["OFFLOAD_SANDBOXES"] == "1" or request.config.workerinput
 "#;
-    let tests = "import time\ndef test_a(database, request):\n    time.sleep(0.3)\n    assert not hasattr(request.config, 'workerinput')\n\
+    let tests = "import time\ndef test_a(tables, request):\n    time.sleep(0.3)\n    assert not hasattr(request.config, 'workerinput')\n\
                  def test_b(database): time.sleep(0.3)\n";
     let make = || {
         let project =

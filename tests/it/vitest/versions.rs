@@ -159,3 +159,19 @@ fn a_retry_of_vitest_itself_makes_a_test_flaky_with_the_message_of_the_failure()
         has_all(&outcome.stdout, &["the first time", "not at all"]);
     });
 }
+
+#[test]
+fn tests_in_the_environment_of_a_browser_run() {
+    let environment = "export default {\n  name: 'page', viteEnvironment: 'client', transformMode: 'web',\n  \
+                       setup() { globalThis.page = 'a page'; return { teardown() {} } },\n}\n";
+    let tests = "import { expect, it } from 'vitest'\nit('has a page', () => expect(globalThis.page).toBe('a page'))\n";
+    each_version(|modules| {
+        let project = project(modules)
+            .file("page.js", environment)
+            .file("vitest.config.js", "export default { test: { environment: './page.js' } }\n")
+            .file("a.test.js", tests)
+            .config(&config("", "[groups.all]"));
+        let outcome = project.offload(&["run"]).expect_code(0);
+        has_all(&outcome.stdout, &["1 test: 1 passed in"]);
+    });
+}
