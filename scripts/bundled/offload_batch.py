@@ -438,8 +438,10 @@ def register(order, config):
         register(names, "offload-names")
         separate_base(config, names.worker["workerid"])
     runner = Runner(order, config, record)
-    for name, part in (("_cov", offload_coverage.Batch), ("syrupy", offload_snapshots.Snapshots)):
-        if config.pluginmanager.hasplugin(name):
-            register(part(config, runner), "offload-" + name)
+    has = config.pluginmanager.hasplugin
+    if has("_cov") or offload_coverage.running():
+        register(offload_coverage.Batch(config, runner), "offload-coverage")
+    if has("syrupy"):
+        register(offload_snapshots.Snapshots(config, runner), "offload-syrupy")
     # What is registered last has the last word on how the session ends.
     register(runner, "offload-runner")

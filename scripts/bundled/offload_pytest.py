@@ -9,6 +9,7 @@ tests, and joins the coverage of batches in the folder `data`.
 import gc
 import json
 import os
+import sys
 import uuid
 
 import pytest
@@ -228,10 +229,12 @@ ORDER = take_order()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config):
-    if ORDER is not None and ORDER["mode"] == "run":
+    mode = ORDER and ORDER["mode"]
+    if mode == "run" or (mode and "coverage" in sys.modules):
         from offload_coverage import separate
 
-        separate(early_config.known_args_namespace, ORDER["record"] + ".coverage")
+        place = ORDER.get("record") or ORDER.get("output")
+        separate(early_config.known_args_namespace, place and place + ".coverage")
 
 
 @pytest.hookimpl(trylast=True)

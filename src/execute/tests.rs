@@ -188,9 +188,15 @@ fn no_more_sandboxes_are_made_than_there_are_batches() {
 #[test]
 fn a_sandbox_that_fails_every_exec_is_retired_and_its_batches_run_elsewhere() {
     let site = site(Site::default());
+    let failures = AtomicUsize::new(0);
     let tally = play(site, 12, &Cancel::new(), |slot, _| {
-        std::thread::sleep(Duration::from_millis(2));
-        if slot == 1 { Err(ProviderError::Lost("broken".into())) } else { Ok(Exit::Code(0)) }
+        if slot == 1 {
+            failures.fetch_add(1, Ordering::SeqCst);
+            return Err(ProviderError::Lost("broken".into()));
+        }
+        // Work must be left for it until it is given up.
+        wait_for(|| failures.load(Ordering::SeqCst) == 3);
+        Ok(Exit::Code(0))
     });
     assert_eq!(tally.executed.len(), 12);
     assert!(tally.executed.values().all(|times| *times == 1));

@@ -138,6 +138,64 @@ fn coverage_is_that_of_the_whole_run_and_judged_once() {
 }
 
 #[test]
+fn coverage_run_writes_one_data_file_for_the_whole_run() {
+    let Some(python) = python_plugins() else { return };
+    let coverage = |project: &Project, words: &str| {
+        let mut command = project.command(python);
+        command.args(["-m", "coverage"]).args(words.split(' '));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let data_files = |project: &Project| {
+        let files = std::fs::read_dir(project.path()).unwrap();
+        let names = files.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(".coverage") && name != ".coveragerc").count()
+    };
+    // Without `--source` everything counts that is not installed; with `-p` each process has a file.
+    for (options, processes) in [("--branch", ""), ("--source=shop", ""), ("-p", "parallel = true\n")] {
+        let command = format!("\"{} -m coverage run {options} -m pytest\"", python.display());
+        let plain = format!("\"{} -m pytest\"", python.display());
+        let make = || {
+            let project = Project::new()
+                .config(&config(python, "", "[groups.all]").replace(&plain, &command))
+                .file(".coveragerc", &format!("[run]\n{processes}"))
+                .file("conftest.py", "def pytest_unconfigure(): print('over')\n")
+                .file("shop/__init__.py", "")
+                .file("shop/never.py", "x = 1\ny = 2\n");
+            ["add", "sub", "mul"].iter().fold(project, |project, name| {
+                let tests = format!(
+                    "import time\ndef test_a():\n    from shop import {name}\n    time.sleep(0.2)\n    assert {name}.work(1) == 1\n\
+                     def test_b(): pass\n"
+                );
+                let work = "def work(one):\n    if one:\n        return one\n    return 2\n";
+                project
+                    .file(&format!("shop/{name}.py"), work)
+                    .file(&format!("tests/test_{name}.py"), &tests)
+            })
+        };
+        let report = |project: &Project| {
+            assert_eq!(data_files(project), 1, "{options}");
+            if !processes.is_empty() {
+                coverage(project, "combine");
+            }
+            coverage(project, "report -m")
+        };
+        let project = make();
+        coverage(&project, &format!("run {options} -m pytest"));
+        let expected = report(&project);
+        has_all(&expected, &["shop/add.py", "TOTAL"]);
+        at_each_width(0, make, |project, outcome| {
+            has_all(&outcome.stdout, &["6 tests: 6 passed"]);
+            assert_eq!(report(project), expected, "{options}");
+        });
+        let project = make();
+        project.offload(&["collect"]).expect_code(0);
+        assert_eq!(data_files(&project), 0, "a listing measures nothing");
+    }
+}
+
+#[test]
 fn snapshots_of_other_batches_are_not_unused() {
     let Some(python) = python_plugins() else { return };
     let tests = "def test_one(snapshot): assert {'a': 1} == snapshot\ndef test_two(snapshot): assert [1, 2] == snapshot\n";
