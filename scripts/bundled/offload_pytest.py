@@ -3,7 +3,7 @@
 `PYTEST_PLUGINS` loads it; `OFFLOAD_PYTEST` names a JSON file, its order. `mode` is `list`, `run` or `conclude`:
 `list` writes what `--collect-only` collected to the file `output`; `run` collects in the same way, keeps the
 tests of its batch, and appends what happens to the file `record`, one line of JSON an event; `conclude` runs no
-tests, and joins the coverage of batches in the folder `data`.
+tests, and judges what all batches left in the folder `data`: their coverage, or snapshots, as `name` says.
 """
 
 import gc
@@ -169,7 +169,7 @@ class Keys:
             self.tie_as_xdist(config.getoption("dist", "no"), items)
         if has("dependency"):
             self.tie_dependencies(items)
-        if has("syrupy"):
+        if has("syrupy") and config.option.update_snapshots:
             self.tie_snapshots(items)
         for ties in self.ties:
             for tie in sorted(ties):
@@ -196,7 +196,7 @@ class Keys:
                 ties.add("group " + "_".join(sorted(names)))
 
     def tie_snapshots(self, items):
-        """syrupy judges snapshots by file."""
+        """Two batches that wrote one file of snapshots would lose some."""
         users = {item.path for item in items if "snapshot" in getattr(item, "fixturenames", ())}
         for ties, item in zip(self.ties, items):
             if item.path in users:
@@ -225,6 +225,10 @@ class Keys:
 
 
 ORDER = take_order()
+if ORDER and ORDER.get("name") == "snapshots":
+    from offload_snapshots import conclude
+
+    conclude(ORDER["data"])
 
 
 @pytest.hookimpl(tryfirst=True)

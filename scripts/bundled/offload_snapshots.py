@@ -1,12 +1,14 @@
 """The part of offload's pytest plugin that knows syrupy, which calls the snapshots of other batches unused.
 PYTEST_DONT_REWRITE
 
-A file whose tests use snapshots is in one batch. So a batch can say which of its snapshots nobody used; syrupy's
-own verdict, which looks at all snapshots of a folder, does not count.
+A snapshot may be found by several batches, and its test may be in any of them. So syrupy's own verdict does not
+count: each batch sends home which snapshots it missed (found, and none of its tests used them), and which it met
+(used, or of a test that may not have come to them). What was missed and never met is unused.
 """
 
-import collections
-from pathlib import Path
+import json
+import os
+import sys
 
 import pytest
 
@@ -25,35 +27,45 @@ class Snapshots:
         option.warn_unused_snapshots = may_stay
         if may_stay or option.update_snapshots or getattr(option, "disable_unused_snapshots", False):
             return
-        unused = sorted(self.unused(session, self.config._syrupy.report))
-        if unused:
-            count = "1 snapshot is" if len(unused) == 1 else "%d snapshots are" % len(unused)
-            self.runner.error("snapshot", count + " unused", text="\n".join([count + " unused"] + unused))
+        missed, met = self.judge(session, self.config._syrupy.report)
+        content = json.dumps({"missed": sorted(missed), "met": sorted(met)}).encode("ascii")
+        self.runner.record.send("snapshots", content)
 
-    def unused(self, session, report):
+    def judge(self, session, report):
         from syrupy.location import PyTestLocation
 
-        here = collections.Counter(item.path for item in session.items)
-        all_there = collections.Counter(item.path for item in self.runner.kept or ())
-        whole = [item for item in session.items if here[item.path] == all_there[item.path]]
+        here = {item.nodeid for item in session.items}
         # As syrupy does, this leaves out what has neither a function nor a doctest.
-        whole = [item for item in whole if hasattr(item, "obj") or hasattr(item, "dtest")]
-        locations = [(PyTestLocation(item), self.runner.outcomes.get(item.nodeid)) for item in whole]
-        used = {one.location: {snapshot.name for snapshot in one} for one in report.used}
+        tests = [item for item in self.runner.kept or () if hasattr(item, "obj") or hasattr(item, "dtest")]
+        tests = [(PyTestLocation(item), item.nodeid) for item in tests]
+        used = {(one.location, snapshot.name) for one in report.used for snapshot in one}
+        missed, met = set(), set(used)
         for found in report.discovered:
-            owners = [(place, outcome) for place, outcome in locations if place.matches_snapshot_location(found.location)]
-            if not owners and self.may_have_owner(Path(found.location)):
-                continue
-            names = {snapshot.name for snapshot in found} - used.get(found.location, set())
-            unproved = [place for place, outcome in owners if outcome != "passed"]
-            for name in names:
-                # A test that was skipped or failed may not have come to its snapshots.
-                if not any(place.matches_snapshot_name(name) for place in unproved):
-                    yield "%s: %s" % (self.runner.files.name(found.location), name)
+            owners = [(place, id) for place, id in tests if place.matches_snapshot_location(found.location)]
+            for snapshot in {(found.location, snapshot.name) for snapshot in found} - used:
+                ids = [id for place, id in owners if place.matches_snapshot_name(snapshot[1])]
+                outcomes = {self.runner.outcomes.get(id) for id in ids if id in here}
+                if outcomes - {"passed"}:
+                    # A test that was skipped or failed may not have come to its snapshots.
+                    met.add(snapshot)
+                elif outcomes or not ids:
+                    missed.add(snapshot)
+        return tuple({(self.runner.files.name(place), name) for place, name in some} for some in (missed, met))
 
-    def may_have_owner(self, path):
-        """Whether there is a file of tests, of another batch for instance, whose snapshot this could be."""
-        name = getattr(self.config.option, "snapshot_dirname", "__snapshots__")
-        folders = [folder for folder in path.parents if folder.name == name]
-        names = (path.stem, path.parent.name)
-        return not folders or any((folders[0].parent / (name + ".py")).exists() for name in names)
+
+def conclude(folder):
+    """Says which snapshots nobody used, and ends this process: pytest has nothing to do."""
+    missed, met = set(), set()
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name), encoding="ascii") as file:
+            told = json.load(file)
+        missed.update(map(tuple, told["missed"]))
+        met.update(map(tuple, told["met"]))
+    unused = sorted(missed - met)
+    if unused:
+        names = ["%s: %s" % snapshot for snapshot in unused]
+        count = "1 snapshot is" if len(unused) == 1 else "%d snapshots are" % len(unused)
+        verdict = "%s unused, %s%s" % (count, "the first: " if unused[1:] else "", names[0])
+        for stream, text in ((sys.__stdout__, "\n".join(["Unused snapshots:", *names])), (sys.__stderr__, verdict)):
+            os.write(stream.fileno(), (text + "\n").encode("utf-8", "backslashreplace"))
+    os._exit(1 if unused else 0)

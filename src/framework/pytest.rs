@@ -200,13 +200,14 @@ impl Framework for Pytest {
     }
 
     fn conclude(&self, gathered: &Gathered<'_>) -> Option<CommandLine> {
-        if gathered.name != "coverage" {
+        if !["coverage", "snapshots"].contains(&gathered.name) {
             return None;
         }
         let words = self.words(gathered.group, gathered.facts);
         let mut command = CommandLine { stop: STOP, ..CommandLine::program(words) };
         command.files.extend(plugin_in(gathered.scratch));
-        let order = json!({"mode": "conclude", "data": gathered.directory}).to_string();
+        let order =
+            json!({"mode": "conclude", "name": gathered.name, "data": gathered.directory}).to_string();
         let order = InputFile { path: gathered.scratch.join("order.json"), content: order };
         self.load_plugin(&mut command, gathered.scratch, order, true);
         Some(command)

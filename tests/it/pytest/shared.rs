@@ -198,27 +198,38 @@ fn coverage_run_writes_one_data_file_for_the_whole_run() {
 #[test]
 fn snapshots_of_other_batches_are_not_unused() {
     let Some(python) = python_plugins() else { return };
+    // One file has its snapshots where another is looked for, and one is long enough to be divided.
     let tests = "def test_one(snapshot): assert {'a': 1} == snapshot\ndef test_two(snapshot): assert [1, 2] == snapshot\n";
+    let elsewhere = "from pathlib import Path\nfrom syrupy.extensions.json import JSONSnapshotExtension\n\
+                     class Elsewhere(JSONSnapshotExtension):\n    @classmethod\n    def dirname(cls, *, test_location):\n        \
+                     return str(Path(test_location.filepath).parent / '__snapshots__' / 'v1')\n\
+                     def test_else(snapshot): assert 1 == snapshot.use_extension(Elsewhere)\n";
+    let many = "import pytest, time\n@pytest.mark.parametrize('n', range(12))\ndef test_many(snapshot, n):\n    \
+                time.sleep(0.1)\n    assert n == snapshot\n";
     let make = || {
         let project = Project::new().config(&config(python, "", "[groups.all]"));
         let project = ["1", "2", "3"]
             .iter()
             .fold(project, |project, name| project.file(&format!("test_{name}.py"), tests));
+        let project = project.file("test_else.py", elsewhere).file("test_many.py", many);
         let written =
             project.command(python).args(["-m", "pytest", "-q", "--snapshot-update"]).output().unwrap();
         assert!(written.status.success(), "{written:?}");
         project
     };
-    at_each_width(0, make, |_, outcome| has_all(&outcome.stdout, &["6 tests: 6 passed"]));
+    at_each_width(0, make, |_, outcome| has_all(&outcome.stdout, &["19 tests: 19 passed"]));
     let orphaned = || {
         let project = make();
         std::fs::remove_file(project.path().join("test_2.py")).unwrap();
-        project
+        project.file("test_many.py", &many.replace("12", "11"))
     };
     at_each_width(1, orphaned, |_, outcome| {
-        has_all(&outcome.stdout, &["4 tests: 4 passed", "2 snapshots are unused"]);
+        has_all(
+            &outcome.stdout,
+            &["16 tests: 16 passed", "3 snapshots are unused", "test_many.ambr: test_many[11]"],
+        );
     });
     let fewer = "def test_one(snapshot): assert {'a': 1} == snapshot\ndef test_x(): assert 0\n";
     let outcome = make().file("test_2.py", fewer).offload(&["run", "--parallel", "1"]).expect_code(1);
-    has_all(&outcome.stdout, &["6 tests: 5 passed, 1 failed", "1 snapshot is unused"]);
+    has_all(&outcome.stdout, &["19 tests: 18 passed, 1 failed", "1 snapshot is unused"]);
 }
