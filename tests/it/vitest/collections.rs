@@ -51,7 +51,7 @@ fn two_projects_that_run_one_file_have_a_test_each() {
             format!("{{ test: {{ name: '{name}', include: ['a.test.js'], env: {{ WHERE: '{place}' }} }} }}")
         };
         let members = format!("[{}, {}]", member("one", "here"), member("two", "there"));
-        let project = match version {
+        let project = match *version {
             "1.6.1" => project(modules).file("vitest.workspace.js", &format!("export default {members}\n")),
             _ => project(modules)
                 .file("vitest.config.js", &format!("export default {{ test: {{ projects: {members} }} }}\n")),
