@@ -15,6 +15,11 @@ pub use tools::{
     vitest, vitest_of,
 };
 
+/// Widths of runs, tool versions and the like: all of them, or the first alone.
+pub fn sample<T>(all: &[T]) -> &[T] {
+    if is_full() { all } else { &all[..1] }
+}
+
 /// Whether to run everything at full size instead of the usual sample.
 pub fn is_full() -> bool {
     std::env::var_os("OFFLOAD_TESTS").is_some_and(|value| value == "full")

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Project, nextest, python, python_plugins};
+use crate::support::{Project, nextest, python, python_plugins, sample};
 
 fn config(python: &Path, group: &str) -> String {
     format!(
@@ -48,7 +48,7 @@ fn classes_and_files_of_pytest_are_kept_whole_where_the_configuration_says_so() 
         let apart = project().config(&config(python, ""));
         apart.offload(&["run", "--parallel", "8"]).expect_code(1);
         let project = project().config(&config(python, &format!("keep_together = \"{kept}\"")));
-        for parallel in ["1", "2", "8"] {
+        for parallel in sample(&["8", "2", "1"]) {
             let outcome = project.offload(&["run", "--parallel", parallel]).expect_code(0);
             assert!(outcome.stdout.contains(&format!("{tests} tests: {tests} passed")), "{}", outcome.stdout);
         }
@@ -69,7 +69,7 @@ fn what_pytest_dependency_marks_runs_as_with_pytest_alone() {
         test("test_delete", "depends=['test_update']", "assert False"),
     ];
     let project = Project::new().file("test_chain.py", &tests.concat()).config(&config(python, ""));
-    for parallel in ["1", "2", "4"] {
+    for parallel in sample(&["4", "1", "2"]) {
         let outcome = project.offload(&["run", "--parallel", parallel]).expect_code(1);
         assert!(outcome.stdout.contains("4 tests: 3 passed, 1 failed in"), "{}", outcome.stdout);
     }
