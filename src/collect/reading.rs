@@ -107,9 +107,10 @@ pub(super) fn hide(result: &mut CaseResult, mask: &Mask) {
     let Some(details) = &mut result.details else {
         return;
     };
-    let Details { kind, message, text, stdout, stderr, properties, place: _, is_stated: _ } = &mut **details;
+    let Details { kind, message, text, stdout, stderr, properties, place, is_stated: _ } = &mut **details;
     let texts = [kind, message, text, stdout, stderr].into_iter().flatten();
-    for text in texts.chain(properties.iter_mut().map(|(_, value)| value)) {
+    let recorded = properties.iter_mut().flat_map(|(name, value)| [name, value]);
+    for text in texts.chain(recorded).chain(place.as_mut().map(|place| &mut place.file)) {
         *text = hide_parts(text, mask);
     }
 }

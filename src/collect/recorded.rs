@@ -127,7 +127,10 @@ impl Reader<'_> {
             }
             Event::End(ended) => self.end(*ended),
             Event::Error(error) => self.error(&error),
-            Event::Properties { properties } => self.session.properties.extend(properties),
+            Event::Properties { properties } => {
+                let hide = |(name, value): record::Property| (self.mask.hide(&name), self.mask.hide(&value));
+                self.session.properties.extend(properties.into_iter().map(hide));
+            }
             Event::Data { name, content } => self.session.files.push(Attached { name, content }),
             Event::Finish { exit } => {
                 self.session.exit = Some(exit);

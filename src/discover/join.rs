@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::{Answer, Discovery};
-use crate::framework::{Facts, Listed};
+use crate::framework::{Facts, Listed, LoadError};
 use crate::mask::Mask;
 use crate::model::{Group, Suite};
 use crate::words;
@@ -40,7 +40,8 @@ pub(super) fn join(
         for warning in listing.warnings {
             log::warn!("{}", mask.hide(&warning));
         }
-        for error in listing.errors {
+        for LoadError { file, message } in listing.errors {
+            let error = LoadError { file: mask.hide(&file), message: mask.hide(&message) };
             if !errors.contains(&error) {
                 errors.push(error);
             }

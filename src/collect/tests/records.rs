@@ -234,3 +234,22 @@ fn several_tests_that_ran_when_their_runner_crashed_run_one_by_one() {
     let summary = collector.finish();
     assert_eq!((summary.counts.passed, summary.counts.failed), (3, 1));
 }
+
+#[test]
+fn what_a_record_says_is_masked() {
+    let suite = suite(1, 1);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("record.jsonl");
+    let lines = [
+        r#"{"event":"properties","properties":[["s3cret","a s3cret"]]}"#,
+        r#"{"event":"failure","id":"t0","outcome":"failed","message":"s3cret","text":"s3cret"}"#,
+        r#"{"event":"end","id":"t0","outcome":"failed","stdout":"s3cret","properties":[["s3cret","s3cret"]]}"#,
+        r#"{"event":"end","id":"s3cret","outcome":"failed"}"#,
+        r#"{"event":"error","what":"hook","name":"s3cret","text":"s3cret"}"#,
+    ];
+    std::fs::write(&path, lines.map(|line| format!("{line}\n")).concat()).unwrap();
+    let reading = recorded::read(&path, &suite, &all(&suite), &Mask::new(["s3cret".into()]));
+    assert_eq!(reading.found.len(), 1);
+    let told = format!("{reading:?}");
+    assert!(!told.contains("s3cret") && told.contains("***"), "{told}");
+}
