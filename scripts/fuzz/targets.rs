@@ -243,7 +243,7 @@ fn list(framework: &dyn Framework, text: &str, groups: u16, in_file: bool) {
         // The half of them is another selection than all.
         for tests in [&tests[..], &tests[..tests.len().div_ceil(2)]] {
             _ = framework.run_command(tests, &context);
-            _ = framework.by_hand(tests, &suite);
+            _ = framework.by_hand(tests, &suite, &listing.facts);
             let matcher = framework.matcher(tests, &context);
             for id in tests.iter().map(|index| suite.test(*index).id.as_str()) {
                 let (classname, name) = id.rsplit_once("::").unwrap_or(("", id));
