@@ -10,7 +10,7 @@ import time
 import offload_coverage
 import offload_snapshots
 import pytest
-from offload_pytest import CollectionErrors, first_line, with_headline
+from offload_pytest import CollectionErrors, first_line, start_again, with_headline
 
 RANKS = ["passed", "xfailed", "skipped", "failed", "error"]
 
@@ -421,18 +421,6 @@ def separate_base(config, worker):
         return factory._basetemp
 
     factory.getbasetemp = getbasetemp
-
-
-def start_again(order):
-    """Starts this command once more when all of it has ended, to collect all files."""
-    with open(order["path"], "w", encoding="ascii") as file:
-        json.dump(dict(order, files=None), file)
-    for name, part, mark in (("PYTHONPATH", os.path.dirname(__file__), os.pathsep), ("PYTEST_PLUGINS", "offload_pytest", ",")):
-        os.environ[name] = mark.join(filter(None, [part, os.environ.get(name)]))
-    os.environ["OFFLOAD_PYTEST"] = order["path"]
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execvp(sys.orig_argv[0], sys.orig_argv)
 
 
 def register(order, config):
