@@ -15,7 +15,7 @@ impl Collector<'_> {
         missing: Vec<TestIndex>,
         step: &mut Step,
     ) {
-        self.complain(end, &missing);
+        let complaint = self.complain(end, &missing);
         self.note_absent(&missing, session);
         if missing.is_empty() || end.execution.exit == Exit::Cancelled || self.stopped {
             return;
@@ -40,6 +40,9 @@ impl Collector<'_> {
         }
         if has_progress || !culprits.is_empty() {
             // They had not started, or it was only the time of the batch that ran out.
+            if culprits.is_empty() && !end.failed {
+                self.broken.push(complaint);
+            }
             let rest = self.batch(end.batch.group, rest, Origin::Isolated, None);
             step.batches.push(rest);
         }

@@ -109,6 +109,37 @@ fn a_hang_costs_its_time_once_and_a_short_test_at_the_end_of_the_time_is_not_bla
 }
 
 #[test]
+fn a_runner_that_ends_between_tests_for_no_reason_leaves_no_clean_run() {
+    for exit in [Exit::Code(1), Exit::Code(0), Exit::Signal(9)] {
+        let suite = suite(3, 1);
+        let mut collector = Collector::new(&suite, policy(false), 1);
+        let ran = drive_records(&mut collector, &suite, &mut |tests| {
+            if tests.len() == 3 {
+                return (exit, passed([0]));
+            }
+            (Exit::Code(0), [passed(tests.iter().copied()), vec![finished(0)]].concat())
+        });
+        assert_eq!(ran, [vec![0, 1, 2], vec![1, 2]]);
+        let summary = collector.finish();
+        assert_eq!((summary.counts.passed, summary.status()), (3, Status::Flaky), "{exit}");
+    }
+}
+
+#[test]
+fn a_line_that_cannot_be_read_fails_the_run_whatever_passes_later() {
+    let suite = suite(2, 1);
+    let mut collector = Collector::new(&suite, policy(false), 1);
+    drive_records(&mut collector, &suite, &mut |tests| {
+        if tests.len() == 2 {
+            return (Exit::Code(1), [vec!["{\"event\":\"err".to_owned()], passed([0])].concat());
+        }
+        (Exit::Code(0), [passed(tests.iter().copied()), vec![finished(0)]].concat())
+    });
+    let summary = collector.finish();
+    assert_eq!((summary.counts.passed, summary.status()), (2, Status::Failed));
+}
+
+#[test]
 fn a_failure_before_a_timeout_is_not_forgotten() {
     let suite = suite(2, 2);
     let mut collector = Collector::new(&suite, policy(false), 1);
