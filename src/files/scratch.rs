@@ -1,7 +1,7 @@
 //! A private directory for temporary files. If its process is killed, the next process on this machine that creates
 //! such a directory removes it.
 
-use std::fs::{self, DirEntry, File};
+use std::fs::{self, DirEntry, File, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -14,13 +14,15 @@ const PREFIX: &str = "offload-";
 /// The name of the lock file, which contains the name of the machine: on some shared file systems each machine has
 /// its own locks.
 const HOLD: &str = ".held";
+/// How many directories are tried, if others remove them.
+const TRIES: usize = 10;
 
 /// A private directory within the system's temporary directory. It is removed on drop.
 #[derive(Debug)]
 pub struct Scratch {
     directory: TempDir,
-    /// Dropped after the directory is removed, so that nobody else removes it at the same time. `None` if the file
-    /// system has no locks; then the directory stays if the process is killed.
+    /// Dropped after the directory is removed, so that nobody else removes it at the same time. Not locked if the file
+    /// system has no locks, and `None` if it is full; then the directory may stay if the process is killed.
     _hold: Option<File>,
 }
 
@@ -31,14 +33,17 @@ impl Scratch {
     /// If the directory cannot be created.
     pub fn new() -> Result<Scratch> {
         Scratch::sweep();
-        let directory = tempfile::Builder::new()
-            .prefix(PREFIX)
-            // It contains output with secrets that are not masked yet.
-            .permissions(PermissionsExt::from_mode(0o700))
-            .tempdir()
-            .context("cannot create a temporary directory (set `TMPDIR` to use another place)")?;
-        let hold = hold(directory.path());
-        Ok(Scratch { directory, _hold: hold })
+        let mut directory = create()?;
+        let mut held = hold(directory.path());
+        for _ in 1..TRIES {
+            if held.is_some() {
+                break;
+            }
+            // Another process took it for one of a killed process, or the file system is full.
+            directory = create()?;
+            held = hold(directory.path());
+        }
+        Ok(Scratch { directory, _hold: held })
     }
 
     /// The directory.
@@ -52,6 +57,9 @@ impl Scratch {
         for directory in entries.filter(is_ours).map(|entry| entry.path()) {
             // Locked until the directory is gone, so that only one process removes it.
             let hold = File::open(directory.join(HOLD));
+            if hold.is_err() {
+                remove_unheld(&directory);
+            }
             if hold.as_ref().is_ok_and(is_abandoned) {
                 log::info!("removing `{}`, left behind by a killed process", directory.display());
                 if fs::remove_dir_all(&directory).is_err() {
@@ -63,12 +71,41 @@ impl Scratch {
     }
 }
 
-/// Marks the directory as in use, with a lock file that appears only once it is locked.
+fn create() -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix(PREFIX)
+        // It contains output with secrets that are not masked yet.
+        .permissions(PermissionsExt::from_mode(0o700))
+        .tempdir()
+        .context("cannot create a temporary directory (set `TMPDIR` to use another place)")
+}
+
+/// Marks the directory as in use, with a lock file that has its name only once it is locked. `None` if another process
+/// removed it meanwhile.
 fn hold(directory: &Path) -> Option<File> {
-    let mut file = tempfile::NamedTempFile::new_in(directory).ok()?;
-    file.as_file().try_lock().ok()?;
+    let mut file = tempfile::Builder::new().prefix(HOLD).tempfile_in(directory).ok()?;
+    if let Err(TryLockError::WouldBlock) = file.as_file().try_lock() {
+        return None;
+    }
     file.write_all(&machine()).ok()?;
     file.persist(directory.join(HOLD)).ok()
+}
+
+/// Removes the directory of a process that was killed before it held it. That of a living one stays, or is missed by
+/// `hold`, which makes another one.
+fn remove_unheld(directory: &Path) {
+    for file in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = file.file_name();
+        let is_early = name != HOLD && name.to_string_lossy().starts_with(HOLD);
+        let early = is_early.then(|| File::open(file.path()));
+        if let Some(Ok(early)) = early
+            && early.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(file.path());
+        }
+    }
+    // Only if it is empty.
+    let _ = fs::remove_dir(directory);
 }
 
 /// Whether it belonged to a process on this machine that no longer holds it.
@@ -88,4 +125,33 @@ fn is_ours(entry: &DirEntry) -> bool {
         data.is_dir() && data.uid() == nix::unistd::getuid().as_raw() && data.mode() & 0o077 == 0
     };
     entry.file_name().to_string_lossy().starts_with(PREFIX) && entry.metadata().is_ok_and(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_nobody_holds_yet_goes_and_one_in_use_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = |name: &str| {
+            let directory = folder.path().join(name);
+            fs::create_dir(&directory).unwrap();
+            directory
+        };
+        let empty = directory("empty");
+        let early = directory("early");
+        fs::write(early.join(".held1a2b"), "").unwrap();
+        let used = directory("used");
+        fs::write(used.join("note"), "x").unwrap();
+        let beginning = directory("beginning");
+        let lock = File::create(beginning.join(".held3c4d")).unwrap();
+        lock.try_lock().unwrap();
+        for directory in [&empty, &early, &used, &beginning] {
+            remove_unheld(directory);
+        }
+        assert_eq!([&empty, &early, &used, &beginning].map(|path| path.exists()), [false, false, true, true]);
+        assert!(hold(&empty).is_none());
+        assert!(hold(&used).is_some() && used.join(HOLD).exists());
+    }
 }
