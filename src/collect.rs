@@ -331,13 +331,16 @@ impl<'a> Collector<'a> {
 
     /// An error of the batch itself fails the run even if every test passed.
     fn note_breakdown(&mut self, end: &End<'_>, missing: &[TestIndex]) {
+        if end.execution.exit == Exit::Cancelled {
+            return;
+        }
         let has_begun = end.reading.session.as_ref().is_some_and(|session| session.began);
         if let (Some(error), true) = (&end.reading.error, has_begun) {
-            // Nobody knows what a line said that cannot be read, so no retry makes up for it.
+            // A line that cannot be read may tell of a failure, so no retry makes up for it.
             self.errors.push(Reason::of_batch(end.batch.index, error.as_str()));
             return;
         }
-        if !missing.is_empty() || end.execution.exit == Exit::Cancelled {
+        if !missing.is_empty() {
             return;
         }
         let number = end.batch.index;

@@ -293,7 +293,7 @@ pub enum FrameworkKind {
         features: Vec<String>,
         /// A single binary.
         bin: Option<String>,
-        /// Whether to run `#[ignore]` tests too.
+        /// Whether ignored tests run, too.
         include_ignored: bool,
         /// Extra arguments for batches only.
         run_args: Option<String>,

@@ -108,8 +108,7 @@ impl Error {
 }
 
 /// One line of a record.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Fields")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The reporter is loaded.
     Begin {
@@ -233,17 +232,21 @@ impl TryFrom<Fields> for Event {
     }
 }
 
-/// Parses a line. An event that this version does not know may have anything else in it.
+/// Parses a line. An event that this version does not know may have any other fields.
 fn parse_event(line: &[u8]) -> Result<Event, String> {
     #[derive(Deserialize)]
     struct Tag {
         event: String,
     }
-    let known = "begin loading missing start failure end error properties data finish";
-    parse::<Event>(line).or_else(|failure| match parse::<Tag>(line) {
-        Ok(tag) if !known.split(' ').any(|event| event == tag.event) => Ok(Event::Unknown),
-        _ => Err(failure.to_string()),
-    })
+    match parse::<Fields>(line) {
+        Ok(fields) => fields.try_into(),
+        Err(failure) => {
+            match parse::<Tag>(line).map(|tag| Fields { event: tag.event, ..Fields::default() }.try_into()) {
+                Ok(Ok(Event::Unknown)) => Ok(Event::Unknown),
+                _ => Err(failure.to_string()),
+            }
+        }
+    }
 }
 
 impl Event {
@@ -371,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_left_out_and_a_cut_last_line_is_no_error() {
-        let text = "{\"event\":\"begin\",\"version\":1,\"tool\":\"x\"}\n{\"event\":\"new\"}\n\
+        let text = "{\"event\":\"begin\",\"version\":1,\"tool\":\"x\"}\n{\"event\":\"new\",\"id\":5}\n\
                     {\"event\":\"start\",\"id\":\"a\",\"at\":1.5,\"new\":[]}\n{\"event\":\"end\",\"id\":\"a";
         let (events, error) = events(text);
         let start = Event::Start { id: "a".into(), at: 1.5 };

@@ -14,6 +14,8 @@ const PREFIX: &str = "offload-";
 /// The name of the lock file, which contains the name of the machine: on some shared file systems each machine has
 /// its own locks.
 const HOLD: &str = ".held";
+/// The number of random letters and digits that follow the prefix.
+const RANDOM: usize = 16;
 /// How many directories are tried, if others remove them.
 const TRIES: usize = 10;
 
@@ -74,6 +76,7 @@ impl Scratch {
 fn create() -> Result<TempDir> {
     tempfile::Builder::new()
         .prefix(PREFIX)
+        .rand_bytes(RANDOM)
         // It contains output with secrets that are not masked yet.
         .permissions(PermissionsExt::from_mode(0o700))
         .tempdir()
@@ -91,9 +94,14 @@ fn hold(directory: &Path) -> Option<File> {
     file.persist(directory.join(HOLD)).ok()
 }
 
-/// Removes the directory of a process that was killed before it held it. That of a living one stays, or is missed by
-/// `hold`, which makes another one.
+/// Removes a directory whose process was killed before it held it. A living process keeps its directory, or sees in
+/// `hold` that it is gone and creates another one. Directories that `create` cannot have named stay, even if empty.
 fn remove_unheld(directory: &Path) {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let random = name.strip_prefix(PREFIX).unwrap_or_default();
+    if random.len() != RANDOM || !random.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return;
+    }
     for file in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = file.file_name();
         let is_early = name != HOLD && name.to_string_lossy().starts_with(HOLD);
@@ -135,22 +143,25 @@ mod tests {
     fn a_directory_that_nobody_holds_yet_goes_and_one_in_use_stays() {
         let folder = tempfile::tempdir().unwrap();
         let directory = |name: &str| {
-            let directory = folder.path().join(name);
+            let directory = folder.path().join(PREFIX.to_owned() + name);
             fs::create_dir(&directory).unwrap();
             directory
         };
-        let empty = directory("empty");
-        let early = directory("early");
+        let empty = directory("emptyemptyempty1");
+        let early = directory("earlyearlyearly1");
         fs::write(early.join(".held1a2b"), "").unwrap();
-        let used = directory("used");
+        let used = directory("usedusedusedused");
         fs::write(used.join("note"), "x").unwrap();
-        let beginning = directory("beginning");
+        let beginning = directory("beginningbeginni");
         let lock = File::create(beginning.join(".held3c4d")).unwrap();
         lock.try_lock().unwrap();
-        for directory in [&empty, &early, &used, &beginning] {
+        // Those of other parts of the program, and of users.
+        let (state, own) = (directory("state-1000"), directory("backup"));
+        let all = [&empty, &early, &used, &beginning, &state, &own];
+        for directory in all {
             remove_unheld(directory);
         }
-        assert_eq!([&empty, &early, &used, &beginning].map(|path| path.exists()), [false, false, true, true]);
+        assert_eq!(all.map(|path| path.exists()), [false, false, true, true, true, true]);
         assert!(hold(&empty).is_none());
         assert!(hold(&used).is_some() && used.join(HOLD).exists());
     }
